@@ -1,0 +1,98 @@
+"""Every error diffgraph raises on purpose.
+
+* DiffgraphError
+  * InputError           what the user gave cannot be used: a prompt, a file, a name
+    - UnknownFamily        no such model family
+    - EmptyPrompt          nothing to draw
+    - UnknownWords         no word of the prompt is known to the family
+    - MissingInput         a file or folder that is not there, or is not what it should be
+  * ExpertError          one expert is unusable; the run goes on without it
+    - UnknownFormat        no reader recognises the file
+    - FamilyMismatch       the expert was made for another base model
+    - UnsafeFile           the file could run code when opened
+    - DamagedFile          truncated, inconsistent, or holding NaN or infinite numbers
+    - LicenceForbids       its page forbids derivatives, and a merge is one
+    - UnusableListing      its hub page lacks what we need, or rules it out
+  * PlanError            a merge plan that cannot be carried out
+  * SnapshotError        a graph snapshot that is missing or damaged
+  * StorageError         the home folder cannot be written: read-only, full
+  * ServiceError         another machine failed us
+    - ServiceUnavailable   worth another try: timeout, 429, 5xx
+    - ServiceRefused       not worth another try: bad key, 404, policy
+"""
+
+
+class DiffgraphError(Exception):
+    """The base of all: `except DiffgraphError` catches what is not a bug of ours."""
+
+
+class InputError(DiffgraphError):
+    """What the user gave cannot be used."""
+
+
+class UnknownFamily(InputError):
+    """No model family has this name."""
+
+
+class EmptyPrompt(InputError):
+    """The prompt holds no words."""
+
+
+class UnknownWords(InputError):
+    """No word of the prompt is known to the family."""
+
+
+class MissingInput(InputError):
+    """A file or folder is not there, or is not what it should be."""
+
+
+class ExpertError(DiffgraphError):
+    """One expert is unusable; the run goes on without it."""
+
+
+class UnknownFormat(ExpertError):
+    """No reader recognises the file."""
+
+
+class FamilyMismatch(ExpertError):
+    """The expert was made for another base model."""
+
+
+class UnsafeFile(ExpertError):
+    """The file could run code when opened."""
+
+
+class DamagedFile(ExpertError):
+    """The file is truncated, inconsistent, or holds NaN or infinite numbers."""
+
+
+class LicenceForbids(ExpertError):
+    """The expert's page forbids derivatives, and a merge is one."""
+
+
+class UnusableListing(ExpertError):
+    """The expert's hub page lacks what we need, or rules the expert out."""
+
+
+class PlanError(DiffgraphError):
+    """A merge plan cannot be carried out."""
+
+
+class SnapshotError(DiffgraphError):
+    """A graph snapshot is missing or damaged."""
+
+
+class StorageError(DiffgraphError):
+    """The home folder cannot be written."""
+
+
+class ServiceError(DiffgraphError):
+    """Another machine failed us."""
+
+
+class ServiceUnavailable(ServiceError):
+    """Worth another try: a timeout, 429 or 5xx."""
+
+
+class ServiceRefused(ServiceError):
+    """Not worth another try: a bad key, 404, or policy."""

@@ -1,0 +1,118 @@
+"""What an expert is: one downloadable set of weights, and the hub page it was found on."""
+
+import re
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+Kind = Literal["checkpoint", "peft"]
+"""A whole model, or parameters that are added to one (LoRA, LyCORIS, …)."""
+
+Status = Literal["ready", "registered_only", "rejected", "superseded", "retired"]
+"""ready: can be merged. registered_only: known, never merged (its licence). rejected: unusable.
+superseded: a newer version is ready. retired: gone from its hub."""
+
+REF = re.compile(r"^(?P<source>[a-z0-9_]+):(?P<model>[\w.~/-]+)@(?P<version>[\w.~-]+)$")
+
+
+class ExpertRef(BaseModel, frozen=True):
+    """One exact file for ever, written `civitai:1234@5678`."""
+
+    source: str
+    model: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.model}@{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ExpertRef":
+        """Read `source:model@version`; raises ValueError for anything else."""
+        match = REF.match(text)
+        if match is None:
+            raise ValueError(f"not an expert reference (source:model@version): {text!r}")
+        return cls(**match.groupdict())
+
+    @property
+    def lineage(self) -> str:
+        """What all versions of this expert share: `source:model`."""
+        return f"{self.source}:{self.model}"
+
+
+class Licence(BaseModel, frozen=True):
+    """What a page allows."""
+
+    allow_derivatives: bool = True
+    allow_commercial_use: tuple[str, ...] = ()
+    allow_different_licence: bool = True
+    credit_required: bool = False
+    creator: str = ""
+    name: str = ""
+
+
+class ListedFile(BaseModel, frozen=True):
+    """A file that a page offers."""
+
+    name: str
+    url: str = Field(description="a path below the hub folder, or a web address")
+    size_bytes: int = 0
+    sha256: str = ""
+    format: str = Field(default="", description="the hub's word: SafeTensor, PickleTensor, …")
+    pickle_scan: str = ""
+    virus_scan: str = ""
+
+
+class ListedImage(BaseModel, frozen=True):
+    """An example image of a page."""
+
+    url: str
+    prompt: str = ""
+
+
+class Listing(BaseModel, frozen=True):
+    """A hub's page about one version of an expert, before anything is downloaded."""
+
+    ref: ExpertRef
+    name: str
+    description: str = Field(default="", description="as the hub gives it: HTML, untrusted")
+    type: str = Field(default="", description="the hub's word: Checkpoint, LORA, LoCon, DoRA, …")
+    base_model: str = Field(default="", description="the hub's word: SD 1.5, Flux.1 D, emoji64, …")
+    tags: tuple[str, ...] = ()
+    trigger_words: tuple[str, ...] = ()
+    licence: Licence = Licence()
+    file: ListedFile | None = None
+    images: tuple[ListedImage, ...] = ()
+    published_at: datetime | None = None
+    downloads: int = 0
+    nsfw: bool = False
+    page_url: str = ""
+
+    @property
+    def example_prompts(self) -> tuple[str, ...]:
+        """The prompts of the example images, without repeats."""
+        return tuple(dict.fromkeys(image.prompt for image in self.images if image.prompt))
+
+
+class Expert(BaseModel, frozen=True):
+    """An expert we know, usable or not, with the reason."""
+
+    ref: str = Field(description="an ExpertRef in its written form")
+    name: str
+    kind: Kind
+    family: str
+    sha256: str = Field(default="", description="of the weights file; names it in the library")
+    size_bytes: int = 0
+    format: str = Field(default="", description="as read from the file: checkpoint, lora, loha, …")
+    licence: Licence = Licence()
+    trigger_words: tuple[str, ...] = ()
+    published_at: datetime | None = None
+    page_sha256: str = Field(default="", description="of the listing; a change means a new card")
+    status: Status = "ready"
+    reason: str = ""
+
+    @field_validator("ref")
+    @classmethod
+    def _is_a_reference(cls, value: str) -> str:
+        ExpertRef.parse(value)
+        return value

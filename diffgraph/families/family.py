@@ -1,0 +1,72 @@
+"""What a family of models is: one base model and everything made from it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+
+class SamplerConfig(BaseModel, frozen=True):
+    """How an image is sampled; part of the identity of every score."""
+
+    steps: int = Field(default=12, ge=1, le=1000, description="denoising steps")
+    guidance: float = Field(default=4.0, ge=0.0, description="classifier-free guidance scale")
+
+
+class ResidentModel(Protocol):
+    """A base model on a device, whose weights a merge writes in place."""
+
+    family: str
+    device: torch.device
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Return the live tensors that experts may change, by name.
+
+        Names are diffusers module paths behind their component: `unet.…`, `text_encoder.…`.
+        """
+        ...
+
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """Return the modules that own those tensors, by the same names less `.weight` or `.bias`."""
+        ...
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Return what the denoiser is conditioned on: (prompts, tokens, width)."""
+        ...
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampler: SamplerConfig | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Return one image per prompt and seed: (prompts, 3, height, width), float32 in [0, 1].
+
+        The first noise of an image depends on its own seed only, never on its neighbours or on
+        the device.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base model by name: how it is loaded and sampled, and what ships with it."""
+
+    name: str
+    title: str
+    resolution: int  # pixels a side
+    sampler: SamplerConfig
+    hub_names: tuple[str, ...]  # what hubs call the base model, e.g. "SD 1.5"
+    load: Callable[..., ResidentModel] = field(repr=False)  # (device, dtype) -> model
+    known_words: Callable[[], frozenset[str]] | None = field(default=None, repr=False)
+    assets: Path | None = None  # the folder of what ships with the package, if anything does
+
+    @property
+    def hub(self) -> Path | None:
+        """The bundled hub folder, in the shape of Civitai's answers."""
+        return self.assets / "hub" if self.assets else None

@@ -1,0 +1,42 @@
+"""Where things are: folders, keys, addresses, devices.
+
+Read at the edges only (flows and the command line). How things are done lives in small frozen configs
+beside the code that uses them.
+"""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_home() -> Path:
+    """Return the folder in the user's data directory where everything is kept by default."""
+    return Path("~/.local/share/diffgraph").expanduser()
+
+
+class Settings(BaseSettings):
+    """Settings from `DIFFGRAPH_*` variables or a `.env` file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DIFFGRAPH_", env_file=".env", frozen=True, extra="ignore"
+    )
+
+    home: Path = default_home()
+    """The library, scores, snapshots, planners, images and reports are kept below this folder."""
+    family: str = "emoji64"
+    """The model family that is used when none is named."""
+    agent: str = "offline"
+    """Who reads pages and prompts: `offline` or `claude`."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    gpus: tuple[int, ...] = ()
+    """GPUs that calibration and training are sharded over, one worker each."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler; `local` starts a local cluster; unset uses this process."""
+    workers: int = 1
+    """Dask workers of a local cluster without GPUs."""
+    anthropic_api_key: SecretStr | None = None
+    civitai_token: SecretStr | None = None
+    mlflow_tracking_uri: str | None = None
+    """Where MLflow records runs; unset means SQLite in the home folder."""
