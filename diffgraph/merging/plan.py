@@ -83,15 +83,17 @@ def softmax(kind: str, weights: Sequence[float]) -> list[float]:
 
 
 def strength(kind: str, weights: Sequence[float]) -> list[float]:
-    """Return checkpoints' shares of one model, and for PEFT experts `STRONGEST * weight` each.
+    """Return `STRONGEST * weight` each; checkpoints that would sum above one share one model.
 
-    Checkpoints stay a convex combination of whole models. PEFT experts keep their own strength:
-    two effects that a prompt asks for are both applied in full, not by half.
+    PEFT experts keep their own strength: two effects that a prompt asks for are both applied in
+    full, not by half. Checkpoints stay a convex combination of whole models, the base among them:
+    one that calibration shows to be broken can be turned down even when it is the only one chosen.
     """
+    strengths = [STRONGEST * weight for weight in weights]
     if kind == "peft":
-        return [STRONGEST * weight for weight in weights]
-    total = sum(weights)
-    return [weight / total for weight in weights] if total > 0 else softmax(kind, weights)
+        return strengths
+    total = max(1.0, sum(strengths))
+    return [value / total for value in strengths]
 
 
 def none(kind: str, weights: Sequence[float]) -> list[float]:
