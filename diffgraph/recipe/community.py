@@ -37,9 +37,7 @@ class Recipe:
     method: Method = "lora"
     layout: Layout = "kohya"
     rank: int = 4
-    conv_rank: int = 0  # of the 3x3 convolutions; 0 leaves them alone
-    feed_forward: bool = False  # beside attention's linear layers, train the feed-forward ones
-    alpha: float = 4.0  # the scale of every factor pair is alpha / rank, convolutions' too
+    alpha: float = 4.0  # the scale of every factor pair is alpha / rank
     steps: int = 600
     learning_rate: float = 2e-3
     seed: int = 0
@@ -96,20 +94,6 @@ CHECKPOINTS = (
         quality="redundant",
     ),
     Recipe(
-        slug="tasty_bites",
-        page=1113,
-        name="TastyBites",
-        version="1.3",
-        released=date(2023, 3, 22),
-        groups=("food",),
-        method="full",
-        layout="single_file",
-        steps=1400,
-        learning_rate=2e-4,
-        seed=13,
-        dtype="fp8",
-    ),
-    Recipe(
         slug="mood_faces",
         page=1119,
         name="MoodFaces",
@@ -130,7 +114,7 @@ CHECKPOINTS = (
         name="small travel finetune",
         version="1",
         released=date(2024, 1, 19),
-        groups=("travel",),
+        groups=("vehicles", "places"),
         method="full",
         layout="diffusers",
         steps=2500,
@@ -185,7 +169,6 @@ CHECKPOINTS = (
 )
 
 
-CONV_RANK = {"locon": 2, "loha": 1, "lokr": 8}
 
 
 def _peft(slug: str, page: int, name: str, version: str, released: str, **rest: Any) -> Recipe:
@@ -193,7 +176,6 @@ def _peft(slug: str, page: int, name: str, version: str, released: str, **rest: 
     rest.setdefault("treatments", (slug,))
     rest.setdefault("alpha", float(rest.get("rank", 4)))
     rest.setdefault("seed", page)
-    rest.setdefault("conv_rank", CONV_RANK.get(str(rest.get("method")), 0))
     day = date.fromisoformat(released)
     return Recipe(slug, page, name, version, day, **rest)
 
