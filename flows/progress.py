@@ -1,0 +1,78 @@
+"""How does a person see how far the work is? Bars on a terminal, lines in a log; both on standard error."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tasks.progress import listening
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Bars:
+    """One bar a stage."""
+
+    def __init__(self, console: Console):
+        self.progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+        )
+        self.stages: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None, note: str) -> None:
+        """Move the stage's bar."""
+        if stage not in self.stages:
+            self.stages[stage] = self.progress.add_task(stage, total=total, note=note)
+        self.progress.update(self.stages[stage], completed=done, total=total, note=note)
+
+
+class Lines:
+    """A line a stage every few seconds, and one at its start and its end."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.started: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None, note: str) -> None:
+        """Print a line if the last one is old enough."""
+        now = time.monotonic()
+        new = stage not in self.started
+        start = self.started.setdefault(stage, now)
+        if not new and done != total and now - self.last[stage] < SECONDS_BETWEEN_LINES:
+            return
+        self.last[stage] = now
+        of = f"/{total}" if total is not None else ""
+        text = f"{stage}: {done}{of}, {now - start:.0f} s {note}".rstrip()
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def shown(console: Console | None = None) -> Iterator[None]:
+    """Show what tasks report during the block."""
+    console = console or Console(stderr=True)
+    if console.is_terminal:
+        bars = Bars(console)
+        with bars.progress, listening(bars):
+            yield
+    else:
+        with listening(Lines(console)):
+            yield

@@ -1,0 +1,32 @@
+"""When is a task tried again? Only when another machine failed us and may recover.
+
+Results are not cached here: finished work is a file named by its content, and every task looks for its
+file first. So a retry, a second run, or a worker that died costs only what was not finished.
+"""
+
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from diffgraph.errors import ServiceUnavailable
+
+
+async def is_worth_another_try(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Return whether the failure was another machine's, and may pass."""
+    return isinstance(await state.aresult(raise_on_failure=False), ServiceUnavailable)
+
+
+LOCAL: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+"""Work on this machine: what failed once would fail again."""
+
+NETWORK: dict[str, Any] = {
+    **LOCAL,
+    "retries": 5,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_worth_another_try,
+}
+"""Work that asks another machine."""
