@@ -1,4 +1,4 @@
-"""How does a person see how far the work is? Bars on a terminal, lines in a log; both on standard error."""
+"""How does a person see how far the work is? Bars on a terminal, lines in a log, on stderr."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which workers do the shards? A thread of this process, or Dask: local, one a GPU, or a cluster's."""
+"""Which workers do the shards? A thread of ours, or Dask: local, one a GPU, or a cluster's."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from diffgraph.settings import Settings
 def runner_for(settings: Settings) -> TaskRunner[Any]:
     """Return the task runner that the settings ask for.
 
-    One thread is enough in this process: the model it shares is busy with one shard at a time, and torch
-    uses the cores.
+    One thread is enough in this process: the model it shares is busy with one shard at a time,
+    and torch uses the cores.
     """
     if settings.scheduler and settings.scheduler != "local":
         return _dask(address=settings.scheduler)

@@ -1,7 +1,7 @@
-"""Where do runs report to? A Prefect server that is configured, or a lean one that lives as long as we do.
+"""Where do runs report to? A configured Prefect server, or a lean one that lives as long as we do.
 
-Prefect's own ephemeral mode stays off: it loses the last records of a run, and every Dask worker would start
-a server of its own.
+Prefect's own ephemeral mode stays off: it loses the last records of a run, and every Dask worker
+would start a server of its own.
 """
 
 import logging
@@ -33,7 +33,9 @@ QUIET: Mapping[str, str] = {
 
 CLIENT: Mapping[str, str] = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",  # progress bars tell the rest
+    # progress bars tell a person what happens, our own words what went wrong; the API gets it all
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "diffgraph",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
 }
 
@@ -62,8 +64,8 @@ SHUTDOWN_SECONDS = 15.0
 def prefect_api(home: Path) -> Iterator[str]:
     """Yield the address of the Prefect API that runs report to.
 
-    `PREFECT_API_URL` wins. Without it a server is started on a free loopback port, with its records below
-    `home`, and stopped when the block ends, however it ends.
+    `PREFECT_API_URL` wins. Without it a server is started on a free loopback port, with its records
+    below `home`, and stopped when the block ends, however it ends.
     """
     configure(home)
     configured = os.environ.get("PREFECT_API_URL")
@@ -138,7 +140,7 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", record
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServiceUnavailable(
-                f"the Prefect server stopped while it was starting (exit {process.returncode}); see {record}"
+                f"the Prefect server ended while starting (exit {process.returncode}); see {record}"
             )
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2) as reply:

@@ -1,7 +1,7 @@
 """When is a task tried again? Only when another machine failed us and may recover.
 
-Results are not cached here: finished work is a file named by its content, and every task looks for its
-file first. So a retry, a second run, or a worker that died costs only what was not finished.
+Results are not cached here: finished work is a file named by its content, and every task looks for
+its file first. So a retry, a second run, or a worker that died costs only what was not finished.
 """
 
 from typing import Any

@@ -1,13 +1,14 @@
 """How far is the work? Tasks say so here; whoever shows it listens.
 
-A task that runs in another process has no listener there and stays silent: the flow counts its shards.
+A task that runs in another process has no listener there and stays silent: the flow counts its
+shards.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Listener = Callable[[str, int, int | None, str], None]
-"""Called with a stage, the steps done, the steps in all (if known) and a word about the last one."""
+"""Called with a stage, the steps done, the steps in all (if known) and a word about it."""
 
 _listeners: list[Listener] = []
 
