@@ -1,0 +1,43 @@
+"""Which of two images would be picked? Stands where PickScore does.
+
+A patch transformer and a text encoder; the scaled cosine is trained so that its softmax over two images of
+one prompt predicts the pick (https://arxiv.org/abs/2305.01569).
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from torch import Tensor, nn
+
+from diffgraph.scoring.learned import LearnedScorer
+from diffgraph.scoring.networks import Patches, TextEncoder
+
+WIDTH = 96
+
+
+class PickNetwork(nn.Module):
+    """Two encoders with a common space and a learned temperature."""
+
+    def __init__(self, vocabulary: int, end: int):
+        super().__init__()
+        self.patches = Patches(WIDTH, layers=4)
+        self.see = nn.Linear(2 * WIDTH, WIDTH)
+        self.read = TextEncoder(vocabulary, end, width=64, layers=2, outside=WIDTH)
+        self.log_temperature = nn.Parameter(torch.tensor(2.6))
+
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Return the cosine times the temperature: (n,)."""
+        tokens = self.patches(images)
+        seen = self.see(torch.cat([tokens.mean(1), tokens.amax(1)], dim=1)).float()
+        cosine = F.cosine_similarity(seen, self.read(ids).float(), dim=-1)
+        return cosine * self.log_temperature.exp()
+
+
+class PickScore(LearnedScorer):
+    """The cosine times the learned temperature: what a softmax over candidates takes."""
+
+    name = "pick_score"
+
+    @staticmethod
+    def build(vocabulary: int, end: int) -> PickNetwork:
+        """Return the network with random weights."""
+        return PickNetwork(vocabulary, end)
