@@ -78,6 +78,7 @@ def prefect_api(home: Path) -> Iterator[str]:
         try:
             yield address
         finally:
+            _send_what_is_left()
             del os.environ["PREFECT_API_URL"]
             _reread_settings()
 
@@ -95,6 +96,16 @@ def _reread_settings() -> None:
         from prefect.context import refresh_global_settings_context
 
         refresh_global_settings_context()
+
+
+def _send_what_is_left() -> None:
+    """Wait until the server has the last logs and events of our runs."""
+    if "prefect.context" in sys.modules:
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all(timeout=5)
+        EventsWorker.drain_all(timeout=5)
 
 
 @contextmanager
