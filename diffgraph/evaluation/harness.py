@@ -1,0 +1,260 @@
+"""What does every method earn on every prompt? The same path from plan to reward for all of them.
+
+Methods differ in the plan and in nothing else: the same prompts, seeds, noise, sampler and scorers.
+A picture that several methods plan alike is drawn once. What is finished is never done again.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, Field
+from torch import Tensor, tensor
+
+from diffgraph.artifacts import new_file, write_text
+from diffgraph.errors import ExpertError, InputError, PlanError
+from diffgraph.evaluation.prompt_sets import EvaluationPrompt
+from diffgraph.evaluation.store import Job, ScoreStore
+from diffgraph.generation import save_png
+from diffgraph.merging.plan import MergePlan
+from diffgraph.scoring.scorer import SCORE_NAMES
+
+log = logging.getLogger(__name__)
+
+METHODS = ("base", "single", "uniform", "uniform_strength", "diffgraph_softmax", "diffgraph")
+"""What is compared unless asked otherwise."""
+
+PlanMaker = Callable[[str, EvaluationPrompt], Sequence[MergePlan]]
+"""(method, prompt) → its plan. Of several plans the one that earns most is taken: an oracle."""
+
+Key = tuple[str, str]
+"""(method, prompt id)"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What turns a plan into a reward: one for all methods."""
+
+    make_plans: PlanMaker
+    render: Callable[[MergePlan, Sequence[str], Sequence[int]], Tensor]
+    """(plan, prompts, seeds) → (images, 3, height, width), in [0, 1]."""
+    score: Callable[[Tensor, Sequence[str]], Tensor]
+    """(images, prompts) → (images, 5), in the order of SCORE_NAMES."""
+    reward: Callable[[Tensor], Tensor]
+    """(images, 5) → (images,)."""
+    identity: str
+    """Family, sampler and scorers in writing: results of another identity are not mixed in."""
+
+
+class EvaluationConfig(BaseModel, frozen=True):
+    """What is compared, and how thoroughly."""
+
+    methods: tuple[str, ...] = METHODS
+    seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
+    batch: int = Field(default=16, ge=1, description="images drawn together")
+    keep_images: int = Field(default=12, ge=0, description="prompts whose images are kept as PNG")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out."""
+
+    table: pa.Table
+    """A row per method, prompt and seed, with plan_id, the five scores and the reward."""
+    plans: Mapping[Key, MergePlan]
+    """(method, prompt id) → the plan that was compared."""
+    images: Mapping[Key, Path]
+    """(method, prompt id) → its picture of the first seed, for the prompts in `shown`."""
+    shown: tuple[EvaluationPrompt, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Prompt id → why no method was compared on it."""
+    drawn: int = 0
+    """Pictures drawn now; the others were found finished."""
+
+
+def evaluate(
+    prompts: Sequence[EvaluationPrompt],
+    bench: Bench,
+    folder: Path,
+    config: EvaluationConfig | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Draw and score all methods, prompts and seeds; write `results.parquet` and `plans.json`.
+
+    Args:
+        prompts: what is drawn.
+        bench: how plans are made, drawn and scored.
+        folder: where parts, images and results are kept; a second run goes on from there.
+        config: which methods and seeds.
+        on_progress: called with (finished pictures, all pictures).
+    """
+    run = _Run(prompts, bench, folder, config or EvaluationConfig())
+    run.make_plans()
+    run.draw(on_progress)
+    run.choose()
+    result = run.result()
+    _write(result, folder)
+    return result
+
+
+def evenly(prompts: Sequence[EvaluationPrompt], count: int) -> list[EvaluationPrompt]:
+    """Return `count` of the prompts, spread over the whole set."""
+    count = min(count, len(prompts))
+    return [prompts[index * len(prompts) // count] for index in range(count)]
+
+
+class _Run:
+    """One evaluation, step by step."""
+
+    def __init__(
+        self,
+        prompts: Sequence[EvaluationPrompt],
+        bench: Bench,
+        folder: Path,
+        config: EvaluationConfig,
+    ) -> None:
+        self.prompts = {prompt.id: prompt for prompt in prompts}
+        self.bench, self.config = bench, config
+        self.store = ScoreStore(folder, bench.identity)
+        self.candidates: dict[Key, Sequence[MergePlan]] = {}
+        self.chosen: dict[Key, MergePlan] = {}
+        self.left_out: dict[str, str] = {}
+        self.failed: dict[str, str] = {}  # plan id → why it cannot be drawn
+        self.shown: list[EvaluationPrompt] = []
+        self.drawn = 0
+
+    def make_plans(self) -> None:
+        """Ask every method for its plans; a prompt that nothing can be planned for is left out."""
+        for prompt in self.prompts.values():
+            try:
+                made = {
+                    (method, prompt.id): self.bench.make_plans(method, prompt)
+                    for method in self.config.methods
+                }
+            except (InputError, PlanError) as error:
+                self.left_out[prompt.id] = _said(error)
+                continue
+            self.candidates.update(made)
+        planned = [prompt for prompt in self.prompts.values() if prompt.id not in self.left_out]
+        self.shown = evenly(planned, self.config.keep_images)
+
+    def draw(self, on_progress: Callable[[int, int], None] | None) -> None:
+        """Draw and score what is not there yet, plan by plan: a plan is merged once."""
+        keep = {prompt.text for prompt in self.shown}
+        wanted: dict[Job, MergePlan] = {}
+        for (_, prompt_id), plans in self.candidates.items():
+            for plan in plans:
+                for seed in self.config.seeds:
+                    wanted[Job(plan.id, self.prompts[prompt_id].text, seed)] = plan
+        groups: dict[str, list[Job]] = {}
+        for job in wanted:
+            if job not in self.store or (self._is_kept(job, keep) and not self._has_image(job)):
+                groups.setdefault(job.plan_id, []).append(job)
+        finished = len(wanted) - sum(map(len, groups.values()))
+        report = on_progress or (lambda done, total: None)
+        report(finished, len(wanted))
+        for jobs in groups.values():
+            for start in range(0, len(jobs), self.config.batch):
+                batch = jobs[start : start + self.config.batch]
+                if not self._draw_batch(wanted[batch[0]], batch, keep):
+                    break
+                report(finished + self.drawn, len(wanted))
+        self.store.flush()
+
+    def _draw_batch(self, plan: MergePlan, batch: Sequence[Job], keep: set[str]) -> bool:
+        """Draw and score pictures of one plan; returns whether that was possible."""
+        prompts = [job.prompt for job in batch]
+        try:
+            images = self.bench.render(plan, prompts, [job.seed for job in batch])
+        except (ExpertError, PlanError) as error:  # one bad expert never ends a run
+            self.failed[plan.id] = _said(error)
+            log.warning("plan %s cannot be drawn: %s", plan.id, error)
+            return False
+        scores = self.bench.score(images, prompts)
+        for job, image, values in zip(batch, images, scores, strict=True):
+            if self._is_kept(job, keep):
+                save_png(self.store.image(job), image, plan, job.prompt, job.seed)
+            self.store.add(job, values.tolist())
+        self.drawn += len(batch)
+        return True
+
+    def choose(self) -> None:
+        """Take each method's plan for each prompt: of several, the one that earns most."""
+        for key, plans in self.candidates.items():
+            jobs = [self._jobs(plan, key) for plan in plans]
+            earned = [
+                (self._mean_reward(found), -index)
+                for index, found in enumerate(jobs)
+                if all(job in self.store for job in found)
+            ]
+            if earned:  # of equals the first
+                self.chosen[key] = plans[-max(earned)[1]]
+        for prompt_id in self.prompts:
+            missing = [name for name in self.config.methods if (name, prompt_id) not in self.chosen]
+            if missing and prompt_id not in self.left_out:
+                plans = [plan for name in missing for plan in self.candidates[name, prompt_id]]
+                reasons = sorted({self.failed.get(plan.id, "no plan") for plan in plans})
+                self.left_out[prompt_id] = f"{', '.join(missing)}: {'; '.join(reasons)}"
+
+    def result(self) -> Evaluation:
+        """Return the rows of all prompts that every method was drawn for: the rows are paired."""
+        plans = {key: plan for key, plan in self.chosen.items() if key[1] not in self.left_out}
+        if not plans:
+            example = next(iter(self.left_out.items()), ("", "there are no prompts"))
+            raise InputError(f"no prompt could be evaluated; {example[0]}: {example[1]}")
+        rows = [
+            {
+                "method": key[0],
+                "prompt_id": key[1],
+                "prompt": job.prompt,
+                "seed": job.seed,
+                "plan_id": job.plan_id,
+                **dict(zip(SCORE_NAMES, self.store.scores(job), strict=True)),
+            }
+            for key, plan in plans.items()
+            for job in self._jobs(plan, key)
+        ]
+        rewards = self.bench.reward(tensor([[row[name] for name in SCORE_NAMES] for row in rows]))
+        table = pa.Table.from_pylist(rows).append_column(
+            "reward", pa.array(rewards.double().numpy())
+        )
+        shown = tuple(prompt for prompt in self.shown if prompt.id not in self.left_out)
+        ids = {prompt.id for prompt in shown}
+        images = {
+            key: self.store.image(self._jobs(plan, key)[0])
+            for key, plan in plans.items()
+            if key[1] in ids
+        }
+        return Evaluation(table, plans, images, shown, self.left_out, self.drawn)
+
+    def _jobs(self, plan: MergePlan, key: Key) -> list[Job]:
+        text = self.prompts[key[1]].text
+        return [Job(plan.id, text, seed) for seed in self.config.seeds]
+
+    def _mean_reward(self, jobs: Sequence[Job]) -> float:
+        return float(self.bench.reward(tensor([self.store.scores(job) for job in jobs])).mean())
+
+    def _is_kept(self, job: Job, keep: set[str]) -> bool:
+        return job.seed == self.config.seeds[0] and job.prompt in keep
+
+    def _has_image(self, job: Job) -> bool:
+        return self.store.image(job).is_file()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _write(result: Evaluation, folder: Path) -> None:
+    with new_file(folder / "results.parquet") as part:
+        pq.write_table(result.table, part)
+    plans = [
+        {"method": method, "prompt_id": prompt_id, "plan": plan.model_dump(mode="json")}
+        for (method, prompt_id), plan in result.plans.items()
+    ]
+    told = {"plans": plans, "left_out": dict(result.left_out)}
+    write_text(folder / "plans.json", json.dumps(told, indent=1))

@@ -1,0 +1,98 @@
+"""What is finished already? Scores of pictures in Parquet parts, and the pictures that are kept."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffgraph.artifacts import new_file
+from diffgraph.scoring.scorer import SCORE_NAMES
+
+log = logging.getLogger(__name__)
+
+FLUSH = 64
+"""Scored pictures a part file: the most that a killed run can lose."""
+
+SCHEMA = pa.schema(
+    [("plan_id", pa.string()), ("prompt", pa.string()), ("seed", pa.int64())]
+    + [(name, pa.float64()) for name in SCORE_NAMES]
+)
+
+
+class Job(NamedTuple):
+    """A picture, named by what is in it."""
+
+    plan_id: str
+    prompt: str
+    seed: int
+
+
+class ScoreStore:
+    """The scores of finished pictures; parts are named by what they hold and never change."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        """Open what is there.
+
+        Args:
+            folder: where parts and images are kept.
+            identity: family, sampler and scorers in writing; another identity sees nothing of this.
+        """
+        name = digest(identity)
+        self.parts = folder / "parts" / name
+        self.pictures = folder / "images" / name
+        self.identity = identity
+        self._scores: dict[Job, list[float]] = {}
+        self._fresh: list[Job] = []
+        for part in sorted(self.parts.glob("*.parquet")):
+            self._read(part)
+
+    def __contains__(self, job: Job) -> bool:
+        return job in self._scores
+
+    def scores(self, job: Job) -> list[float]:
+        """Return the five scores, in the order of SCORE_NAMES."""
+        return self._scores[job]
+
+    def image(self, job: Job) -> Path:
+        """Return where the picture is kept, if it is; a prompt is never part of a path."""
+        return self.pictures / f"{digest(job.plan_id, job.prompt, str(job.seed))}.png"
+
+    def add(self, job: Job, scores: Sequence[float]) -> None:
+        """Note a picture's scores; they are on the disk after `flush` or `FLUSH` more."""
+        self._scores[job] = list(scores)
+        self._fresh.append(job)
+        if len(self._fresh) >= FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is new as one part."""
+        if not self._fresh:
+            return
+        rows = [
+            {**job._asdict(), **dict(zip(SCORE_NAMES, self._scores[job], strict=True))}
+            for job in self._fresh
+        ]
+        name = digest(*(text for job in self._fresh for text in map(str, job)))
+        schema = SCHEMA.with_metadata({"identity": self.identity})
+        with new_file(self.parts / f"{name}.parquet") as path:
+            pq.write_table(pa.Table.from_pylist(rows, schema), path)
+        self._fresh.clear()
+
+    def _read(self, part: Path) -> None:
+        try:
+            rows = pq.read_table(part, schema=SCHEMA).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            log.warning("%s cannot be read, its pictures are drawn again: %s", part, error)
+            return
+        for row in rows:
+            job = Job(row["plan_id"], row["prompt"], row["seed"])
+            self._scores[job] = [row[name] for name in SCORE_NAMES]
+
+
+def digest(*parts: str) -> str:
+    """Return a short hash that names these texts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
