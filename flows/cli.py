@@ -1,0 +1,377 @@
+"""The `diffgraph` command: parse, call, print. Heavy imports wait inside the verbs.
+
+Exit codes: 0 success, 1 an error of ours in one line on standard error, 2 wrong usage. With
+`--json` standard output is one JSON document; progress and logs go to standard error, always.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffgraph.errors import DiffgraphError, InputError, StorageError
+
+if TYPE_CHECKING:
+    from diffgraph.settings import Settings
+
+app = typer.Typer(
+    name="diffgraph",
+    help="Merge community text-to-image experts as a graph of what each can do suggests.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Where everything is kept.", envvar="DIFFGRAPH_HOME")
+]
+Family = Annotated[str | None, typer.Option("--family", help="The model family, e.g. emoji64.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Gpus = Annotated[str | None, typer.Option(help="GPUs to share the work between, e.g. 0,1.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="A Dask scheduler, tcp://…, or `local` for a cluster of our own.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local cluster.")]
+Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
+Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
+
+
+class Source(StrEnum):
+    """Where experts come from."""
+
+    FOLDER = "folder"
+
+
+class Subject(StrEnum):
+    """What can be shown."""
+
+    GRAPH = "graph"
+    EXPERTS = "experts"
+    EXPERT = "expert"
+    SNAPSHOT = "snapshot"
+    PLAN = "plan"
+
+
+class GraphFormat(StrEnum):
+    """What other tools read."""
+
+    NPZ = "npz"
+    PYG = "pyg"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the report and all else goes.")] = Path("demo"),
+    json: Json = False,
+) -> None:
+    """Watch the whole system work on the bundled family: hub, graph, training, images, report."""
+    settings = _settings(home=out / "home")
+    with _pipeline(settings):
+        from flows.demo import demo as run
+
+        _print(run(out=out), json)
+
+
+@app.command()
+def discover(
+    source: Annotated[Source, typer.Option(help="The kind of hub.")] = Source.FOLDER,
+    path: Annotated[
+        Path | None, typer.Option(help="A hub folder; the one that ships with the family if unset.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Look at so many pages at most.")] = None,
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Bring a hub's experts into the library; say which were refused, and why."""
+    settings = _settings(home, family)
+    with _pipeline(settings):
+        from flows.discover import discover as run
+
+        _print(run(path=path, limit=limit, family=settings.family), json)
+
+
+@app.command()
+def build(
+    home: Home = None,
+    family: Family = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Describe and calibrate what is new, and write a snapshot of the graph."""
+    settings = _settings(home, family, gpus=gpus, scheduler=scheduler, workers=workers)
+    with _pipeline(settings):
+        from flows.build_graph import build as run
+
+        _print(run(family=settings.family), json)
+
+
+@app.command()
+def refresh(
+    path: Annotated[
+        Path | None, typer.Option(help="A hub folder; the bundled one if unset.")
+    ] = None,
+    home: Home = None,
+    family: Family = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Do the nightly run: discover, build, train when it is due; say what changed."""
+    settings = _settings(home, family, gpus=gpus, scheduler=scheduler, workers=workers)
+    with _pipeline(settings):
+        from flows.refresh import refresh as run
+
+        _print(run(path=path, family=settings.family), json)
+
+
+@app.command()
+def train(
+    steps: Annotated[int | None, typer.Option(min=1, help="Policy updates.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
+    home: Home = None,
+    family: Family = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Train the planner on generated and scored images; it is promoted only if it is better."""
+    settings = _settings(home, family, gpus=gpus, scheduler=scheduler, workers=workers)
+    with _pipeline(settings):
+        from flows.train_planner import train as run
+
+        _print(run(snapshot=snapshot, steps=steps, seed=seed, family=settings.family), json)
+
+
+@app.command()
+def plan(
+    prompts: Prompts,
+    method: Method = "diffgraph",
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
+    settings = _settings(home, family)
+    from flows.generate import plan as run
+
+    _print(run(prompts, settings, method=method), json)
+
+
+@app.command()
+def generate(
+    prompts: Prompts,
+    seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
+    plan: Annotated[Path | None, typer.Option(help="Draw with this plan file.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("."),
+    method: Method = "diffgraph",
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Draw images; plan, prompt and seed are written into each file."""
+    settings = _settings(home, family)
+    from flows.generate import generate as run
+
+    _print(run(prompts, settings, seed=seed, plan_file=plan, out=out, method=method), json)
+
+
+@app.command()
+def batch(
+    prompts: Annotated[Path, typer.Argument(help="A .parquet, .jsonl, .csv or .txt file.")],
+    out: Annotated[Path, typer.Option(help="Where images and results.parquet go.")],
+    column: Annotated[str, typer.Option(help="The column that holds the prompts.")] = "text",
+    limit: Annotated[int | None, typer.Option(min=1, help="Draw so many at most.")] = None,
+    method: Method = "diffgraph",
+    seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
+    home: Home = None,
+    family: Family = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Draw a file of prompts; a second run goes on where the first one stopped."""
+    settings = _settings(home, family, gpus=gpus, scheduler=scheduler, workers=workers)
+    with _pipeline(settings):
+        from flows.batch import batch as run
+
+        result = run(
+            prompts=prompts,
+            out=out,
+            column=column,
+            limit=limit,
+            method=method,
+            seed=seed,
+            family=settings.family,
+        )
+        _print(result, json)
+
+
+@app.command()
+def evaluate(
+    methods: Annotated[
+        str | None, typer.Option(help="Comma-separated; all that are known if unset.")
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(help="A bundled set (bench, freeform) or a file of prompts.")
+    ] = "bench",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use so many prompts at most.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Compare methods on the same prompts, seeds and noise, with confidence intervals."""
+    settings = _settings(home, family)
+    with _pipeline(settings):
+        from flows.evaluate import evaluate as run
+
+        names = methods.split(",") if methods else None
+        result = run(
+            methods=names, prompts=prompts, limit=limit, report=report, family=settings.family
+        )
+        _print(result, json)
+
+
+@app.command()
+def show(
+    what: Annotated[Subject, typer.Argument(help="What to look at.")],
+    which: Annotated[str | None, typer.Argument(help="Its id, reference or file.")] = None,
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Look at what is known: the graph, an expert, a snapshot, a plan."""
+    if which is None and what in (Subject.EXPERT, Subject.PLAN):
+        raise typer.BadParameter(f"name the {what} to show", param_hint="WHICH")
+    settings = _settings(home, family)
+    from flows import show as shown
+
+    _print(getattr(shown, what)(settings, which), json)
+
+
+@app.command(name="export-graph")
+def export_graph(
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    format: Annotated[
+        GraphFormat, typer.Option(help="npz: COO arrays; pyg: PyTorch Geometric.")
+    ] = (GraphFormat.NPZ),
+    snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Write the graph in a form that other tools read."""
+    settings = _settings(home, family)
+    from flows.show import export
+
+    _print(export(settings, out, str(format), snapshot), json)
+
+
+@app.command()
+def doctor(home: Home = None, json: Json = False) -> None:
+    """Check the installation, devices, disk, services and keys, and say what to do."""
+    settings = _settings(home)
+    from flows.doctor import examine
+
+    examination = examine(settings)
+    _print(examination, json)
+    raise typer.Exit(0 if examination.is_healthy else 1)
+
+
+def _settings(home: Path | None = None, family: str | None = None, **others: Any) -> "Settings":
+    """Return the settings, those of the command line first.
+
+    They are put into the environment, so that flows and worker processes read the same.
+    """
+    from pydantic import ValidationError
+
+    given = {"home": home and home.expanduser().absolute(), "family": family, **others}
+    if given.get("gpus"):
+        given["gpus"] = f"[{given['gpus']}]"
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"DIFFGRAPH_{name.upper()}"] = str(value)
+    from diffgraph.settings import Settings
+
+    try:
+        settings = Settings()
+    except (ValidationError, ValueError) as error:
+        raise InputError(f"a setting cannot be used: {_first_line(error)}") from error
+    from diffgraph.families import get_family
+
+    get_family(settings.family)  # an unknown name is told before anything starts
+    return settings
+
+
+@contextmanager
+def _pipeline(settings: "Settings") -> Iterator[None]:
+    """Show progress, and have a Prefect API to report to."""
+    from diffgraph.artifacts import new_file
+    from flows.progress import shown
+    from flows.server import prefect_api
+    from tasks.progress import report
+
+    with new_file(settings.home / ".writable"):
+        pass  # a home that cannot be written is told now and not after minutes of work
+    (settings.home / ".writable").unlink(missing_ok=True)
+    with shown():
+        report("start", 0, 1, "Prefect")
+        with prefect_api(settings.home) as address:
+            report("start", 1, 1, address)
+            yield
+
+
+def _print(result: Any, as_json: bool) -> None:
+    from flows.printing import write
+
+    write(result, as_json)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:3])
+
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What a disk says when it will not take more."""
+
+
+def main() -> None:
+    """Run the command; every error of ours becomes one line and exit code 1."""
+    import logging
+
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    try:
+        app()
+    except DiffgraphError as error:
+        _fail(f"{type(error).__name__}: {error}")
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _fail(f"{StorageError.__name__}: {error.filename or 'the disk'}: {error.strerror}")
+    except KeyboardInterrupt:
+        typer.echo("diffgraph: stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+def _fail(text: str) -> None:
+    typer.echo("diffgraph: " + " ".join(text.split()), err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
