@@ -1,0 +1,138 @@
+"""What goes into a snapshot's tables, and what follows from their numbers?"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from diffgraph.errors import SnapshotError
+from diffgraph.families.family import SamplerConfig
+from diffgraph.graph.schema import (
+    BASE,
+    NODES,
+    PROMPTS,
+    SCHEMA_VERSION,
+    SCORES,
+    ExpertNode,
+    PromptNode,
+)
+from diffgraph.scoring.reward import Reward
+from diffgraph.scoring.scorer import SCORE_NAMES
+
+KEPT_STATUSES = ("ready", "registered_only")
+
+
+def build_tables(
+    family: str, nodes: Sequence[ExpertNode], prompts: Sequence[PromptNode], scores: Any
+) -> dict[str, Any]:
+    """Return a snapshot's three tables, sorted, with nothing in them twice.
+
+    Raises:
+        SnapshotError: the parts do not fit together.
+    """
+    kept = [node for node in nodes if node.expert.status in KEPT_STATUSES]
+    strangers = [node.expert.ref for node in kept if node.expert.family != family]
+    if strangers:
+        raise SnapshotError(f"not of family {family}: {', '.join(strangers)}")
+    for names in ([node.expert.ref for node in kept], [prompt.id for prompt in prompts]):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SnapshotError(f"given twice: {', '.join(twice)}")
+    tables = {
+        "nodes": pa.Table.from_pylist(
+            [node.row() for node in sorted(kept, key=lambda node: node.expert.ref)], schema=NODES
+        ),
+        "prompts": pa.Table.from_pylist([prompt.row() for prompt in prompts], schema=PROMPTS),
+    }
+    table = scores if isinstance(scores, pa.Table) else read_parts(scores)
+    tables["scores"] = _known_scores(table, tables["nodes"], tables["prompts"])
+    return tables
+
+
+def read_parts(paths: Sequence[Path]) -> Any:
+    """Return the scores of calibration's parts as one table."""
+    try:
+        parts = [pq.read_table(path) for path in paths]
+    except (OSError, pa.ArrowException) as error:
+        raise SnapshotError(f"a part of the scores cannot be read: {error}") from error
+    for path, part in zip(paths, parts, strict=True):
+        if not part.schema.equals(SCORES):
+            raise SnapshotError(f"{path} does not hold scores of schema {SCHEMA_VERSION}")
+    return pa.concat_tables([SCORES.empty_table(), *parts])
+
+
+def _known_scores(table: Any, nodes: Any, prompts: Any) -> Any:
+    """Return the scores of these nodes and prompts only, sorted, none of them twice."""
+    if not table.schema.equals(SCORES):
+        raise SnapshotError(f"the scores do not have the columns of schema {SCHEMA_VERSION}")
+    experts = pa.array([BASE, *nodes["ref"].to_pylist()], type=pa.string())
+    known = pc.and_(
+        pc.is_in(table["expert"], value_set=experts),
+        pc.is_in(table["prompt"], value_set=prompts["id"].combine_chunks()),
+    )
+    kept = table.filter(known).sort_by(
+        [(name, "ascending") for name in ("expert", "prompt", "seed")]
+    )
+    kept = kept.combine_chunks()
+    keys = kept.select(["expert", "prompt", "seed"])
+    if keys.group_by(keys.column_names).aggregate([]).num_rows != keys.num_rows:
+        raise SnapshotError("an expert is scored twice on one prompt and seed")
+    return kept
+
+
+def content_id(family: str, tables: Mapping[str, Any], sampler: SamplerConfig, scorers: str) -> str:
+    """Return a hash that depends on values alone, not on how a Parquet writer lays them out."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([SCHEMA_VERSION, family, sampler.model_dump(), scorers]).encode())
+    for table_name, table in tables.items():
+        for column in table.schema.names:
+            digest.update(f"\n{table_name}.{column}\n".encode())
+            values = table[column]
+            if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
+                digest.update(np.ascontiguousarray(values.to_numpy()).tobytes())
+            else:
+                digest.update(json.dumps(values.to_pylist(), default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def mean_scores(scores: Any, prompt_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Return each expert's scores, (prompts, 5), as a mean over seeds; NaN where one is missing."""
+    if not scores.num_rows:
+        return {}
+    experts = scores["expert"].combine_chunks().dictionary_encode()
+    names = experts.dictionary.to_pylist()
+    order = pa.array(prompt_ids, type=pa.string())
+    columns = pc.index_in(scores["prompt"], value_set=order).to_numpy().astype(np.int64)
+    cells = experts.indices.to_numpy().astype(np.int64) * len(prompt_ids) + columns
+    size = len(names) * len(prompt_ids)
+    counts = np.bincount(cells, minlength=size)
+    cube = np.full((size, len(SCORE_NAMES)), np.nan)
+    for place, name in enumerate(SCORE_NAMES):
+        sums = np.bincount(
+            cells, weights=scores[name].to_numpy().astype(np.float64), minlength=size
+        )
+        np.divide(sums, counts, out=cube[:, place], where=counts > 0)
+    cube = cube.reshape(len(names), len(prompt_ids), len(SCORE_NAMES))
+    return dict(zip(names, cube, strict=True))
+
+
+def fit_reward(scores: Any) -> Reward | None:
+    """Return the reward standardised on the base's scores, or on all if the base has none."""
+    table = scores.filter(pc.equal(scores["expert"], BASE))
+    table = table if table.num_rows else scores
+    values = np.stack([table[name].to_numpy() for name in SCORE_NAMES], axis=1)
+    values = values[np.isfinite(values).all(axis=1)]
+    return Reward.fit(torch.from_numpy(values)) if len(values) else None
+
+
+def is_mergeable(row: Mapping[str, Any]) -> bool:
+    """Whether a node may be merged, as far as its own row can tell."""
+    return row["status"] == "ready" and row["allow_derivatives"] and bool(row["agent"])

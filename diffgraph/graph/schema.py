@@ -1,0 +1,170 @@
+"""What does a snapshot hold, column by column?
+
+Three Arrow tables and a manifest. A change of meaning raises `SCHEMA_VERSION`: a reader refuses
+what it does not understand rather than guess. docs/snapshot-format.md says the same
+for people.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from diffgraph.experts.card import ExpertCard
+from diffgraph.experts.expert import Expert
+from diffgraph.families.family import SamplerConfig
+from diffgraph.scoring.reward import Reward
+from diffgraph.scoring.scorer import SCORE_NAMES
+
+SCHEMA_VERSION = 1
+EMBEDDING_WIDTH = 384  # of all-MiniLM-L6-v2
+BASE = "base"
+"""The untouched base model, where a score names its expert. No ExpertRef is written like this."""
+
+_EMBEDDING = pa.list_(pa.float32(), EMBEDDING_WIDTH)
+
+NODES = pa.schema(
+    [
+        pa.field("ref", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("allow_derivatives", pa.bool_(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("creator", pa.string(), nullable=False),
+        pa.field("published_at", pa.timestamp("us", tz="UTC")),
+        pa.field("trigger_words", pa.list_(pa.string()), nullable=False),
+        pa.field("summary", pa.string(), nullable=False),
+        pa.field("skills", pa.list_(pa.string()), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("recommended_strength", pa.float64(), nullable=False),
+        pa.field("agent", pa.string(), nullable=False),
+        pa.field("agent_model", pa.string(), nullable=False),
+        pa.field("instruction_version", pa.string(), nullable=False),
+        pa.field("embedding", _EMBEDDING),
+    ]
+)
+
+PROMPTS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("features", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field("embedding", _EMBEDDING, nullable=False),
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        pa.field("expert", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        *(pa.field(name, pa.float32(), nullable=False) for name in SCORE_NAMES),
+    ]
+)
+
+TABLES: Mapping[str, Any] = {"nodes": NODES, "prompts": PROMPTS, "scores": SCORES}
+
+
+@dataclass(frozen=True)
+class ExpertNode:
+    """An expert with what registration found out about it."""
+
+    expert: Expert
+    card: ExpertCard | None = None
+    embedding: NDArray[np.float32] | None = None  # (384,), a unit vector
+
+    def row(self) -> dict[str, Any]:
+        """Return the node's row of the table."""
+        expert, card = self.expert, self.card
+        return {
+            **expert.model_dump(
+                include={
+                    "ref",
+                    "kind",
+                    "family",
+                    "name",
+                    "sha256",
+                    "size_bytes",
+                    "format",
+                    "status",
+                    "reason",
+                    "published_at",
+                }
+            ),
+            "allow_derivatives": expert.licence.allow_derivatives,
+            "licence": expert.licence.name,
+            "creator": expert.licence.creator,
+            "trigger_words": list(expert.trigger_words or (card.trigger_words if card else ())),
+            "summary": card.summary if card else "",
+            "skills": list(card.skills) if card else [],
+            "text": card.text if card else "",
+            "recommended_strength": card.recommended_strength if card else 1.0,
+            "agent": card.agent if card else "",
+            "agent_model": card.model if card else "",
+            "instruction_version": card.instruction_version if card else "",
+            "embedding": None if self.embedding is None else _vector(self.embedding, expert.ref),
+        }
+
+
+@dataclass(frozen=True)
+class PromptNode:
+    """A reference prompt of the graph."""
+
+    id: str
+    text: str
+    seed: int
+    embedding: NDArray[np.float32]  # (384,), a unit vector
+    features: Mapping[str, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Return the prompt's row of the table."""
+        return {
+            "id": self.id,
+            "text": self.text,
+            "seed": self.seed,
+            "features": sorted((name, float(value)) for name, value in self.features.items()),
+            "embedding": _vector(self.embedding, self.id),
+        }
+
+
+class Manifest(BaseModel, frozen=True):
+    """What made a snapshot, and the hashes that prove it whole."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str = Field(description="content hash of the tables, the sampler and the scorers")
+    family: str
+    parent: str | None = Field(default=None, description="the snapshot that was current before")
+    created_at: datetime
+    code_version: str
+    files: dict[str, str] = Field(description="file name → SHA-256")
+    sampler: SamplerConfig
+    scorers: str = Field(description="identity of the scorers: equal identities, equal scores")
+    reward: Reward | None = Field(
+        description="standardised on the base's scores, so that new experts leave it as it is"
+    )
+    experts: int = Field(description="nodes, mergeable or not")
+    mergeable: int
+    uncalibrated: tuple[str, ...] = Field(
+        default=(), description="ready experts with missing scores: shown, never merged"
+    )
+
+
+def _vector(embedding: NDArray[np.float32], owner: str) -> NDArray[np.float32]:
+    vector = np.asarray(embedding, dtype=np.float32)
+    if vector.shape != (EMBEDDING_WIDTH,) or not np.isfinite(vector).all():
+        raise ValueError(
+            f"{owner}: an embedding has {EMBEDDING_WIDTH} finite numbers, this one {vector.shape}"
+        )
+    return vector

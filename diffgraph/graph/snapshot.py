@@ -1,0 +1,454 @@
+"""What do we know, all at once? One immutable folder that names the scores with what made them.
+
+A snapshot is three Parquet tables and a manifest in `snapshots/<id>/`. Its id is the hash of its
+content, so writing the same knowledge twice gives one folder, and a plan or a planner that names a
+snapshot names its every number. `snapshots/current` is a pointer, replaced last: readers see the
+old graph or the new one, never half of one, and never wait for the writer. DuckDB queries the
+Parquet files; it is never the store itself, because a `.duckdb` file refuses readers while somebody
+writes.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from diffgraph.artifacts import new_folder, sha256_of, storing, write_text
+from diffgraph.errors import SnapshotError
+from diffgraph.families.family import SamplerConfig
+from diffgraph.graph.contents import (
+    build_tables,
+    content_id,
+    fit_reward,
+    is_mergeable,
+    mean_scores,
+)
+from diffgraph.graph.schema import (
+    BASE,
+    EMBEDDING_WIDTH,
+    SCHEMA_VERSION,
+    TABLES,
+    ExpertNode,
+    Manifest,
+    PromptNode,
+)
+from diffgraph.scoring.reward import SMALLEST_SPREAD, Reward
+from diffgraph.scoring.scorer import SCORE_NAMES
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from an older snapshot to a newer one, by expert reference."""
+
+    new: tuple[str, ...]
+    updated: tuple[str, ...]
+    retired: tuple[str, ...]
+
+
+class GraphSnapshot:
+    """One immutable graph, read as it is asked for.
+
+    `refs`, `kinds`, `names`, `texts`, `sha256s`, `embeddings` and `strengths` are over the
+    mergeable experts, in one order: ready, their licence allows derivatives, described and fully
+    calibrated.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @property
+    def id(self) -> str:
+        """The snapshot's content hash."""
+        return self.manifest.id
+
+    @property
+    def family(self) -> str:
+        """The family that all experts belong to."""
+        return self.manifest.family
+
+    # -- tables ---------------------------------------------------------------------------------
+
+    @cached_property
+    def nodes(self) -> Any:
+        """Every expert node, mergeable or not, as an Arrow table (`schema.NODES`)."""
+        return self._table("nodes")
+
+    @cached_property
+    def prompts(self) -> Any:
+        """The reference prompts as an Arrow table (`schema.PROMPTS`)."""
+        return self._table("prompts")
+
+    @cached_property
+    def scores(self) -> Any:
+        """The scores as an Arrow table (`schema.SCORES`)."""
+        return self._table("scores")
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of a DuckDB query over `nodes`, `prompts` and `scores`.
+
+        The query can read this snapshot's files and nothing else.
+        """
+        import duckdb
+
+        folder = str(self.folder.resolve()).replace("'", "''")
+        with duckdb.connect(":memory:") as connection:
+            connection.execute(f"SET allowed_directories=['{folder}/']")
+            connection.execute("SET enable_external_access=false")
+            for name in TABLES:
+                connection.execute(
+                    f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{folder}/{name}.parquet')"
+                )
+            connection.execute("SET lock_configuration=true")
+            try:
+                relation = connection.sql(sql)
+                rows = relation.to_arrow_table().to_pylist() if relation is not None else []
+            except duckdb.Error as error:
+                raise SnapshotError(f"the query cannot be answered: {error}") from error
+        return list(rows)
+
+    # -- mergeable experts ----------------------------------------------------------------------
+
+    @cached_property
+    def _mergeable(self) -> Any:
+        uncalibrated = set(self.manifest.uncalibrated)
+        keep = [
+            is_mergeable(row) and row["ref"] not in uncalibrated
+            for row in self.nodes.select(
+                ["ref", "status", "allow_derivatives", "agent"]
+            ).to_pylist()
+        ]
+        return self.nodes.filter(pa.array(keep, type=pa.bool_()))
+
+    @cached_property
+    def refs(self) -> tuple[str, ...]:
+        """References of the mergeable experts."""
+        return self._column("ref")
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """`checkpoint` or `peft`, for each of `refs`."""
+        return self._column("kind")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names as their pages give them (untrusted text), for each of `refs`."""
+        return self._column("name")
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """Card texts, for each of `refs`."""
+        return self._column("text")
+
+    @cached_property
+    def sha256s(self) -> tuple[str, ...]:
+        """Hashes of the weights files, for each of `refs`."""
+        return self._column("sha256")
+
+    @cached_property
+    def strengths(self) -> NDArray[np.float32]:
+        """Recommended strengths, for each of `refs`: (experts,)."""
+        return np.asarray(self._column("recommended_strength"), dtype=np.float32)
+
+    @cached_property
+    def embeddings(self) -> NDArray[np.float32]:
+        """Card texts as unit vectors, for each of `refs`: (experts, 384)."""
+        return _matrix(self._mergeable["embedding"])
+
+    def index(self, refs: Sequence[str]) -> list[int]:
+        """Return the rows of experts among `refs`.
+
+        Raises:
+            SnapshotError: one of them is not a mergeable expert of this snapshot.
+        """
+        unknown = [ref for ref in refs if ref not in self._rows]
+        if unknown:
+            raise SnapshotError(
+                f"snapshot {self.id} holds no mergeable expert {', '.join(unknown)}"
+            )
+        return [self._rows[ref] for ref in refs]
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {ref: row for row, ref in enumerate(self.refs)}
+
+    # -- reference prompts and edges --------------------------------------------------------------
+
+    @cached_property
+    def prompt_ids(self) -> tuple[str, ...]:
+        """Ids of the reference prompts, in the order of the edges."""
+        return tuple(self.prompts["id"].to_pylist())
+
+    @cached_property
+    def prompt_texts(self) -> tuple[str, ...]:
+        """Texts of the reference prompts."""
+        return tuple(self.prompts["text"].to_pylist())
+
+    @cached_property
+    def prompt_embeddings(self) -> NDArray[np.float32]:
+        """Reference prompts as unit vectors: (prompts, 384)."""
+        return _matrix(self.prompts["embedding"])
+
+    def edge_features(self, refs: Sequence[str]) -> NDArray[np.float32]:
+        """Return the standardised scores of experts: (experts, prompts, 5), mean over the seeds.
+
+        Standardised by the base model's mean and deviation, which stay as they are when experts
+        come and go. The order of the last axis is `SCORE_NAMES`.
+        """
+        self.index(refs)
+        edges = np.stack([self._cube[ref] for ref in refs]) if refs else _no_edges(self)
+        return ((edges - self._means) / self._deviations).astype(np.float32)
+
+    def edge_gains(self, refs: Sequence[str]) -> NDArray[np.float32]:
+        """Return how far experts' scores lie above the base's, in its deviations: as above."""
+        self.index(refs)
+        if BASE not in self._cube:
+            return self.edge_features(refs) * 0.0
+        edges = np.stack([self._cube[ref] for ref in refs]) if refs else _no_edges(self)
+        return ((edges - self._cube[BASE]) / self._deviations).astype(np.float32)
+
+    @cached_property
+    def reward(self) -> Reward:
+        """The reward whose constants this snapshot fixes.
+
+        Raises:
+            SnapshotError: nothing is calibrated yet.
+        """
+        if self.manifest.reward is None:
+            raise SnapshotError(f"snapshot {self.id} holds no scores to make a reward of")
+        return self.manifest.reward
+
+    @cached_property
+    def _cube(self) -> dict[str, NDArray[np.float64]]:
+        return mean_scores(self.scores, self.prompt_ids)
+
+    @cached_property
+    def _means(self) -> NDArray[np.float64]:
+        return np.array(self.reward.mean)
+
+    @cached_property
+    def _deviations(self) -> NDArray[np.float64]:
+        spread = np.array(self.reward.spread)
+        return np.where(
+            spread > SMALLEST_SPREAD, spread, 1.0
+        )  # what never varied counts for nothing
+
+    # -- history ----------------------------------------------------------------------------------
+
+    def difference(self, older: "GraphSnapshot | None") -> Difference:
+        """Return what is new, updated or retired here against an older snapshot (None: nothing)."""
+        mine = _facts(self.nodes)
+        theirs = _facts(older.nodes) if older else {}
+        lineages = {_lineage(ref) for ref in theirs}
+        kept = {_lineage(ref) for ref in mine}
+        changed = [ref for ref in mine if theirs.get(ref) != mine[ref]]
+        return Difference(
+            new=tuple(ref for ref in changed if _lineage(ref) not in lineages),
+            updated=tuple(ref for ref in changed if _lineage(ref) in lineages),
+            retired=tuple(ref for ref in theirs if _lineage(ref) not in kept),
+        )
+
+    def _column(self, name: str) -> tuple[Any, ...]:
+        return tuple(self._mergeable[name].to_pylist())
+
+    def _table(self, name: str) -> Any:
+        try:
+            table = pq.read_table(self.folder / f"{name}.parquet")
+        except (OSError, pa.ArrowException) as error:
+            raise SnapshotError(f"{self.folder / name}.parquet cannot be read: {error}") from error
+        if not table.schema.equals(TABLES[name]):
+            raise SnapshotError(
+                f"{self.folder / name}.parquet has other columns than schema {SCHEMA_VERSION}"
+            )
+        return table
+
+
+def write_snapshot(  # what a snapshot is made of, one argument a part
+    home: Path,
+    family: str,
+    nodes: Sequence[ExpertNode],
+    prompts: Sequence[PromptNode],
+    scores: Any,
+    sampler: SamplerConfig,
+    scorers: str,
+) -> str:
+    """Write what is known as a snapshot, make it the current one and return its id.
+
+    Args:
+        home: the home folder; the snapshot goes below `snapshots/`.
+        family: of all the experts.
+        nodes: experts to keep; those neither ready nor registered are left out.
+        prompts: the reference prompts.
+        scores: an Arrow table (`schema.SCORES`), or the paths of parts that calibration wrote.
+        sampler: how the scored images were sampled.
+        scorers: identity of the scorers.
+
+    Raises:
+        SnapshotError: the parts do not fit together.
+        StorageError: the home cannot be written.
+    """
+    tables = build_tables(family, nodes, prompts, scores)
+    snapshot_id = content_id(family, tables, sampler, scorers)
+    root = home / "snapshots"
+    with storing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".lock")
+        lock.acquire()
+    try:
+        folder = root / snapshot_id
+        if not folder.exists():
+            parent = current_id(home)
+            with new_folder(folder) as part:
+                for name, table in tables.items():
+                    pq.write_table(table, part / f"{name}.parquet", compression="zstd")
+                manifest = _manifest(snapshot_id, family, tables, sampler, scorers).model_copy(
+                    update={
+                        "parent": parent,
+                        "files": {file.name: sha256_of(file) for file in sorted(part.iterdir())},
+                    }
+                )
+                (part / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+        write_text(root / CURRENT, snapshot_id)
+    finally:
+        lock.release()
+    log.info("snapshot %s: %d experts", snapshot_id, tables["nodes"].num_rows)
+    return snapshot_id
+
+
+def open_snapshot(place: Path, snapshot_id: str | None = None) -> GraphSnapshot:
+    """Return a snapshot whose files are proven whole.
+
+    Args:
+        place: a snapshot's own folder, or a home folder.
+        snapshot_id: which one of the home; the current one by default.
+
+    Raises:
+        SnapshotError: there is none, or it is damaged.
+    """
+    folder = place
+    if not (place / MANIFEST).is_file():
+        snapshot_id = snapshot_id or current_id(place)
+        if snapshot_id is None:
+            raise SnapshotError(f"{place} holds no snapshot yet")
+        if not snapshot_id.isalnum():
+            raise SnapshotError(f"not the id of a snapshot: {snapshot_id!r}")
+        folder = place / "snapshots" / snapshot_id
+    manifest = _read_manifest(folder)
+    if snapshot_id is not None and manifest.id != snapshot_id:
+        raise SnapshotError(f"{folder} holds snapshot {manifest.id}, not {snapshot_id}")
+    for name in TABLES:
+        file, stated = folder / f"{name}.parquet", manifest.files.get(f"{name}.parquet")
+        if not file.is_file():
+            raise SnapshotError(f"{file} is missing")
+        if sha256_of(file) != stated:
+            raise SnapshotError(f"{file} is damaged: its hash is not the one in its manifest")
+    return GraphSnapshot(folder, manifest)
+
+
+def current_id(home: Path) -> str | None:
+    """Return the id of a home's current snapshot, if it has one."""
+    pointer = home / "snapshots" / CURRENT
+    return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+
+
+def snapshot_ids(home: Path) -> tuple[str, ...]:
+    """Return the ids of a home's snapshots, oldest first."""
+    found = [file.parent for file in (home / "snapshots").glob(f"*/{MANIFEST}")]
+    made = [(_read_manifest(folder).created_at, folder.name) for folder in found]
+    return tuple(name for _, name in sorted(made))
+
+
+# -- writing ------------------------------------------------------------
+
+
+def _manifest(
+    snapshot_id: str, family: str, tables: Mapping[str, Any], sampler: SamplerConfig, scorers: str
+) -> Manifest:
+    prompt_ids = tuple(tables["prompts"]["id"].to_pylist())
+    cube = mean_scores(tables["scores"], prompt_ids)
+    rows = tables["nodes"].to_pylist()
+    candidates = [row["ref"] for row in rows if is_mergeable(row)]
+    lacking = tuple(
+        ref for ref in candidates if ref not in cube or not np.isfinite(cube[ref]).all()
+    )
+    return Manifest(
+        id=snapshot_id,
+        family=family,
+        created_at=datetime.now(UTC),
+        code_version=_code_version(),
+        files={},
+        sampler=sampler,
+        scorers=scorers,
+        reward=fit_reward(tables["scores"]),
+        experts=len(rows),
+        mergeable=len(candidates) - len(lacking),
+        uncalibrated=lacking,
+    )
+
+
+# -- reading ------------------------------------------------------------
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise SnapshotError(f"no snapshot: {file} is missing")
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SnapshotError(f"{file} cannot be read: {error}") from error
+    version = facts.get("schema_version") if isinstance(facts, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SnapshotError(
+            f"{file} has schema version {version}, this code reads {SCHEMA_VERSION}"
+        )
+    try:
+        return Manifest.model_validate(facts)
+    except ValidationError as error:
+        raise SnapshotError(
+            f"{file} is not a manifest: {error.error_count()} wrong entries"
+        ) from error
+
+
+def _facts(nodes: Any) -> dict[str, tuple[str, str, str]]:
+    rows = nodes.select(["ref", "sha256", "text", "status"]).to_pylist()
+    return {row["ref"]: (row["sha256"], row["text"], row["status"]) for row in rows}
+
+
+def _lineage(ref: str) -> str:
+    return ref.rpartition("@")[0]
+
+
+def _matrix(column: Any) -> NDArray[np.float32]:
+    """Return a column of embeddings as (rows, 384); zeros where there is none."""
+    rows = column.to_pylist()
+    empty = [0.0] * EMBEDDING_WIDTH
+    return np.array([row or empty for row in rows], dtype=np.float32).reshape(-1, EMBEDDING_WIDTH)
+
+
+def _no_edges(snapshot: GraphSnapshot) -> NDArray[np.float64]:
+    return np.zeros((0, len(snapshot.prompt_ids), len(SCORE_NAMES)))
+
+
+def _code_version() -> str:
+    try:
+        return metadata.version("diffgraph")
+    except metadata.PackageNotFoundError:
+        return "unknown"
