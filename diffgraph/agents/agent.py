@@ -43,6 +43,7 @@ class Agent(Protocol):
     """Answers three questions. Answers are data: they never cause an action."""
 
     name: str
+    model: str  # the language model that is asked, if one is
     instruction_version: str
 
     def describe(self, listing: Listing) -> ExpertCard:

@@ -1,0 +1,103 @@
+"""Which retrieved experts are worth merging? Not the irrelevant ones, and not two for one job.
+
+The paper's second stage of selection (https://arxiv.org/abs/2603.20470, section 3.2), without a language
+model: retrieval also finds "red feathered flamingos" for "a woman with red hair", and several experts with
+one skill. Both make the merge worse.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pydantic import BaseModel, Field
+
+from diffgraph.agents.agent import Candidate, Request, Verdict
+from diffgraph.agents.words import content_stems
+
+
+class ReviewConfig(BaseModel, frozen=True):
+    """How strict the review is. Similarities are as retrieval gives them, at most 1."""
+
+    least_similarity: float = Field(default=0.30, description="below it nothing is relevant")
+    least_without_words: float = Field(
+        default=0.45, description="the same, for an expert that shares no word with what was asked"
+    )
+    share_of_best: float = Field(default=0.75, description="of the best expert for the same part")
+    same_skill: float = Field(
+        default=0.6, description="share of words two descriptions have in common: one job"
+    )
+
+
+def review(
+    request: Request, candidates: Sequence[Candidate], config: ReviewConfig
+) -> tuple[Verdict, ...]:
+    """Return one verdict a candidate, in the order given."""
+    by_query: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, candidate in enumerate(candidates):
+        by_query[candidate.kind, candidate.query].append(place)
+    verdicts: dict[int, Verdict] = {}
+    kept: list[Candidate] = []
+    for places in sorted(
+        by_query.values(), key=lambda p: -max(candidates[i].similarity for i in p)
+    ):
+        ranked = sorted(places, key=lambda i: (-candidates[i].similarity, candidates[i].ref))
+        for place, reason, is_kept in _one_query(
+            [candidates[i] for i in ranked], ranked, kept, config
+        ):
+            verdicts[place] = Verdict(ref=candidates[place].ref, kept=is_kept, reason=reason)
+    return tuple(verdicts[place] for place in range(len(candidates)))
+
+
+def _one_query(
+    ranked: Sequence[Candidate], places: Sequence[int], kept: list[Candidate], config: ReviewConfig
+) -> list[tuple[int, str, bool]]:
+    """Judge the candidates of one part of the request, best first; add the kept ones to `kept`."""
+    results: list[tuple[int, str, bool]] = []
+    best = ranked[0].similarity
+    covered: frozenset[str] = frozenset()
+    for place, candidate in zip(places, ranked, strict=True):
+        asked = content_stems(candidate.query)
+        shared = asked & content_stems(f"{candidate.name} {candidate.text}")
+        reason = _why_irrelevant(candidate, bool(shared), best, config)
+        if reason is None:
+            reason = _why_redundant(candidate, shared - covered, kept, config)
+        if reason is not None:
+            results.append((place, reason, False))
+            continue
+        results.append((place, _why_kept(candidate, shared), True))
+        kept.append(candidate)
+        covered |= shared
+    return results
+
+
+def _why_irrelevant(
+    candidate: Candidate, has_words: bool, best: float, config: ReviewConfig
+) -> str | None:
+    least = config.least_similarity if has_words else config.least_without_words
+    if candidate.similarity < least:
+        return f"not about {candidate.query!r} (similarity {candidate.similarity:.2f})"
+    if candidate.similarity < config.share_of_best * best:
+        return f"far less about {candidate.query!r} than the best ({candidate.similarity:.2f} < {best:.2f})"
+    return None
+
+
+def _why_redundant(
+    candidate: Candidate, adds: frozenset[str], kept: Sequence[Candidate], config: ReviewConfig
+) -> str | None:
+    """Return why a relevant candidate adds nothing to those kept before it."""
+    skills = content_stems(candidate.text)
+    for other in kept:
+        if other.kind != candidate.kind:
+            continue
+        if other.ref == candidate.ref:
+            continue
+        if other.query == candidate.query and not adds:
+            return f"{other.name} already serves {candidate.query!r}, and better"
+        theirs = content_stems(other.text)
+        if skills and len(skills & theirs) >= config.same_skill * len(skills | theirs):
+            return f"same skill as {other.name}"
+    return None
+
+
+def _why_kept(candidate: Candidate, shared: frozenset[str]) -> str:
+    words = f", in words: {', '.join(sorted(shared))}" if shared else ""
+    return f"fits {candidate.query!r} (similarity {candidate.similarity:.2f}{words})"

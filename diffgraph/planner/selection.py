@@ -1,0 +1,181 @@
+"""Which experts does a prompt need? Retrieval from the graph, then the agent's review.
+
+The paper's expert selection agent (https://arxiv.org/abs/2603.20470, section 3.2): the prompt's summary
+finds K1 checkpoints, each of its attributes finds K2 PEFT experts, and the agent drops the irrelevant and
+the redundant ones. How many remain is the agent's choice, none included.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from pydantic import BaseModel, Field
+
+from diffgraph.agents.agent import Agent, Candidate, Request, Verdict
+from diffgraph.experts.expert import Kind
+from diffgraph.graph.embedding import TextEmbedder
+from diffgraph.planner.retrieval import ExpertIndex, ExpertNodes
+
+log = logging.getLogger(__name__)
+
+
+class SelectionConfig(BaseModel, frozen=True):
+    """How widely candidates are searched."""
+
+    k1: int = Field(default=3, ge=0, description="checkpoints retrieved for the summary")
+    k2: int = Field(default=3, ge=0, description="PEFT experts retrieved for each attribute")
+    words_count: float = Field(
+        default=0.6, ge=0, le=1, description="how much shared words add to the embedding's cosine"
+    )
+
+
+class Choice(BaseModel, frozen=True):
+    """An expert that was retrieved: chosen or dropped, for which part of the prompt, and why."""
+
+    ref: str
+    kind: Kind
+    name: str
+    query: str
+    similarity: float
+    reason: str
+
+
+class Selection(BaseModel, frozen=True):
+    """The experts a prompt needs, with all that led to them."""
+
+    prompt: str
+    summary: str
+    attributes: tuple[str, ...] = ()
+    unknown_words: tuple[str, ...] = ()
+    agent: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    experts: tuple[Choice, ...] = ()
+    dropped: tuple[Choice, ...] = ()
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """The chosen experts, checkpoints first, the most similar first."""
+        return tuple(choice.ref for choice in self.experts)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the explanation, one line a fact, for a terminal."""
+        asked = f"asked for: {self.summary}"
+        if self.attributes:
+            asked += f" | {' | '.join(self.attributes)}"
+        head = [asked]
+        if self.unknown_words:
+            head.append(f"unknown words: {', '.join(self.unknown_words)}")
+        if not self.experts:
+            head.append("no expert fits: the base model draws alone")
+        chosen = [f"+ {c.name} ({c.kind}, {c.ref}): {c.reason}" for c in self.experts]
+        dropped = [f"- {c.name} ({c.kind}, {c.ref}): {c.reason}" for c in self.dropped]
+        return (*head, *chosen, *dropped)
+
+
+def select(
+    prompt: str,
+    nodes: ExpertNodes,
+    agent: Agent,
+    embedder: TextEmbedder,
+    config: SelectionConfig | None = None,
+) -> Selection:
+    """Return the experts that the prompt needs.
+
+    Args:
+        prompt: what to draw.
+        nodes: the experts to choose from: mergeable, of one family.
+        agent: parses the prompt and reviews what was retrieved.
+        embedder: the one the nodes were embedded with.
+        config: how widely to search.
+    """
+    request = agent.parse(prompt)
+    candidates = retrieve(request, nodes, embedder, config or SelectionConfig())
+    chosen, dropped = _decided(candidates, agent.review(request, candidates))
+    return Selection(
+        prompt=prompt,
+        summary=request.summary,
+        attributes=request.attributes,
+        unknown_words=request.unknown_words,
+        agent=agent.name,
+        candidates=candidates,
+        experts=chosen,
+        dropped=dropped,
+    )
+
+
+def retrieve(
+    request: Request, nodes: ExpertNodes, embedder: TextEmbedder, config: SelectionConfig
+) -> tuple[Candidate, ...]:
+    """Return the checkpoints nearest to the summary and the PEFT experts nearest to each attribute."""
+    if not len(nodes.refs):
+        return ()
+    index = _index_of(nodes)
+    queries = [request.summary, *request.attributes]
+    similar = index.similarities(queries, embedder.embed(queries), config.words_count)
+    found: list[Candidate] = []
+    for row, query in enumerate(queries):
+        kind: Kind = "peft" if row else "checkpoint"
+        count = config.k2 if row else config.k1
+        found.extend(
+            Candidate(
+                ref=nodes.refs[place],
+                kind=kind,
+                name=nodes.names[place],
+                text=nodes.texts[place],
+                query=query,
+                similarity=round(similarity, 4),
+            )
+            for place, similarity in index.nearest(kind, similar[row], count)
+        )
+    return tuple(found)
+
+
+def _decided(
+    candidates: Sequence[Candidate], verdicts: Sequence[Verdict]
+) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
+    """Return the chosen and the dropped experts, each once, from one verdict a candidate."""
+    shown = {candidate.ref for candidate in candidates}
+    invented = sorted({verdict.ref for verdict in verdicts} - shown)
+    if invented:
+        log.warning("the agent judged experts it was not shown; ignored: %s", invented[:5])
+    kept: dict[str, Choice] = {}
+    left: dict[str, Choice] = {}
+    for place, candidate in enumerate(candidates):
+        verdict = _verdict_on(candidate, place, verdicts)
+        choice = Choice(
+            ref=candidate.ref,
+            kind=candidate.kind,
+            name=candidate.name,
+            query=candidate.query,
+            similarity=candidate.similarity,
+            reason=verdict.reason if verdict else "the agent gave no verdict",
+        )
+        pile = kept if verdict and verdict.kept else left
+        other = pile.get(choice.ref)
+        if other is None or other.similarity < choice.similarity:
+            pile[choice.ref] = choice
+    dropped = [choice for ref, choice in left.items() if ref not in kept]
+    return _ordered(list(kept.values())), _ordered(dropped)
+
+
+def _verdict_on(candidate: Candidate, place: int, verdicts: Sequence[Verdict]) -> Verdict | None:
+    """Return the verdict at the candidate's place, or the first that names it."""
+    if place < len(verdicts) and verdicts[place].ref == candidate.ref:
+        return verdicts[place]
+    return next((verdict for verdict in verdicts if verdict.ref == candidate.ref), None)
+
+
+def _ordered(choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    return tuple(sorted(choices, key=lambda c: (c.kind, -c.similarity, c.ref)))
+
+
+_LATEST: list[ExpertIndex] = []
+_LATEST_LOCK = threading.Lock()
+
+
+def _index_of(nodes: ExpertNodes) -> ExpertIndex:
+    """Return the index of these nodes; that of the last nodes asked for is kept."""
+    with _LATEST_LOCK:
+        if not (_LATEST and _LATEST[0].nodes is nodes):
+            _LATEST[:] = [ExpertIndex(nodes)]
+        return _LATEST[0]
