@@ -1,0 +1,1 @@
+"""Hubs: reading their pages, fetching and judging what they offer."""

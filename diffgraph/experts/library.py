@@ -1,0 +1,291 @@
+"""Which experts do we know, and where are their pages and files?
+
+Below `home/library`:
+
+    experts.jsonl             one row an expert; a later row of the same reference replaces it
+    listings/<sha256>.json    hub pages, named by `page_hash`
+    files/<sha256>.safetensors
+
+Rows are appended, so that adding thousands of experts costs what they weigh; the file is rewritten
+when most of its rows are out of date. A row torn by a crash is dropped by the next writer. Weights
+that ship with a family are referred to where they are, never copied.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from diffgraph.artifacts import new_file, storing, write_text
+from diffgraph.errors import MissingInput
+from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
+from diffgraph.families import FAMILIES
+
+log = logging.getLogger(__name__)
+
+SPARE_ROWS = 1000  # out-of-date rows that are never worth rewriting the file for
+LOCK_SECONDS = 60.0
+WORKBENCH = ".judging."
+STALE_SECONDS = 24 * 3600.0
+
+
+def page_hash(listing: Listing) -> str:
+    """Return the SHA-256 of what a page says; its download count is no news and is left out."""
+    return hashlib.sha256(listing.model_dump_json(exclude={"downloads"}).encode()).hexdigest()
+
+
+class Library:
+    """The experts below a home folder: any number of readers, one writer at a time.
+
+    Nothing is written, the folder included, before the first expert is added.
+
+    Args:
+        home: The home folder.
+        bundled: Hub folders whose files are used in place; by default those that ship with the
+            families.
+    """
+
+    def __init__(self, home: Path, bundled: Iterable[Path] | None = None) -> None:
+        self.folder = home / "library"
+        self._bundled = tuple(_bundled_hubs() if bundled is None else bundled)
+        self._lock = FileLock(self.folder / ".lock", timeout=LOCK_SECONDS)
+        self._rows: dict[str, Expert] = {}
+        self._read_state: tuple[int, int, int] | None = None  # inode, bytes and time at last read
+        self._out_of_date = 0
+
+    @property
+    def _table(self) -> Path:
+        return self.folder / "experts.jsonl"
+
+    def experts(self, status: Status | Collection[Status] | None = None) -> tuple[Expert, ...]:
+        """Return the experts of one or several statuses, or all, ordered by reference."""
+        wanted = {status} if isinstance(status, str) else status
+        rows = self._current()
+        return tuple(rows[ref] for ref in sorted(rows) if not wanted or rows[ref].status in wanted)
+
+    def find(self, ref: str | ExpertRef) -> Expert | None:
+        """Return the expert of this reference, or None if it is not known."""
+        return self._current().get(str(ref))
+
+    def get(self, ref: str | ExpertRef) -> Expert:
+        """Return the expert of this reference; raises `MissingInput` if it is not known."""
+        expert = self.find(ref)
+        if expert is None:
+            raise MissingInput(f"no expert {ref} in {self.folder}: discover it first")
+        return expert
+
+    def listing(self, ref: str | ExpertRef) -> Listing:
+        """Return the page an expert was last found on; raises `MissingInput`."""
+        path = self._listing_path(self.get(ref).page_sha256)
+        try:
+            return Listing.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise MissingInput(f"the page of {ref} cannot be read from {path}: {error}") from error
+
+    def path_of(self, sha256: str) -> Path:
+        """Return the weights file with this content; raises `MissingInput`."""
+        kept = self._file_path(sha256)
+        if kept.is_file():
+            return kept
+        for hub, files in self._bundled_files:
+            if sha256 in files and (path := hub / files[sha256]).is_file():
+                return path
+        raise MissingInput(f"no weights file {sha256[:12]}… in {self.folder}: discover it again")
+
+    def holds(self, sha256: str) -> bool:
+        """Return whether the weights with this content are here."""
+        try:
+            return self.path_of(sha256).is_file()
+        except MissingInput:
+            return False
+
+    def add(self, expert: Expert, listing: Listing, file: Path | None = None) -> Expert:
+        """Add or replace an expert, with its page and its file, and return its row.
+
+        The row is written last: an expert that is known has its page and its file. `file`, whose
+        content has the hash `expert.sha256`, is moved in unless that content is already here.
+
+        Raises:
+            StorageError: The home folder cannot be written; the library is as it was.
+        """
+        row = expert.model_copy(update={"page_sha256": page_hash(listing)})
+        with self.writing():
+            page = self._listing_path(row.page_sha256)
+            if not page.is_file():
+                write_text(page, listing.model_dump_json(indent=1))
+            if file is not None and not self.holds(row.sha256):
+                self._take(file, self._file_path(row.sha256))
+            if self.find(row.ref) != row:
+                self._append([row])
+        return row
+
+    def update(self, experts: Iterable[Expert]) -> None:
+        """Replace rows of experts that are already here, in one write."""
+        rows = [self._current_or_new(expert) for expert in experts]
+        if rows:
+            with self.writing():
+                self._append(rows)
+
+    def retire(self, refs: Iterable[str | ExpertRef], reason: str = "gone from its hub") -> None:
+        """Mark experts as gone from their hub; what was merged from them stays reproducible."""
+        self.update(
+            self.get(ref).model_copy(update={"status": "retired", "reason": reason}) for ref in refs
+        )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the library's lock; use it round many `add` calls to take the lock once."""
+        with storing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def sweep(self) -> None:
+        """Remove what runs that were killed have left half-made."""
+        for left in (*self.folder.glob(".*"), *self.folder.glob("*/.*")):
+            half_made = left.name.startswith(WORKBENCH) or left.suffix == ".part"
+            if half_made and left.stat().st_mtime < time.time() - STALE_SECONDS:
+                log.info("removing %s, left by a run that was stopped", left)
+                with storing(left):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    @contextmanager
+    def workbench(self) -> Iterator[Path]:
+        """Yield an empty folder for a file that is to be judged, on the disk of the library."""
+        with storing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=WORKBENCH))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _current_or_new(self, expert: Expert) -> Expert:
+        self.get(expert.ref)
+        return expert
+
+    def _listing_path(self, page_sha256: str) -> Path:
+        return self.folder / "listings" / f"{page_sha256}.json"
+
+    def _file_path(self, sha256: str) -> Path:
+        return self.folder / "files" / f"{sha256}.safetensors"
+
+    @cached_property
+    def _bundled_files(self) -> tuple[tuple[Path, dict[str, str]], ...]:
+        """What each bundled hub holds: SHA-256 -> path below it."""
+        found = []
+        for hub in self._bundled:
+            try:
+                files = json.loads((hub / "hub.json").read_bytes()).get("files", {})
+            except (OSError, ValueError):
+                continue  # a family whose assets are still to be made has no hub yet
+            found.append((hub, files))
+        return tuple(found)
+
+    def _current(self) -> dict[str, Expert]:
+        """Return the rows, read again if another process has written since."""
+        try:
+            about = self._table.stat()
+        except OSError:
+            self._rows, self._read_state, self._out_of_date = {}, None, 0
+            return self._rows
+        state = (about.st_ino, about.st_size, about.st_mtime_ns)
+        if state != self._read_state:
+            self._rows, self._out_of_date = self._read(), 0
+            self._read_state = state
+        return self._rows
+
+    def _read(self) -> dict[str, Expert]:
+        rows: dict[str, Expert] = {}
+        lines = self._table.read_bytes().split(b"\n")
+        lines.pop()  # after the last newline: nothing, or a row that a crash has torn
+        for number, line in enumerate(lines, 1):
+            try:
+                expert = Expert.model_validate_json(line)
+            except ValidationError as error:
+                raise MissingInput(
+                    f"{self._table}, line {number} is not an expert; remove it and discover again"
+                ) from error
+            rows[expert.ref] = expert
+        self._out_of_date = len(lines) - len(rows)
+        return rows
+
+    def _append(self, experts: Collection[Expert]) -> None:
+        """Write rows at the end of the table, all or none; the lock is held."""
+        rows = self._current()
+        stale = self._out_of_date + sum(expert.ref in rows for expert in experts)
+        rows = {**rows, **{expert.ref: expert for expert in experts}}
+        if stale > len(rows) + SPARE_ROWS:
+            write_text(self._table, "".join(map(_line, rows.values())))
+            stale = 0
+        else:
+            with storing(self._table):
+                _append_whole(self._table, "".join(map(_line, experts)).encode())
+        about = self._table.stat()
+        self._rows, self._out_of_date = rows, stale
+        self._read_state = (about.st_ino, about.st_size, about.st_mtime_ns)
+
+    def _take(self, file: Path, target: Path) -> None:
+        with storing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if os.stat(file).st_dev == os.stat(target.parent).st_dev:
+                file.replace(target)
+                return
+        with new_file(target) as part, file.open("rb") as source, part.open("wb") as copy:
+            while data := source.read(1 << 20):
+                copy.write(data)
+        file.unlink(missing_ok=True)
+
+
+def _line(expert: Expert) -> str:
+    return expert.model_dump_json() + "\n"
+
+
+def _append_whole(path: Path, data: bytes) -> None:
+    """Append to a file of lines: a torn last line goes first, a failed write leaves no trace."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        end = _end_of_lines(handle)
+        os.ftruncate(handle, end)
+        os.lseek(handle, end, os.SEEK_SET)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, end)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _end_of_lines(handle: int) -> int:
+    """Return the offset behind the last newline."""
+    end = os.lseek(handle, 0, os.SEEK_END)
+    while end:
+        start = max(0, end - 4096)
+        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def _bundled_hubs() -> Iterator[Path]:
+    for family in FAMILIES.values():
+        if family.hub is not None:
+            yield family.hub

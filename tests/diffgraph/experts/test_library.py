@@ -1,0 +1,225 @@
+"""The library keeps what it was given, whole or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from diffgraph.errors import MissingInput, StorageError
+from diffgraph.experts.expert import Expert, ExpertRef, Listing
+from diffgraph.experts.library import SPARE_ROWS, Library, page_hash
+
+
+def expert(ref: str = "emojihub:1@11", **fields: object) -> Expert:
+    values = {"ref": ref, "name": "Nightfall", "kind": "peft", "family": "emoji64", **fields}
+    return Expert.model_validate(values)
+
+
+def listing(ref: str = "emojihub:1@11", **fields: object) -> Listing:
+    values = {"ref": ExpertRef.parse(ref), "name": "Nightfall", **fields}
+    return Listing.model_validate(values)
+
+
+def weights(folder: Path, content: bytes = b"weights") -> tuple[Path, str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "new.safetensors"
+    path.write_bytes(content)
+    return path, hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library(tmp_path / "home", bundled=())
+
+
+def test_what_was_added_is_found_by_another_reader(library: Library, tmp_path: Path) -> None:
+    file, sha256 = weights(tmp_path)
+    page = listing(description="Für die Nacht 🌙")
+    row = library.add(expert(sha256=sha256, status="ready"), page, file)
+
+    other = Library(tmp_path / "home", bundled=())
+    assert other.experts() == (row,)
+    assert other.get("emojihub:1@11").page_sha256 == page_hash(page)
+    assert other.listing("emojihub:1@11") == page
+    assert other.path_of(sha256).read_bytes() == b"weights"
+    assert not file.exists(), "the file is moved, not copied"
+
+
+def test_nothing_is_written_before_something_is_added(library: Library, tmp_path: Path) -> None:
+    assert library.experts() == ()
+    assert library.find("emojihub:1@11") is None
+    assert not (tmp_path / "home").exists()
+
+
+def test_experts_are_ordered_and_chosen_by_status(library: Library) -> None:
+    for number, status in ((3, "ready"), (1, "rejected"), (2, "ready")):
+        library.add(expert(f"hub:{number}@1", status=status), listing(f"hub:{number}@1"))
+    assert [one.ref for one in library.experts()] == ["hub:1@1", "hub:2@1", "hub:3@1"]
+    assert [one.ref for one in library.experts("ready")] == ["hub:2@1", "hub:3@1"]
+    assert len(library.experts(("ready", "rejected"))) == 3
+
+
+def test_unknown_ones_are_named(library: Library) -> None:
+    with pytest.raises(MissingInput, match="hub:7@8"):
+        library.get("hub:7@8")
+    with pytest.raises(MissingInput, match="hub:7@8"):
+        library.retire(["hub:7@8"])
+    with pytest.raises(MissingInput, match="abcdef123456"):
+        library.path_of("abcdef123456" + "0" * 52)
+
+
+def test_retired_experts_stay_known(library: Library) -> None:
+    library.add(expert(), listing())
+    library.retire(["emojihub:1@11"])
+    assert library.get("emojihub:1@11").status == "retired"
+    assert "gone" in library.get("emojihub:1@11").reason
+    assert library.listing("emojihub:1@11").name == "Nightfall"
+
+
+def test_download_counts_are_no_news() -> None:
+    assert page_hash(listing(downloads=3)) == page_hash(listing(downloads=4))
+    assert page_hash(listing(description="a")) != page_hash(listing(description="b"))
+
+
+def test_bundled_files_are_used_where_they_are(tmp_path: Path) -> None:
+    file, sha256 = weights(tmp_path / "hub" / "files")
+    index = {"name": "emojihub", "files": {sha256: "files/new.safetensors"}}
+    (tmp_path / "hub" / "hub.json").write_text(json.dumps(index))
+    library = Library(tmp_path / "home", bundled=[tmp_path / "hub", tmp_path / "absent"])
+    assert library.path_of(sha256) == file
+
+    copy, _ = weights(tmp_path / "elsewhere")
+    library.add(expert(sha256=sha256), listing(), copy)
+    assert library.path_of(sha256) == file
+    assert not (tmp_path / "home/library/files").exists()
+
+
+def test_adding_the_same_again_writes_nothing(library: Library) -> None:
+    library.add(expert(), listing())
+    table = library.folder / "experts.jsonl"
+    before = table.read_bytes()
+    library.add(expert(), listing())
+    assert table.read_bytes() == before
+
+
+def test_two_thousand_experts_take_no_longer_each_than_twenty(library: Library) -> None:
+    with library.writing():
+        begin = time.perf_counter()
+        for number in range(2000):
+            library.add(expert(f"hub:{number}@1"), listing(f"hub:{number}@1"))
+        taken = time.perf_counter() - begin
+    assert len(Library(library.folder.parent, bundled=()).experts()) == 2000
+    assert taken < 60  # a whole rewrite for each would take minutes
+
+
+def test_rows_out_of_date_are_cleared_away(library: Library) -> None:
+    library.add(expert(), listing())
+    for number in range(SPARE_ROWS + 5):
+        library.update([expert(reason=str(number), page_sha256=page_hash(listing()))])
+    rows = (library.folder / "experts.jsonl").read_text().splitlines()
+    assert len(rows) < SPARE_ROWS
+    assert Library(library.folder.parent, bundled=()).get("emojihub:1@11").reason == str(
+        SPARE_ROWS + 4
+    )
+
+
+def test_a_row_torn_by_a_crash_is_dropped(library: Library) -> None:
+    library.add(expert("hub:1@1"), listing("hub:1@1"))
+    with (library.folder / "experts.jsonl").open("ab") as table:
+        table.write(b'{"ref": "hub:2@1", "na')
+    again = Library(library.folder.parent, bundled=())
+    assert [one.ref for one in again.experts()] == ["hub:1@1"]
+    again.add(expert("hub:3@1"), listing("hub:3@1"))
+    assert [one.ref for one in again.experts()] == ["hub:1@1", "hub:3@1"]
+    assert b"hub:2@1" not in (library.folder / "experts.jsonl").read_bytes()
+
+
+def test_a_damaged_row_is_named(library: Library) -> None:
+    library.add(expert(), listing())
+    table = library.folder / "experts.jsonl"
+    table.write_bytes(b"garbage\n" + table.read_bytes())
+    with pytest.raises(MissingInput, match="line 1"):
+        Library(library.folder.parent, bundled=()).experts()
+
+
+def test_a_home_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file where a folder should be")
+    library = Library(tmp_path / "home", bundled=())
+    with pytest.raises(StorageError, match="cannot write") as failure:
+        library.add(expert(), listing())
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_home_says_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(StorageError, match="Permission denied"):
+            Library(tmp_path / "home", bundled=()).add(expert(), listing())
+    finally:
+        tmp_path.chmod(0o755)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Make the system refuse to let a file grow beyond `size` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing_half_written(library: Library) -> None:
+    library.add(expert("hub:1@1"), listing("hub:1@1"))
+    before = {path: path.read_bytes() for path in library.folder.rglob("*.json*")}
+    room = (library.folder / "experts.jsonl").stat().st_size + 20
+    with files_of_at_most(room), pytest.raises(StorageError, match="cannot write") as failure:
+        library.update([library.get("hub:1@1").model_copy(update={"reason": "x" * 500})])
+    assert os.strerror(errno.EFBIG) in str(failure.value)
+    with files_of_at_most(100), pytest.raises(StorageError, match="listings"):
+        library.add(expert("hub:2@1"), listing("hub:2@1", description="y" * 500))
+    assert {path: path.read_bytes() for path in library.folder.rglob("*.json*")} == before
+    assert not list(library.folder.rglob("*.part"))
+    library.add(expert("hub:2@1"), listing("hub:2@1"))
+    assert len(library.experts()) == 2
+
+
+def test_what_killed_runs_left_is_swept_away(library: Library) -> None:
+    library.add(expert(), listing())
+    old, young = library.folder / ".judging.old", library.folder / "files" / ".a.safetensors.x.part"
+    old.mkdir()
+    (old / "half.safetensors").write_bytes(b"half")
+    young.parent.mkdir()
+    young.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    library.sweep()
+    assert not old.exists()
+    assert young.exists(), "another run may be writing it now"
+
+
+def test_two_processes_add_at_once(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from diffgraph.experts.expert import Expert, ExpertRef, Listing
+from diffgraph.experts.library import Library
+library = Library(Path(sys.argv[1]), bundled=())
+for number in range(40):
+    ref = f"{sys.argv[2]}:{number}@1"
+    library.add(Expert(ref=ref, name="n", kind="peft", family="emoji64"),
+                Listing(ref=ExpertRef.parse(ref), name="n"))
+"""
+    runs = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name]) for name in "ab"]
+    assert [run.wait(60) for run in runs] == [0, 0]
+    assert len(Library(tmp_path, bundled=()).experts()) == 80
