@@ -145,7 +145,9 @@ def _file(version: Page) -> ListedFile | None:
         return None
     chosen = max(files, key=_preference)  # the first of several that are equally good
     hashes = chosen.get("hashes")
-    sha256 = text(hashes.get("SHA256") if isinstance(hashes, Mapping) else "", 64).lower()
+    sha256 = text(
+        hashes.get("SHA256") if isinstance(hashes, Mapping) else "", WORD_CHARACTERS
+    ).lower()
     name = text(chosen.get("name"), WORD_CHARACTERS).replace("\\", "/").rpartition("/")[2]
     return ListedFile(
         name=name.strip(". ") or "unnamed",

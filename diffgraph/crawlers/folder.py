@@ -49,21 +49,13 @@ class FolderCrawler:
         seen: set[str] = set()
         for page in self.pages:
             where = f"models/{page.name}"
-            try:
-                found = [
-                    listing
-                    for item in _items(_read_json(page))
-                    for listing in parse_model(item, self.source, page_url=where)
-                ]
-            except (MissingInput, UnusableListing) as error:
-                yield BrokenPage(where=where, reason=str(error))
-                continue
-            for listing in found:
-                if str(listing.ref) in seen:
-                    yield BrokenPage(where=where, reason=f"{listing.ref} is listed twice")
-                else:
-                    seen.add(str(listing.ref))
-                    yield listing
+            for found in self._read(page, where):
+                if isinstance(found, Listing):
+                    if str(found.ref) in seen:
+                        yield BrokenPage(where=where, reason=f"{found.ref} is listed twice")
+                        continue
+                    seen.add(str(found.ref))
+                yield found
 
     def fetch(self, listing: Listing, folder: Path) -> Path:
         """Copy the listing's file into `folder`, checked against its hash, and return its path.
@@ -87,6 +79,18 @@ class FolderCrawler:
                     f"its page says {expected[:12]}…"
                 )
         return target
+
+    def _read(self, page: Path, where: str) -> Iterator[Listing | BrokenPage]:
+        try:
+            items = _items(_read_json(page))
+        except MissingInput as error:
+            yield BrokenPage(where=where, reason=str(error))
+            return
+        for item in items:
+            try:
+                yield from parse_model(item, self.source, page_url=where)
+            except UnusableListing as error:
+                yield BrokenPage(where=where, reason=str(error))
 
     def _file(self, listing: Listing) -> Path:
         """Return the listed file's path, which must lie inside the hub, links followed."""
