@@ -85,7 +85,6 @@ def discover(
     path: Annotated[
         Path | None, typer.Option(help="A hub folder; the one that ships with the family if unset.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Look at so many pages at most.")] = None,
     home: Home = None,
     family: Family = None,
     json: Json = False,
@@ -95,7 +94,7 @@ def discover(
     with _pipeline(settings):
         from flows.discover import discover as run
 
-        _print(run(path=path, limit=limit, family=settings.family), json)
+        _print(run(path=path, family=settings.family), json)
 
 
 @app.command()
@@ -352,9 +351,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 
 def main() -> None:
     """Run the command; every error of ours becomes one line and exit code 1."""
-    import logging
-
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    _prepare_process()
     try:
         app()
     except DiffgraphError as error:
@@ -366,6 +363,21 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("diffgraph: stopped; the same command goes on from here", err=True)
         sys.exit(130)
+
+
+def _prepare_process() -> None:
+    """Keep this process and those it starts quiet, and show our own warnings."""
+    import logging
+
+    from flows.server import QUIET
+
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("diffgraph: %(message)s"))
+    for room in ("diffgraph", "tasks", "flows"):
+        logging.getLogger(room).addHandler(handler)
 
 
 def _fail(text: str) -> None:

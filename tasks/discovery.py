@@ -1,0 +1,73 @@
+"""Bringing the library up to date with a hub."""
+
+from pathlib import Path
+
+from prefect import task
+from pydantic import BaseModel
+
+from diffgraph.experts.expert import Expert
+from tasks.policies import NETWORK
+from tasks.progress import report
+
+
+class Refusal(BaseModel, frozen=True):
+    """An expert or a page that cannot be used, and why."""
+
+    what: str
+    name: str
+    reason: str
+
+
+class Discovered(BaseModel, frozen=True):
+    """What one look at a hub changed in the library."""
+
+    source: str
+    ready: int
+    new: tuple[str, ...]
+    updated: tuple[str, ...]
+    superseded: tuple[str, ...]
+    retired: tuple[str, ...]
+    unchanged: int
+    refused: tuple[Refusal, ...]
+    failed: tuple[Refusal, ...]
+
+
+@task(**NETWORK, task_run_name="discover {hub}")
+def look_at_hub(hub: Path, home: Path, family: str) -> Discovered:
+    """Admit what is new in a hub folder, refuse what cannot be used, retire what has gone."""
+    from diffgraph.crawlers.discovery import discover
+    from diffgraph.crawlers.folder import FolderCrawler
+    from diffgraph.experts.library import Library
+    from diffgraph.families import get_family
+
+    library = Library(home)
+    crawler = FolderCrawler(hub)
+    found = discover(
+        crawler,
+        library,
+        get_family(family),
+        on_progress=lambda done, name: report("discover", done, None, name),
+    )
+    return Discovered(
+        source=found.source,
+        ready=len(library.experts("ready")),
+        new=_refs(found.new),
+        updated=_refs(found.updated),
+        superseded=_refs(found.superseded),
+        retired=_refs(found.retired),
+        unchanged=len(found.unchanged),
+        refused=(
+            *(Refusal(what=page.where, name="", reason=page.reason) for page in found.broken),
+            *(
+                Refusal(what=expert.ref, name=expert.name, reason=expert.reason)
+                for expert in (*found.registered_only, *found.rejected)
+            ),
+        ),
+        failed=tuple(
+            Refusal(what=page.where, name="", reason=page.reason) for page in found.failed
+        ),
+    )
+
+
+def _refs(experts: tuple[Expert, ...]) -> tuple[str, ...]:
+    return tuple(expert.ref for expert in experts)
