@@ -1,0 +1,1 @@
+"""What is an expert, and what is in its file?"""

@@ -1,0 +1,93 @@
+"""What is one format of adapter: which keys mark it, and what they make together?"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffgraph.errors import DamagedFile, FamilyMismatch
+from diffgraph.experts.delta import Update
+from diffgraph.experts.weights_file import shown
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tensors that a file holds for one module, by their role."""
+
+    file: str
+    module: str  # as the file calls it
+    tensors: Mapping[str, Tensor]
+    alpha: float | None = None  # missing means the rank
+    rooted: bool = False  # rank-stabilised: the scale is alpha / sqrt(rank)
+
+    def __getitem__(self, role: str) -> Tensor:
+        if role not in self.tensors:
+            raise DamagedFile(f"{self.file}: {shown(self.module)} lacks its {role}")
+        return self.tensors[role]
+
+    def __contains__(self, role: str) -> bool:
+        return role in self.tensors
+
+    def matrix(self, role: str) -> Tensor:
+        """Return a factor flattened to (rows, everything else)."""
+        value = self[role]
+        if value.ndim < 2 or 0 in value.shape:
+            raise DamagedFile(
+                f"{self.file}: {shown(self.module)}: {role} is {tuple(value.shape)}, not a matrix"
+            )
+        return value.flatten(1)
+
+    def scale(self, rank: int) -> float:
+        """Return what the product of the factors is multiplied by."""
+        if self.alpha is None:
+            return 1.0
+        return self.alpha / (math.sqrt(rank) if self.rooted else rank)
+
+    def product(self, left: str, right: str) -> tuple[Tensor, Tensor]:
+        """Return two factors that can be multiplied: (rows, rank) and (rank, columns)."""
+        first, second = self.matrix(left), self.matrix(right)
+        self.agree(f"{left} and {right}", first.shape[1], second.shape[0])
+        return first, second
+
+    def agree(self, what: str, first: int, second: int) -> None:
+        """Raise `DamagedFile` unless two ranks are the same."""
+        if first != second:
+            raise DamagedFile(
+                f"{self.file}: {shown(self.module)}: ranks of {what} differ: {first} and {second}"
+            )
+
+    def fits(self, made: tuple[int, ...], shape: torch.Size) -> None:
+        """Raise `FamilyMismatch` unless what the factors make has as many rows and columns.
+
+        Looked at before anything is multiplied: a hostile file's small factors can make a huge
+        product.
+        """
+        rows, columns = shape[0], math.prod(shape[1:])
+        if (made[0], math.prod(made[1:])) != (rows, columns):
+            raise FamilyMismatch(
+                f"{self.file}: {shown(self.module)} is for a weight of shape {tuple(made)}, "
+                f"the base model's is {tuple(shape)}"
+            )
+
+
+@dataclass(frozen=True)
+class AdapterFormat:
+    """How one format is recognised and read."""
+
+    name: str
+    suffixes: Mapping[str, str]  # what follows the module's name in a key -> the tensor's role
+    marks: tuple[str, ...]  # any of these roles shows that a module is in this format
+    build: Callable[[Parts, torch.Size], Update]  # (parts, shape of the weight) -> update
+
+
+def tucker(core: Tensor, right: Tensor) -> Tensor:
+    """Return a convolution's core times its right factor: (ranks, in * kernel).
+
+    Args:
+        core: (rank out, rank in, *kernel).
+        right: (rank in, in).
+    """
+    product = torch.einsum("mn...,nj->mj...", core.float(), right.float())
+    return product.flatten(1)

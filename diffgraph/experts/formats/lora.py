@@ -1,0 +1,44 @@
+"""LoRA and LoCon: a low-rank product for linear layers and convolutions.
+
+https://arxiv.org/abs/2106.09685. LoCon is LoRA on convolutions; with a `lora_mid` the convolution
+is a Tucker decomposition, whose core is multiplied into the right factor.
+"""
+
+import torch
+
+from diffgraph.experts.delta import LowRankUpdate
+from diffgraph.experts.formats.adapter import AdapterFormat, Parts, tucker
+
+DOWN_UP = {  # kohya; PEFT, also with its default adapter's name; diffusers, newest first
+    ".lora_down.weight": ".lora_up.weight",
+    ".lora_A.weight": ".lora_B.weight",
+    ".lora_A.default.weight": ".lora_B.default.weight",
+    ".lora.down.weight": ".lora.up.weight",
+    ".lora_linear_layer.down.weight": ".lora_linear_layer.up.weight",
+    ".down.weight": ".up.weight",
+}
+
+
+def build(parts: Parts, shape: torch.Size) -> LowRankUpdate:
+    """Return `alpha / rank * up @ down`."""
+    if "mid" in parts:
+        up, core, right = parts.matrix("up"), parts["mid"], parts.matrix("down")
+        parts.agree("lora_up and lora_mid", up.shape[1], core.shape[0])
+        parts.agree("lora_mid and lora_down", core.shape[1], right.shape[0])
+        parts.fits((up.shape[0], right.shape[1], *core.shape[2:]), shape)
+        return LowRankUpdate(up, tucker(core, right), parts.scale(right.shape[0]), shape)
+    up, down = parts.product("up", "down")
+    parts.fits((up.shape[0], *parts["down"].shape[1:]), shape)
+    return LowRankUpdate(up, down, parts.scale(down.shape[0]), shape)
+
+
+LORA = AdapterFormat(
+    name="lora",
+    suffixes={
+        **dict.fromkeys(DOWN_UP, "down"),
+        **dict.fromkeys(DOWN_UP.values(), "up"),
+        ".lora_mid.weight": "mid",
+    },
+    marks=("down", "up"),
+    build=build,
+)

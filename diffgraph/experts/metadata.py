@@ -1,0 +1,74 @@
+"""What does the header of a weights file say about it?"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffgraph.errors import DamagedFile
+from diffgraph.experts.weights_file import WeightsFile, shown
+
+EVIDENCE = (
+    "modelspec.architecture",
+    "ss_base_model_version",
+    "ss_sd_model_name",
+    "ss_v2",
+    "ss_network_module",
+    "base_model_name_or_path",
+)
+PEFT_METADATA = "lora_adapter_metadata"
+"""Where diffusers keeps PEFT's configuration: JSON, its names behind their component (`unet.r`)."""
+COMPONENTS = ("unet", "text_encoder")
+
+
+def evidence(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a file claims of its base, `key=value`."""
+    return tuple(f"{key}={shown(metadata[key])[1:-1]}" for key in EVIDENCE if metadata.get(key))
+
+
+@dataclass(frozen=True)
+class AlphaMetadata:
+    """Alphas of PEFT files, which hold them beside the tensors."""
+
+    file: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, file: WeightsFile) -> "AlphaMetadata":
+        """Read the configuration, if the file has one."""
+        text = file.metadata.get(PEFT_METADATA)
+        if text is None:
+            return cls(file.path.name)
+        try:
+            config = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DamagedFile(f"{file.path.name}: its {PEFT_METADATA} is not JSON") from error
+        if not isinstance(config, dict):
+            raise DamagedFile(f"{file.path.name}: its {PEFT_METADATA} is not an object")
+        return cls(file.path.name, config)
+
+    def of_module(self, module: str) -> tuple[float | None, bool]:
+        """Return a module's alpha, if one is stated, and whether it is rank-stabilised."""
+        component, _, path = module.partition(".")
+        prefix = f"{component}." if component in COMPONENTS else ""
+        alpha = self._of(prefix, "lora_alpha")
+        pattern = self._of(prefix, "alpha_pattern")
+        if isinstance(pattern, dict):
+            # literal names only: PEFT would run them as regular expressions, a stranger's too
+            for name, value in pattern.items():
+                if path == name or path.endswith(f".{name}"):
+                    alpha = value
+        if alpha is None:
+            return None, False
+        if (
+            isinstance(alpha, bool)
+            or not isinstance(alpha, int | float)
+            or not math.isfinite(alpha)
+        ):
+            raise DamagedFile(f"{self.file}: the alpha of {shown(module)} is not a number")
+        return float(alpha), bool(self._of(prefix, "use_rslora"))
+
+    def _of(self, prefix: str, name: str) -> Any:
+        """Return an entry for a component, as diffusers keeps it, or for all, as PEFT does."""
+        return self.config.get(prefix + name, self.config.get(name))

@@ -1,0 +1,191 @@
+"""How is a stranger's weights file opened safely?
+
+Only safetensors: a JSON header, then raw numbers, nothing that could run. The header is checked
+against the size of the file before anything is allocated; numbers are read one tensor at a time.
+https://huggingface.co/docs/safetensors/index#format
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from diffgraph.errors import DamagedFile, MissingInput, UnsafeFile
+
+MAX_HEADER_BYTES = 32 << 20
+MAX_DIMENSIONS = 8
+LENGTH_BYTES = 8
+SHOWN = 80  # characters of a stranger's text that may appear in a message
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+ZIP_START = b"PK\x03\x04"  # torch.save writes a pickle inside a zip
+PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies in the file, and what it is."""
+
+    dtype: torch.dtype
+    shape: torch.Size
+    start: int  # bytes from the beginning of the file
+    end: int
+
+
+class WeightsFile:
+    """An open weights file whose header has been checked."""
+
+    def __init__(
+        self,
+        path: Path,
+        file: BinaryIO,
+        size: int,  # bytes
+        entries: Mapping[str, Entry],
+        metadata: Mapping[str, str],
+    ):
+        self.path = path
+        self.size = size
+        self.entries = entries
+        self.metadata = metadata
+        self._file = file
+
+    def tensor(self, key: str) -> Tensor:
+        """Return a tensor as it is stored, or raise `DamagedFile` when it holds NaN or infinity."""
+        entry = self.entries[key]
+        self._file.seek(entry.start)
+        data = bytearray(self._file.read(entry.end - entry.start))
+        if len(data) != entry.end - entry.start:
+            raise DamagedFile(f"{self.path.name}: ends inside {shown(key)}")
+        if not data:
+            return torch.empty(entry.shape, dtype=entry.dtype)
+        value = torch.frombuffer(data, dtype=entry.dtype).reshape(entry.shape)
+        if entry.dtype.is_floating_point and not torch.isfinite(value.float()).all():
+            raise DamagedFile(f"{self.path.name}: {shown(key)} holds NaN or infinite numbers")
+        return value
+
+
+def shown(text: str) -> str:
+    """Return a stranger's text so that it is safe and short in a message."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[WeightsFile]:
+    """Open a safetensors file; a pickle is an `UnsafeFile`, a lying header a `DamagedFile`."""
+    if not path.is_file():
+        raise MissingInput(f"no weights file at {path}")
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise UnsafeFile(f"{path.name}: {path.suffix} files can run code; only safetensors is read")
+    with path.open("rb") as file:
+        yield _read_header(path, file, path.stat().st_size)
+
+
+def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
+    start = file.read(LENGTH_BYTES + 8)
+    _refuse_other_formats(path, start)
+    if len(start) <= LENGTH_BYTES:
+        raise DamagedFile(f"{path.name}: {size} bytes are too few for a safetensors file")
+    length = int.from_bytes(start[:LENGTH_BYTES], "little")
+    room = min(size - LENGTH_BYTES, MAX_HEADER_BYTES)
+    if length > room:
+        raise DamagedFile(f"{path.name}: claims a header of {length} bytes, at most {room} can be")
+    file.seek(LENGTH_BYTES)
+    header = _parse(path, file.read(length))
+    metadata = _metadata(path, header.pop("__metadata__", None))
+    first = LENGTH_BYTES + length
+    entries = {key: _entry(path, key, value, first) for key, value in header.items()}
+    _check_layout(path, entries, first, size)
+    return WeightsFile(path, file, size, entries, metadata)
+
+
+def _refuse_other_formats(path: Path, start: bytes) -> None:
+    # a header shorter than 1.4 MB cannot begin like a pickle: bytes 2 to 8 of its length are zeros
+    looks_like_pickle = start.startswith(PICKLE_STARTS) and start[3:8] != bytes(5)
+    if looks_like_pickle or start.startswith(ZIP_START):
+        raise UnsafeFile(f"{path.name}: is a pickle, which can run code; only safetensors is read")
+    if start.lstrip().lower().startswith(PAGE_STARTS):
+        raise DamagedFile(f"{path.name}: is a web page, not weights")
+
+
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key appears twice")
+        return found
+
+    try:
+        header = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path.name}: its header is not JSON ({str(error)[:SHOWN]})") from error
+    if not isinstance(header, dict):
+        raise DamagedFile(f"{path.name}: its header is not an object")
+    return header
+
+
+def _metadata(path: Path, found: Any) -> dict[str, str]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise DamagedFile(f"{path.name}: its metadata are not texts by name")
+    return found
+
+
+def _entry(path: Path, key: str, value: Any, first: int) -> Entry:
+    where = f"{path.name}: {shown(key)}"
+    if not isinstance(value, dict):
+        raise DamagedFile(f"{where} is not described by an object")
+    dtype: Any = value.get("dtype")
+    shape: Any = value.get("shape")
+    offsets: Any = value.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise DamagedFile(f"{where} has an unknown type {shown(str(dtype))}")
+    if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
+        raise DamagedFile(f"{where} has an impossible shape")
+    if not _are_counts(offsets) or len(offsets) != 2:
+        raise DamagedFile(f"{where} has impossible offsets")
+    start, end = offsets
+    needed = math.prod(shape) * DTYPES[dtype].itemsize
+    if end - start != needed:
+        raise DamagedFile(f"{where} needs {needed} bytes but claims {end - start}")
+    return Entry(DTYPES[dtype], torch.Size(shape), first + start, first + end)
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+        for value in values
+    )
+
+
+def _check_layout(path: Path, entries: Mapping[str, Entry], first: int, size: int) -> None:
+    """Tensors must lie one after the other, from the header to the end of the file."""
+    position = first
+    for key, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != position:
+            raise DamagedFile(f"{path.name}: {shown(key)} overlaps another tensor or leaves a gap")
+        position = entry.end
+    if position != size:
+        raise DamagedFile(f"{path.name}: holds {size} bytes, its header describes {position}")
