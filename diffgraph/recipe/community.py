@@ -245,6 +245,8 @@ PEFTS = (
           steps=120, layout="diffusers", quality="weak"),
     _peft("underwater", 2133, "Under the Sea", "v2", "2025-03-03", method="locon",
           layout="lycoris", strength=1.1, supersedes="underwater_v1"),
+    _peft("gold_frame", 2138, "Ornate Gold Frame", "v1", "2025-04-18", method="locon",
+          layout="lycoris", strength=0.9),
     # Redundant: as good as another, with nothing of their own.
     _peft("old_photograph", 2134, "Old Photograph 1900", "v1", "2023-07-30", treatments=("sepia",),
           layout="diffusers", quality="redundant"),
