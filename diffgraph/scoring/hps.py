@@ -20,7 +20,7 @@ class ModulatedNetwork(nn.Module):
 
     def __init__(self, vocabulary: int, end: int):
         super().__init__()
-        self.read = TextEncoder(vocabulary, end, width=64, layers=1, outside=WIDTH)
+        self.read = TextEncoder(vocabulary, end, width=64, layers=2, outside=WIDTH)
         self.fine = nn.Sequential(Down(3, LOW), Down(LOW, MIDDLE))
         self.middle = Residual(MIDDLE)
         self.down = Down(MIDDLE, HIGH)

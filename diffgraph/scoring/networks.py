@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 RESOLUTION = 64
 TEXT_TOKENS = 32
-WORD_WIDTH = 40  # the table of words is most of a text encoder: it is kept narrow, then widened
+WORD_WIDTH = 48  # the table of words is most of a text encoder: it is kept narrow, then widened
 GROUPS = 8
 
 

@@ -1,0 +1,361 @@
+"""What do the scorers learn from? Groups of images for one prompt, ranked by closeness to the truth.
+
+A set of treatments is drawn with the right experts at many strengths, with some of them only, with wrong ones, with
+checkpoints, with any experts at all; beside these stand the true composition, compositions that lack or add
+a treatment, and degraded images. Prompts are organised by set, so that one write of the weights serves a
+whole batch. Every image keeps the name of what it is (`KINDS`): proofs count by it.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffgraph.recipe import captions
+from diffgraph.recipe.art import STYLES, Art
+from diffgraph.recipe.community import COMMUNITY, Recipe
+from diffgraph.recipe.degrading import degraded
+from diffgraph.recipe.drawing import Easel
+from diffgraph.recipe.treatments import TREATMENTS, compatible_sets
+from diffgraph.recipe.truth import (
+    Composition,
+    Truths,
+    closeness_to,
+    composed,
+    true_images,
+)
+
+log = logging.getLogger(__name__)
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+DRAWN = (
+    "base", *(f"right {strength}" for strength in STRENGTHS), "right mixed", "right mixed again", "one right",
+    "right and wrong", "wrong", "right and checkpoint", "checkpoint", "anything",
+)  # fmt: skip
+"""Images of merges, by what was merged."""
+MADE = ("truth", "lacking", "extra", "degraded truth", "degraded right")
+"""Images that no model drew."""
+KINDS = (*DRAWN, *MADE)
+
+WORDINGS = 4  # captions a composition
+STYLED_SHARE = 0.6  # of prompts that name a style
+SIZES = (0.08, 0.27, 0.45, 0.20)  # shares of prompts with 0, 1, 2 and 3 treatments
+HELD_OUT_SHARE = 0.15  # of treatment pairs
+
+Plan = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How much is drawn."""
+
+    sets: int = 110
+    test_sets: int = 12
+    prompts: int = 40  # a set: drawn together with one write of the weights
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ScorerData:
+    """Groups of images, one a prompt, all of them on one device."""
+
+    compositions: tuple[Composition, ...]
+    prompts: tuple[tuple[str, ...], ...]  # `WORDINGS` each; images were drawn from the first
+    truths: Truths
+    images: Tensor  # (prompts, kinds, 3, 64, 64), uint8
+    closeness: Tensor  # (prompts, kinds): to the prompt's truth
+    cleanness: Tensor  # (prompts, kinds): to the nearest composition that anybody could have meant
+    together: int  # prompts that share their treatments, one after the other
+
+    def to(self, device: torch.device | str) -> "ScorerData":
+        """Return the same on a device."""
+        return ScorerData(
+            self.compositions, self.prompts, self.truths.to(device), self.images.to(device),
+            self.closeness.to(device), self.cleanness.to(device), self.together,
+        )
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.compositions)
+
+
+def save_data(data: ScorerData, path: Path) -> None:
+    """Write the data to one file; it never leaves the machine that trains."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {
+            "compositions": [(c.subject, c.style, c.treatments) for c in data.compositions],
+            "prompts": data.prompts, "truths": data.truths.images, "allowed": data.truths.allowed,
+            "images": data.images, "closeness": data.closeness, "cleanness": data.cleanness,
+            "together": data.together,
+        },
+        path,
+    )
+
+
+def load_data(path: Path, device: torch.device | str = "cpu") -> ScorerData:
+    """Read what `save_data` wrote."""
+    kept = torch.load(path, map_location=device, weights_only=True)
+    compositions = tuple(Composition(s, style, tuple(t)) for s, style, t in kept["compositions"])
+    return ScorerData(
+        compositions, tuple(tuple(own) for own in kept["prompts"]), Truths(kept["truths"], kept["allowed"]),
+        kept["images"], kept["closeness"], kept["cleanness"], kept["together"],
+    )
+
+
+def is_held_out(treatments: Collection[str]) -> bool:
+    """Say whether scorers must never train on these treatments together.
+
+    A fixed sixth of all treatment pairs, told by a hash, is for tests: no scorer sees a composition
+    that holds such a pair.
+    """
+    names = sorted(treatments)
+    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
+    return any(_fraction(f"{a}+{b}") < HELD_OUT_SHARE for a, b in pairs)
+
+
+def _fraction(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+
+
+def covered() -> frozenset[str]:
+    """Return the treatments that some good expert has."""
+    good = (recipe for recipe in COMMUNITY if recipe.kind == "peft" and recipe.quality == "good")
+    return frozenset(name for recipe in good for name in recipe.treatments if name in TREATMENTS)
+
+
+def treatment_sets(count: int, held_out: bool, rng: np.random.Generator) -> list[tuple[str, ...]]:
+    """Return sets of 0 to 3 treatments, spread evenly over the treatments; or of held-out pairs only."""
+    known = covered()
+    sizes = [0, 0, 1, 0] if held_out else SIZES
+    chosen: list[tuple[str, ...]] = []
+    used = dict.fromkeys(sorted(known), 0)
+    for size, share in enumerate(sizes):
+        wanted = round(share * count)
+        options = [
+            names for names in compatible_sets(size)
+            if known.issuperset(names) and is_held_out(names) == held_out
+        ] if size else [()]
+        for _ in range(wanted):
+            if not options:
+                break
+            tired = [sum(used[name] for name in names) / max(1, size) + rng.random() for names in options]
+            best = options[int(np.argmin(tired))]
+            chosen.append(best)
+            for name in best:
+                used[name] += 1
+    return chosen
+
+
+def make_data(
+    easel: Easel,
+    art: Art,
+    config: DataConfig,
+    held_out: bool = False,
+    avoid: Callable[[Composition], bool] = lambda composition: False,
+) -> ScorerData:
+    """Draw the groups of images.
+
+    Args:
+        easel: the base with the community's updates; its batch is `config.prompts`.
+        art: on the easel's device.
+        config: how much is drawn.
+        held_out: draw the test's pairs of treatments instead of the training's sets.
+        avoid: says which compositions must not occur, those of the bench, say.
+    """
+    started = time.perf_counter()
+    rng = np.random.default_rng([config.seed, held_out])
+    device = easel.model.device
+    generator = torch.Generator(device).manual_seed(config.seed + held_out)
+    sets = treatment_sets(config.test_sets if held_out else config.sets, held_out, rng)
+    parts = [_make_set(easel, art, names, config.prompts, avoid, rng, generator) for names in sets]
+    easel.write({})
+    log.info(
+        "%s data: %d prompts, %d images in %.0f s", "test" if held_out else "training",
+        len(parts) * config.prompts, len(parts) * config.prompts * len(KINDS), time.perf_counter() - started,
+    )
+    return ScorerData(
+        tuple(composition for part in parts for composition in part.compositions),
+        tuple(wordings for part in parts for wordings in part.prompts),
+        Truths(
+            torch.cat([part.truths.images for part in parts]),
+            torch.cat([part.truths.allowed for part in parts]),
+        ),
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.closeness for part in parts]),
+        torch.cat([part.cleanness for part in parts]),
+        config.prompts,
+    )
+
+
+def _make_set(
+    easel: Easel,
+    art: Art,
+    treatments: tuple[str, ...],
+    count: int,
+    avoid: Callable[[Composition], bool],
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> ScorerData:
+    """Draw one set's prompts with every kind of plan."""
+    compositions = draw_compositions(art, treatments, count, avoid, rng)
+    prompts = tuple(wordings(art, composition, rng) for composition in compositions)
+    truths = true_images(art, compositions)
+    meant = _Meanings(art, compositions)
+    drawn, close, clean = [], [], []
+    context = easel.context([own[0] for own in prompts])
+    for kind, (plan, effects) in zip(DRAWN, plans_of(treatments, rng), strict=True):
+        easel.write(plan)
+        states = easel.context([own[0] for own in prompts]) if easel.reads_text else context
+        images = easel.draw_from(states, easel.noise(count, generator))
+        intended = {(), treatments, tuple(sorted(effects))} if kind != "base" else {(), treatments}
+        drawn.append(images)
+        close.append(closeness_to(images, truths))
+        clean.append(meant.cleanness(images, intended))
+    for kind, images in _made(art, compositions, drawn, rng, generator).items():
+        drawn.append(images)
+        close.append(closeness_to(images, truths))
+        own = meant.cleanness(images, {(), treatments})
+        if kind in {"lacking", "extra"}:
+            own = torch.ones_like(own)  # nobody asked for it, yet nothing is wrong with it
+        clean.append(own)
+    return ScorerData(
+        tuple(compositions), prompts, truths, torch.stack(drawn, 1), torch.stack(close, 1),
+        torch.stack(clean, 1), count,
+    )
+
+
+def draw_compositions(
+    art: Art,
+    treatments: tuple[str, ...],
+    count: int,
+    avoid: Callable[[Composition], bool],
+    rng: np.random.Generator,
+) -> list[Composition]:
+    """Return compositions of different pictures with these treatments."""
+    subject, style = art.subject.tolist(), art.style.tolist()
+    chosen: list[Composition] = []
+    places = rng.permutation(len(art))
+    for place in np.resize(places, 4 * max(count, len(places))):
+        named = STYLES[style[place]] if rng.random() < STYLED_SHARE else None
+        composition = Composition(subject[place], named, treatments)
+        if not avoid(composition):
+            chosen.append(composition)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def wordings(art: Art, composition: Composition, rng: np.random.Generator) -> tuple[str, ...]:
+    """Return several captions of a composition."""
+    subject = art.subjects[composition.subject]
+    return tuple(
+        captions.caption(subject, composition.style, list(composition.treatments), rng)
+        for _ in range(WORDINGS)
+    )
+
+
+def plans_of(
+    treatments: Sequence[str], rng: np.random.Generator
+) -> list[tuple[dict[str, float], frozenset[str]]]:
+    """Return a plan for every kind of `DRAWN`, and the treatments it applies."""
+    right = [_expert_of(name, rng) for name in treatments]
+    checkpoints = [recipe for recipe in COMMUNITY if recipe.kind == "checkpoint"]
+    others = [
+        recipe for recipe in COMMUNITY
+        if recipe.kind == "peft" and not set(recipe.treatments) & set(treatments)
+    ]
+
+    def some(pool: Sequence[Recipe], count: int) -> list[Recipe]:
+        return [pool[int(place)] for place in rng.permutation(len(pool))[:count]]
+
+    def at(recipes: Sequence[Recipe], low: float, high: float | None = None) -> dict[str, float]:
+        top = low if high is None else high
+        return {recipe.slug: float(rng.uniform(low, top)) * recipe.strength for recipe in recipes}
+
+    # a prompt without treatments is served by a checkpoint: its strengths are what is varied
+    main = right or some([recipe for recipe in checkpoints if recipe.quality == "good"], 1)
+    wrong = some(others, int(rng.integers(1, 3)))
+    anything = some([*others, *right, *right, *checkpoints], int(rng.integers(2, 5)))
+    plans: list[dict[str, float]] = [
+        {}, *(at(main, strength) for strength in STRENGTHS), at(main, 0.3, 1.8), at(main, 0.6, 1.3),
+        at(some(main, 1), 0.7, 1.2), {**at(main, 0.7, 1.2), **at(wrong[:1], 0.5, 1.2)}, at(wrong, 0.7, 1.2),
+        {**at(main, 0.8, 1.1), **at(some(checkpoints, 1), 0.5, 1.0)}, at(some(checkpoints, 1), 0.6, 1.4),
+        at(anything, 0.1, 1.5),
+    ]  # fmt: skip
+    named = {recipe.slug: recipe for recipe in COMMUNITY}
+    return [
+        (plan, frozenset(name for slug in plan for name in named[slug].treatments if name in TREATMENTS))
+        for plan in plans
+    ]
+
+
+def _expert_of(treatment: str, rng: np.random.Generator) -> Recipe:
+    """Return the good expert of a treatment; now and then an older or a redundant one."""
+    able = [
+        recipe for recipe in COMMUNITY
+        if treatment in recipe.treatments and recipe.quality in {"good", "weak", "redundant"}
+    ]
+    good = [recipe for recipe in able if recipe.quality == "good"]
+    if good and rng.random() < 0.85:
+        return good[0]
+    return able[int(rng.integers(len(able)))]
+
+
+def _made(
+    art: Art,
+    compositions: Sequence[Composition],
+    drawn: Sequence[Tensor],
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return the images of `MADE`."""
+    where = {pair: place for place, pair in enumerate(zip(art.subject.tolist(), art.style.tolist(), strict=True))}
+    places = torch.tensor([_a_place(where, composition, rng) for composition in compositions],
+                          device=art.images.device)
+    treatments = compositions[0].treatments
+    known = sorted(covered() - set(treatments))
+    stranger = known[int(rng.integers(len(known)))]
+    fewer = list(treatments)
+    if fewer:
+        fewer.pop(int(rng.integers(len(fewer))))
+    swapped = [*fewer, stranger] if rng.random() < 0.5 else [*treatments, stranger]
+    truth = composed(art, places, treatments)
+    right = drawn[DRAWN.index("right 1.0")]
+    return {
+        "truth": truth,
+        "lacking": composed(art, places, fewer if treatments else [stranger]),
+        "extra": composed(art, places, swapped),
+        "degraded truth": degraded(truth, generator),
+        "degraded right": degraded(right, generator),
+    }
+
+
+def _a_place(where: Mapping[tuple[int, int], int], composition: Composition, rng: np.random.Generator) -> int:
+    styles = [STYLES.index(composition.style)] if composition.style else rng.permutation(len(STYLES)).tolist()
+    return next(where[composition.subject, style] for style in styles if (composition.subject, style) in where)
+
+
+class _Meanings:
+    """What anybody could have meant to draw of these subjects: any style, some sets of treatments."""
+
+    def __init__(self, art: Art, compositions: Sequence[Composition]):
+        self.art, self.compositions = art, compositions
+        self.known: dict[tuple[str, ...], Truths] = {}
+
+    def cleanness(self, images: Tensor, intended: Collection[tuple[str, ...]]) -> Tensor:
+        """Return the closeness to the nearest meaning: (n,)."""
+        each = []
+        for treatments in intended:
+            if treatments not in self.known:
+                meant = [Composition(own.subject, None, treatments) for own in self.compositions]
+                self.known[treatments] = true_images(self.art, meant)
+            each.append(closeness_to(images, self.known[treatments]))
+        return torch.stack(each).amax(0)
+

@@ -1,0 +1,149 @@
+import pytest
+import torch
+
+from diffgraph.recipe.community import COMMUNITY
+from diffgraph.recipe.degrading import degraded
+from diffgraph.recipe.drawing import Easel
+from diffgraph.recipe.scorer_data import (
+    DRAWN,
+    KINDS,
+    DataConfig,
+    covered,
+    is_held_out,
+    load_data,
+    make_data,
+    plans_of,
+    save_data,
+    treatment_sets,
+)
+from diffgraph.recipe.train_scorers import (
+    ScorerTraining,
+    listwise_loss,
+    moved,
+    pick_loss,
+    preference_loss,
+    train_scorers,
+)
+from diffgraph.recipe.truth import closeness
+from diffgraph.scoring import SCORE_NAMES, SCORERS
+
+
+def rng(seed=0):
+    import numpy as np
+
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def easel(tiny_model):
+    generator = torch.Generator().manual_seed(1)
+    name = next(name for name in tiny_model.parameters() if name.endswith("to_q.weight"))
+    shape = tiny_model.parameters()[name].shape
+    updates = {
+        recipe.slug: {name: 0.1 * torch.randn(shape, generator=generator)} for recipe in COMMUNITY
+    }
+    return Easel(tiny_model, updates, batch=4)
+
+
+class TestEasel:
+    def test_draws_what_the_product_draws(self, easel):
+        prompts, seeds = ["a dog", "a cat"], [3, 4]
+        expected = easel.model.sample(prompts, seeds)
+        images = easel.draw(prompts, easel.model.noise(seeds))
+        torch.testing.assert_close(images.float() / 255, expected, atol=1 / 255, rtol=0)
+
+    def test_writes_a_plan_and_takes_it_back(self, easel):
+        first, second = COMMUNITY[0].slug, COMMUNITY[1].slug
+        name = next(iter(easel.updates[first]))
+        before = easel.live[name].clone()
+        easel.write({first: 0.5, second: -1.0})
+        expected = before + 0.5 * easel.updates[first][name] - easel.updates[second][name]
+        torch.testing.assert_close(easel.live[name], expected)
+        easel.write({})
+        assert torch.equal(easel.live[name], before)
+
+    def test_names_an_unknown_expert(self, easel):
+        with pytest.raises(KeyError, match="nobody"):
+            easel.write({"nobody": 1.0})
+
+
+class TestData:
+    def test_training_and_test_sets_share_no_pair(self):
+        training = treatment_sets(60, held_out=False, rng=rng())
+        test = treatment_sets(10, held_out=True, rng=rng())
+        assert not any(is_held_out(names) for names in training)
+        assert all(is_held_out(names) for names in test)
+        assert {len(names) for names in training} == {0, 1, 2, 3}
+        assert len({name for names in training for name in names}) > 0.9 * len(covered())
+
+    def test_plans_follow_their_kinds(self):
+        for treatments in ((), ("night",), ("night", "red_frame")):
+            plans = dict(zip(DRAWN, plans_of(treatments, rng(1)), strict=True))
+            assert plans["base"][0] == {}
+            full, half = plans["right 1.0"], plans["right 0.5"]
+            assert full[1] == half[1] == frozenset(treatments)
+            assert all(half[0][slug] == pytest.approx(full[0][slug] / 2) for slug in full[0])
+            assert not plans["wrong"][1] & set(treatments)
+
+    def test_groups_hold_every_kind_and_survive_a_round_trip(self, easel, few_pictures, tmp_path):
+        config = DataConfig(sets=3, test_sets=1, prompts=4)
+        data = make_data(easel, few_pictures, config)
+        assert data.images.shape[1:] == (len(KINDS), 3, 64, 64)
+        assert data.images.dtype == torch.uint8
+        assert data.closeness.shape == (len(data), len(KINDS))
+        truth = KINDS.index("truth")
+        assert (data.closeness[:, truth] > 0.98).all()
+        assert (data.closeness[:, KINDS.index("degraded truth")] < data.closeness[:, truth]).all()
+        assert (data.cleanness >= data.closeness - 1e-5).all()
+        save_data(data, tmp_path / "data.pt")
+        again = load_data(tmp_path / "data.pt")
+        assert again.compositions == data.compositions
+        assert again.prompts == data.prompts
+        assert torch.equal(again.images, data.images)
+
+    def test_leaves_out_what_it_is_told_to_avoid(self, easel, few_pictures):
+        config = DataConfig(sets=2, test_sets=1, prompts=4)
+        data = make_data(easel, few_pictures, config, avoid=lambda own: own.subject == 0)
+        assert all(composition.subject != 0 for composition in data.compositions)
+
+
+class TestLosses:
+    @pytest.mark.parametrize(
+        "loss",
+        [lambda r, c: preference_loss(r, c, 1.0), pick_loss, lambda r, c: listwise_loss(r, c, 1.0)],
+        ids=["pairs", "picks", "lists"],
+    )
+    def test_the_right_order_costs_least(self, loss):
+        close = torch.tensor([[0.2, 0.5, 0.9]])
+        assert loss(8 * close, close) < loss(0 * close, close) < loss(-8 * close, close)
+
+    def test_degrading_takes_an_image_away_from_what_it_was(self):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (60, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        images = images.repeat_interleave(8, 2).repeat_interleave(8, 3)
+        after = degraded(images, generator)
+        assert after.dtype == torch.uint8
+        assert (closeness(after, images) < 0.995).float().mean() > 0.8
+
+    def test_moving_keeps_the_middle_of_an_image(self):
+        images = torch.zeros(5, 3, 64, 64)
+        images[:, :, 20:40, 20:40] = 1
+        assert (moved(images, torch.Generator().manual_seed(0))[:, :, 22:38, 22:38] == 1).all()
+
+
+def test_all_five_learn_and_resume(easel, few_pictures, tmp_path):
+    config = DataConfig(sets=4, test_sets=1, prompts=4)
+    data = make_data(easel, few_pictures, config)
+    test = make_data(easel, few_pictures, config, held_out=True)
+    tokenizer = easel.model.tokenizer
+    training = ScorerTraining(groups=4, drawn=4, steps=3)
+    found = train_scorers(data, test, tokenizer, tmp_path, config=training)
+    assert set(found) == set(SCORE_NAMES)
+    for name in SCORE_NAMES:
+        assert -1 <= found[name]["test"]["within_prompt"] <= 1
+        scorer = SCORERS[name].load(tmp_path / name, tokenizer)
+        assert torch.isfinite(scorer(torch.rand(2, 3, 64, 64), ["a dog", "a cat"])).all()
+        assert sum(file.stat().st_size for file in (tmp_path / name).iterdir()) < 1_500_000
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    train_scorers(data, test, tokenizer, tmp_path, config=training)
+    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
