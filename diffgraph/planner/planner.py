@@ -1,0 +1,138 @@
+"""How strongly should each chosen expert count for this prompt?
+
+The merging planner of DiffGraph section 3.2 (https://arxiv.org/abs/2603.20470): a trained VGAE
+over the prompt's subgraph. A planner is a folder of two files, weights as safetensors and a
+config as JSON; it works with any snapshot of its family, experts that came after its training
+included.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from diffgraph.artifacts import write_bytes, write_text
+from diffgraph.errors import MissingInput
+from diffgraph.merging.plan import MergePlan, Normalisation
+from diffgraph.planner.subgraph import Subgraph, activate, collate
+from diffgraph.planner.vgae import VGAE, VGAEConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from diffgraph.graph.snapshot import GraphSnapshot
+
+WEIGHTS, CONFIG = "planner.safetensors", "config.json"
+PLANNER_VERSION = 1
+
+
+class Chosen(Protocol):
+    """The experts chosen for a prompt: `planner.selection.Selection` is one."""
+
+    @property
+    def prompt(self) -> str:
+        """What is to be drawn."""
+        ...
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """The chosen experts."""
+        ...
+
+
+class PlannerConfig(BaseModel, frozen=True):
+    """What a planner is, and what made it."""
+
+    version: int = PLANNER_VERSION
+    family: str
+    snapshot: str = Field(description="id of the snapshot it was trained on")
+    normalisation: Normalisation = "strength"
+    vgae: VGAEConfig = VGAEConfig()
+    seed: int = 0
+    code_version: str = ""
+    training: dict[str, Any] = Field(default_factory=dict, description="the full training config")
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class Planner:
+    """Turns a selection into a merge plan, in milliseconds on a CPU."""
+
+    def __init__(self, config: PlannerConfig, vgae: VGAE) -> None:
+        self.config = config
+        self.vgae = vgae
+
+    @classmethod
+    def new(cls, config: PlannerConfig) -> "Planner":
+        """Return an untrained planner: it plans every expert at its recommended strength."""
+        return cls(config, VGAE(config.vgae, torch.Generator().manual_seed(config.seed)))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Planner":
+        """Return the planner that `save` wrote.
+
+        Raises:
+            MissingInput: the folder holds no planner, or a damaged one.
+        """
+        try:
+            facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            config = PlannerConfig.model_validate(facts)
+            if config.version != PLANNER_VERSION:
+                raise MissingInput(
+                    f"{folder}: planner version {config.version}, this code reads {PLANNER_VERSION}"
+                )
+            planner = cls.new(config)
+            planner.vgae.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, ValueError, RuntimeError, ValidationError, SafetensorError) as error:
+            raise MissingInput(f"no planner can be read from {folder}: {error}") from error
+        return planner
+
+    def save(self, folder: Path) -> None:
+        """Write the planner's two files, the config last: a folder with a config is whole.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        weights = {name: value.contiguous() for name, value in self.vgae.state_dict().items()}
+        write_bytes(folder / WEIGHTS, save(weights))
+        write_text(folder / CONFIG, self.config.model_dump_json(indent=2))
+
+    def plan(
+        self,
+        snapshot: "GraphSnapshot",
+        selection: Chosen,
+        prompt_embedding: "NDArray[np.float32]",
+        normalisation: Normalisation | None = None,
+    ) -> MergePlan:
+        """Return the merge plan for a selection; without experts, the base's.
+
+        Args:
+            snapshot: the graph that the selection was made from.
+            selection: the chosen experts.
+            prompt_embedding: (384,), a unit vector, of the prompt.
+            normalisation: another than the planner was trained for, to compare them.
+        """
+        if not selection.refs:
+            return MergePlan(family=snapshot.family)
+        graph = activate(snapshot, selection.refs, prompt_embedding, selection.prompt)
+        return self.plans([graph], normalisation)[0]
+
+    def plans(
+        self, subgraphs: Sequence[Subgraph], normalisation: Normalisation | None = None
+    ) -> list[MergePlan]:
+        """Return one plan a subgraph, from a single forward pass."""
+        rule = normalisation or self.config.normalisation
+        weights = self.vgae.expected(collate(subgraphs)).split([len(g.refs) for g in subgraphs])
+        return [
+            graph.plan(part.tolist(), rule) for graph, part in zip(subgraphs, weights, strict=True)
+        ]
+
+    def with_metrics(self, metrics: Mapping[str, float]) -> "Planner":
+        """Return the same planner with these metrics on record."""
+        known = {**self.config.metrics, **metrics}
+        return Planner(self.config.model_copy(update={"metrics": known}), self.vgae)
