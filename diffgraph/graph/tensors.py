@@ -6,6 +6,7 @@ off, and a `HeteroData` is rebuilt from arrays rather than stored.
 """
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def to_arrays(snapshot: GraphSnapshot) -> GraphArrays:
 
 
 def export_npz(snapshot: GraphSnapshot, folder: Path) -> Path:
-    """Write `graph.json` (names), `nodes.npz` and `edges.npz` (COO and features); return the folder.
+    """Write `graph.json` (names), `nodes.npz` and `edges.npz` (COO, features); return `folder`.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -110,7 +111,7 @@ def load_npz(folder: Path) -> GraphArrays:
             edge_features=edges["scores"],
             edge_gains=edges["gains"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise SnapshotError(f"{folder} does not hold an exported graph: {error}") from error
     counts = (len(arrays.refs), len(arrays.prompts), arrays.edge_index.shape[1])
     found = (len(arrays.experts_x), len(arrays.prompts_x), len(arrays.edge_features))
