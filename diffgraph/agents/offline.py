@@ -1,4 +1,4 @@
-"""Who answers when no language model is asked? Word lists and grammar: free, instant, the same every time."""
+"""Who answers when no language model is asked? Word lists: free, instant, always the same."""
 
 import re
 from collections import Counter
@@ -36,9 +36,9 @@ _NAME_NOISE = re.compile(
 )
 _GENERIC_TAGS = frozenset(
     """
-    style styles concept concepts base model base_model tool tools character celebrity clothing background object objects
-    animal emoji emoji64 emojis icon icons lora locon lycoris checkpoint art artwork design other misc effect effects
-    treatment enhancer quality detail details
+    style styles concept concepts base model base_model tool tools character celebrity clothing
+    background object objects animal emoji emoji64 emojis icon icons lora locon lycoris checkpoint
+    art artwork design other misc effect effects treatment enhancer quality detail details
     """.split()
 )
 
@@ -47,7 +47,8 @@ class OfflineAgent:
     """Reads pages and prompts with closed lists of words instead of a language model.
 
     Args:
-        known_words: the words the family was trained with, in lower case. When given, a prompt of which no
+        known_words: the words the family was trained with, in lower case. When given, a prompt of
+        which no
             content word is known is refused.
         config: how strict the review is.
     """
@@ -65,7 +66,7 @@ class OfflineAgent:
             self._known = frozenset(map(str.lower, known_words)) | frozenset(map(stem, known_words))
 
     def describe(self, listing: Listing) -> ExpertCard:
-        """Return what the page's expert is good for; orders and advertising in the page are ignored."""
+        """Return what the page's expert is good for, whatever else the page says."""
         name = _readable_name(listing.name)
         triggers = _short_texts(listing.trigger_words)
         examples = [phrases(cleaned(prompt)) for prompt in listing.example_prompts[:MOST_EXAMPLES]]
@@ -115,7 +116,7 @@ class OfflineAgent:
         )
 
     def review(self, request: Request, candidates: Sequence[Candidate]) -> tuple[Verdict, ...]:
-        """Return one verdict a candidate, in order: the irrelevant and the redundant are dropped."""
+        """Return one verdict a candidate: the irrelevant and the redundant are dropped."""
         return review(request, candidates, self._config)
 
     def _unknown(self, found: Sequence[str]) -> tuple[str, ...]:
@@ -134,7 +135,7 @@ def _readable_name(name: str) -> str:
     """Return a page's title without version and format, `PencilSketch_v2` as `Pencil Sketch`."""
     text = plain(name, 200).replace("_", " ")
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    text = " ".join(_NAME_NOISE.sub(" ", text).split()).strip(" -–|:/")
+    text = " ".join(_NAME_NOISE.sub(" ", text).split()).strip(" -|:/")
     return "" if is_an_order(text) else text[:80]
 
 

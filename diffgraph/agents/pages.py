@@ -1,7 +1,8 @@
 """What does an expert's page say, once markup, advertising and orders to the reader are gone?
 
-A page is written by a stranger. It is read with the standard library's parser, never rendered, and its
-sentences are only ever quoted: one that speaks to a language model is dropped like one that asks for money.
+A page is written by a stranger. It is read with the standard library's parser, never rendered, and
+its sentences are only ever quoted: one that speaks to a language model is dropped like one that
+asks for money.
 """
 
 import re
@@ -14,7 +15,8 @@ LONGEST_TEXT = 20_000  # characters of text that are kept of it
 LONGEST_SENTENCE = 300
 
 _UNSEEN = frozenset(
-    "script style template noscript iframe object embed svg canvas head title select textarea form".split()
+    """script style template noscript iframe object embed svg canvas head title select textarea
+    form""".split()
 )
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _BLOCKS = frozenset(
@@ -80,7 +82,7 @@ def page_lines(html: str) -> tuple[str, ...]:
     return tuple(line for line in (plain(line) for line in lines) if line)
 
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+(?=[^\s])|\s*[•|►→]\s*|\s+[-–—*]{1,3}\s+(?=[A-Z])")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+(?=[^\s])|\s*[•|►→]\s*|\s+[-*]{1,3}\s+(?=[A-Z])")
 _ADDRESS = re.compile(
     r"(?:https?://|www\.)\S+|\S+@\S+\.\w+|\b[\w-]+\.(?:com|net|org|io|gg|ai|ly)\b\S*", re.I
 )
@@ -88,18 +90,21 @@ _ADDRESS = re.compile(
 _NOT_A_SKILL = re.compile(
     r"""
     \b(?:
-      patreon|ko-?fi|paypal|donat\w*|support(?:ing)?\s+(?:me|my|us)|buy\s+me|commissions?|tips?\s+(?:are|me)
-    | discord|twitter|instagram|youtube|telegram|follow|subscribe|newsletter|socials?
-    | (?:don'?t|do\s+not)\s+forget|(?:leave|post|share)\s+(?:a|an|your|me|some)\b|drop\s+(?:me|us|a\s+(?:comment|like|line|review))\b|likes?\s+(?:and|this|it|if)
-    | heart\s+(?:and|this|if)|reviews?|ratings?|five\s+stars|5\s+stars|comments?|feedback|thank(?:s|\s+you)|credits?\b
-    | downloads?|install\w*|unzip|folder|director(?:y|ies)|extensions?|web-?ui|a1111|automatic1111|comfy\w*|invokeai
-    | restart|update[ds]?|changelog|bug|hugging\s?face|civitai|github|google\s+drive|torrent
-    | licen[cs]e|permission|commercial|copyright|resell|re-?upload|disclaimer
-    | epochs?|learning\s+rate|dataset|batch\s+size|kohya|trained\s+(?:on|with|for|using)|training|dim\b|network|rank\s+\d+
-    | cfg|sampler|euler|dpm\+*|ddim|clip\s*skip|vae|hires|upscal\w*|denois\w*|negative\s+prompt|steps
-    | trigger(?:ed)?|activation|activate[ds]?|weights?|strength|multiplier|coefficient|lora:
+      patreon|ko-?fi|paypal|donat\w*|support(?:ing)?\s+(?:me|my|us)|buy\s+me|commissions?
+    | tips?\s+(?:are|me)|discord|twitter|instagram|youtube|telegram|follow|subscribe|newsletter
+    | socials?|(?:don't|do\s+not)\s+forget|(?:leave|post|share)\s+(?:a|an|your|me|some)\b
+    | drop\s+(?:me|us|a\s+(?:comment|like|line|review))\b|likes?\s+(?:and|this|it|if)
+    | heart\s+(?:and|this|if)|reviews?|ratings?|(?:five|5)\s+stars|comments?|feedback
+    | thank(?:s|\s+you)|credits?\b|downloads?|install\w*|unzip|folder|director(?:y|ies)
+    | extensions?|web-?ui|a1111|automatic1111|comfy\w*|invokeai|restart|update[ds]?|changelog|bug
+    | hugging\s?face|civitai|github|google\s+drive|torrent|licen[cs]e|permission|commercial
+    | copyright|resell|re-?upload|disclaimer|epochs?|learning\s+rate|dataset|batch\s+size|kohya
+    | trained\s+(?:on|with|for|using)|training|dim\b|network|rank\s+\d+|cfg|sampler|euler|dpm\+*
+    | ddim|clip\s*skip|vae|hires|upscal\w*|denois\w*|negative\s+prompt|steps|trigger(?:ed)?
+    | activation|activate[ds]?|weights?|strength|multiplier|coefficient|lora:
     | (?:v|version|ver)\s*\d|coming\s+soon|work\s+in\s+progress|wip\b|patch\s+notes
-    | my\s+(?:other|first|new|page|profile|shop|store)|check\s+out|enjoy|have\s+fun|hello|hi\s+(?:all|everyone|guys)|welcome
+    | my\s+(?:other|first|new|page|profile|shop|store)|check\s+out|enjoy|have\s+fun|hello
+    | hi\s+(?:all|everyone|guys)|welcome
     )
     """,
     re.I | re.X,
@@ -107,15 +112,21 @@ _NOT_A_SKILL = re.compile(
 
 _SPEAKS_TO_A_MODEL = re.compile(
     r"""
-    \b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instruction|prompt|rule|above|previous|prior|before|earlier|other|guideline)
+    \b(?:ignore|disregard|forget|override|bypass)\b.{0,40}
+      \b(?:instruction|prompt|rule|above|previous|prior|before|earlier|other|guideline)
     | \b(?:system|assistant|developer|user)\s*(?:prompt|message|:|\]|>|\|)
-    | \bas\s+an?\s+(?:ai|assistant|language|llm|agent)|\byou\s+are\s+(?:now\s+)?(?:an?|the|no)\b
-    | \b(?:ai|llm|gpt|claude|chatbot|language\s+model|agent)s?\b.{0,40}\b(?:must|should|shall|will|please|read|choose|select|pick|rank|rate|note)
-    | \b(?:respond|reply|answer|output|print|return|say|write)\b.{0,30}\b(?:only|with|exactly|json|the\s+following|this)
-    | \b(?:always|must|only)\s+(?:be\s+)?(?:choose|chosen|select(?:ed)?|pick(?:ed)?|prefer(?:red)?|rank(?:ed)?|recommend(?:ed)?|keep|kept|use[ds]?)\b
-    | \b(?:drop|reject|discard|remove)\s+(?:all|every|any|the\s+others?|others?|competing|rivals?)\b
+    | \bas\s+an?\s+(?:ai|assistant|language|llm|agent)
+    | \byou\s+are\s+(?:now\s+)?(?:an?|the|no)\b
+    | \b(?:ai|llm|gpt|claude|chatbot|language\s+model|agent)s?\b.{0,40}
+      \b(?:must|should|shall|will|please|read|choose|select|pick|rank|rate|note)
+    | \b(?:respond|reply|answer|output|print|return|say|write)\b.{0,30}
+      \b(?:only|with|exactly|json|the\s+following|this)
+    | \b(?:always|must|only)\s+(?:be\s+)?(?:choose|chosen|select(?:ed)?|pick(?:ed)?|prefer(?:red)?
+      |rank(?:ed)?|recommend(?:ed)?|keep|kept|use[ds]?)\b
+    | \b(?:drop|reject|discard|remove)\s+
+      (?:all|every|any|the\s+others?|others?|competing|rivals?)\b
     | \b(?:every|any|all|each)\s+(?:prompt|request|query|queries|attribute|task)s?\b
-    | \b(?:rm\s+-rf|curl\s|wget\s|sudo\s|os\.system|subprocess|eval\(|exec\(|drop\s+table|select\s+\*)
+    | \b(?:rm\s+-rf|curl\s|wget\s|sudo\s|os\.system|subprocess|eval\(|exec\(|drop\s+table)
     | <\|?\s*(?:im_start|im_end|endoftext|system)|\[/?inst\]|\#{2,}\s*(?:system|instruction)
     """,
     re.I | re.X,
@@ -124,7 +135,7 @@ _SPEAKS_TO_A_MODEL = re.compile(
 
 def sentences(line: str) -> tuple[str, ...]:
     """Return the sentences of a line, cut to a readable length."""
-    parts = (part.strip(" -–—*•|#>\"'") for part in _SENTENCE_END.split(line))
+    parts = (part.strip(" -*•|#>\"'") for part in _SENTENCE_END.split(line))
     return tuple(part[:LONGEST_SENTENCE] for part in parts if part)
 
 
@@ -152,7 +163,7 @@ def descriptive_sentences(html: str) -> tuple[str, ...]:
 
 
 _NUMBER = r"(?<![\w.,])(?:[01]?[.,]\d{1,2}|[012])(?![\w]|[.,]\d)"
-_VALUE = rf"(?P<low>{_NUMBER})(?:\s*(?:-|–|—|~|to|and|through|up\s+to)\s*(?P<high>{_NUMBER}))?"
+_VALUE = rf"(?P<low>{_NUMBER})(?:\s*(?:-|~|to|and|through|up\s+to)\s*(?P<high>{_NUMBER}))?"
 _WORD_FOR_IT = r"(?:weights?|strengths?|multiplier|coefficient|lora\s+scale)"
 _STRENGTHS = tuple(
     re.compile(pattern, re.I)
@@ -173,7 +184,7 @@ _OTHER_NUMBERS = re.compile(
 
 
 def recommended_strength(text: str) -> float | None:
-    """Return the strength a text recommends, the middle of a range; None if it names none in (0, 2]."""
+    """Return the strength a text recommends, in (0, 2], the middle of a range; None if none."""
     text = _PERCENT.sub(lambda match: f"{int(match[1]) / 100:.2f}", plain(text, LONGEST_TEXT))
     text = _OTHER_NUMBERS.sub(" ", text)
     for pattern in _STRENGTHS:

@@ -1,12 +1,12 @@
 """What does a prompt ask for: which subject, in which overall style, with which attributes?
 
-Two ways of writing are understood: the comma lists of the community ("smiling robot, (pencil sketch:1.2), at
-night") and plain sentences ("I'd love a picture of a happy dog in the snow").
+Two ways of writing are understood: the comma lists of the community ("smiling robot, (pencil
+sketch:1.2), at night") and plain sentences ("I'd love a picture of a happy dog in the snow").
 """
 
 import re
 
-from diffgraph.agents.words import EMPTY_WORDS, content_words, plain
+from diffgraph.agents.words import EMPTY_WORDS, content_words, plain, stem
 
 LONGEST_PROMPT = 2_000
 MOST_ATTRIBUTES = 12
@@ -37,20 +37,23 @@ _THING = (
     r"(?:picture|image|photo(?:graph)?|pic|illustration|drawing|render(?:ing)?|emoji|icon|artwork|piece\s+of\s+art"
     r"|depiction|version|scene|shot|portrait|graphic|avatar|logo|art)"
 )
-_PRAISE = r"(?:really|very|nice|cute|beautiful|cool|simple|little|lovely|good|great|quick|pretty|funny|single|new|small)"
+_PRAISE = (
+    r"(?:really|very|nice|cute|beautiful|cool|simple|little|lovely|good|great|quick|pretty|funny"
+    r"|single|new|small)"
+)
 _OPENINGS = tuple(
     re.compile(rf"^{pattern}\s+", re.I)
     for pattern in (
-        r"(?:hey|hi|hello|ok(?:ay)?|so|now|and|also|but|then|well|hmm|please|pls|maybe|perhaps|just|finally)\b[,!]?",
+        r"(?:hey|hi|hello|ok(?:ay)?|so|now|and|also|but|then|well|please|pls|maybe|just)\b[,!]?",
         r"(?:can|could|would|will)\s+(?:you|we|i)(?:\s+(?:please|maybe|just|also|get|have|see))*",
-        r"i(?:['’]?d|\s+would|['’]?m|\s+am|\s+really|\s+just|\s+also)*\s+"
+        r"i(?:'?d|\s+would|'?m|\s+am|\s+really|\s+just|\s+also)*\s+"
         r"(?:love|like|want|wish|need|prefer|would\s+like|wanna|looking|imagine|imagining|thinking|picturing)"
         r"(?:\s+(?:you|it))?(?:\s+(?:to\s+(?:see|have|get|draw|make|be)|for|of))?",
         r"(?:it|he|she|they|everything|the\s+(?:whole\s+)?(?:picture|image|style|look|background|scene|thing))\s+"
         r"(?:should|must|could|has\s+to|needs\s+to|is|was|are)(?:\s+(?:be|look|have|feel)(?:\s+like)?)?",
-        r"(?:draw|paint|create|generate|make|imagine|design|render|produce|show|give|get|do|sketch|illustrate|add|put)"
+        r"(?:draw|paint|create|generate|make|imagine|design|render|produce|show|give|get|do|sketch|illustrate|add|put)(?!\s+of\b)"
         r"(?:\s+(?:me|us|it|him|her|them|for\s+me))?(?:\s+(?:look|looks|be|feel))?(?:\s+like)?",
-        r"(?:there\s+(?:is|are|should\s+be)|here\s+is|what\s+about|how\s+about|let['’]?s\s+(?:see|have|do))",
+        r"(?:there\s+(?:is|are|should\s+be)|here\s+is|what\s+about|how\s+about|let'?s\s+(?:see|have|do))",
         rf"(?:{_ARTICLE}\s+)?(?:{_PRAISE}\s+)*{_THING}\s+(?:of|showing|with|that\s+shows|depicting|for|featuring)",
         rf"{_ARTICLE}",
         r"(?:something|anything)\s+(?:like|with)",
@@ -59,63 +62,91 @@ _OPENINGS = tuple(
 )
 
 _CONNECTIVES = (
-    r"in\s+the\s+(?:style|form|shape|look|middle)\s+of|in\s+front\s+of|on\s+top\s+of|surrounded\s+by|covered\s+(?:in|with)"
-    r"|bathed\s+in|lit\s+by|drawn\s+(?:as|in|with|like)|painted\s+(?:as|in|with|like)|made\s+(?:of|from|out\s+of|as|in)"
-    r"|rendered\s+(?:as|in)|done\s+(?:as|in)|shown\s+(?:as|in)|seen\s+(?:as|in|through|at)|turned\s+into"
-    r"|(?:that\s+|which\s+)?(?:looks?|looking)\s+like|as\s+if|as\s+though|wearing|inside|within|with|against|behind|beneath"
-    r"|underneath|under|during|through|amid|among|like|as|in|at|on|by"
+    r"in\s+the\s+(?:style|form|shape|look|middle)\s+of|in\s+front\s+of|on\s+top\s+of|surrounded\s+by"
+    r"|covered\s+(?:in|with)|bathed\s+in|lit\s+by|drawn\s+(?:as|in|with|like)"
+    r"|painted\s+(?:as|in|with|like)|made\s+(?:of|from|out\s+of|as|in)|rendered\s+(?:as|in)"
+    r"|done\s+(?:as|in)|shown\s+(?:as|in)|seen\s+(?:as|in|through|at)|turned\s+into"
+    r"|(?:that\s+|which\s+)?(?:looks?|looking)\s+like|as\s+if|as\s+though|wearing|inside|within"
+    r"|with|against|behind|underneath|during|through|amid|among|like|as|in|at|on|by"
 )
-_SPLIT = re.compile(rf"\s+(?:{_CONNECTIVES})\s+", re.I)
+_CLAUSE = re.compile(r"[,;:!?|\n]+|\.(?!\d)|\s+-+\s+")
+_BOUND = re.compile(
+    r"\b(?:framed|glowing|shining|deep|tinted|shaded|casting|lit)\s+"
+    r"(?:(?:in|like|by|with|under|into|a|an|the|up)\s+)*|\b(?:under|beneath)\s+(?:the\s+)?",
+    re.I,
+)
+"""Phrases that lose their sense without what leads up to them: `under water`, `glowing like fire`."""
+_SPLIT = re.compile(
+    rf"\s+(?:{_CONNECTIVES})\s+"
+    r"|\s+(?=(?:framed|glowing|shining|deep|tinted|shaded|casting|lit|blurry|under|beneath)[_ ])",
+    re.I,
+)
+_LED = re.compile(rf"^\s*(?:{_CONNECTIVES})\s+", re.I)
+_LED_UP_TO = re.compile(
+    rf"^\s*(?:{_CONNECTIVES}|framed|glowing|shining|deep|tinted|shaded|casting|lit|under|beneath)\s",
+    re.I,
+)
 _LEADING = re.compile(
-    rf"^(?:(?:{_CONNECTIVES}|of|and|or|but|plus|also|then|is|are|it['’]?s|has|having|all|only|very|really|quite|somewhat"
-    rf"|slightly|a\s+(?:bit|touch|hint|lot|kind)\s+of|lots\s+of|please|{_ARTICLE})\s+)+",
+    rf"^(?:(?:{_CONNECTIVES}|of|and|or|but|plus|also|then|is|are|it'?s|has|having|all|only|very"
+    r"|really|quite|somewhat|slightly|a\s+(?:bit|touch|hint|lot|kind)\s+of|lots\s+of|please"
+    rf"|{_ARTICLE})\s+)+",
     re.I,
 )
 _TRAILING = re.compile(
-    r"(?:[\s-]+(?:styled?|look(?:ing)?|effects?|aesthetics?|vibes?|feel(?:ing)?|mood|themed?|version|please|pls|thanks"
-    r"|thank\s+you|too|and|or|as\s+well|for\s+me|on\s+(?:it|top)|(?:all\s+)?around(?:\s+it)?|behind\s+it|everywhere))+$",
+    r"(?:[\s-]+(?:styled?|look(?:ing)?|effects?|aesthetics?|vibes?|feel(?:ing)?|mood|themed?|version"
+    r"|please|pls|thanks|thank\s+you|too|and|or|as\s+well|for\s+me|on\s+(?:it|top)"
+    r"|(?:all\s+)?around(?:\s+it)?|behind\s+it|everywhere))+$",
     re.I,
 )
 _MEDIUM_OF = re.compile(
-    rf"^(?P<medium>(?:[\w-]+\s+){{0,3}}?(?:painting|drawing|sketch|print|poster|illustration|render|photo(?:graph)?|mosaic"
-    rf"|picture|image|sticker|cartoon|comic|portrait|emoji|icon|window|scene|version|collage|carving|statue|figurine))"
+    r"^(?P<medium>(?:[\w-]+\s+){0,3}?(?:painting|drawing|sketch|print|poster|illustration|render"
+    r"|photo(?:graph)?|mosaic|picture|image|sticker|cartoon|comic|portrait|emoji|icon|window|scene"
+    r"|version|collage|carving|statue|figurine|art))"
     rf"\s+(?:of|showing|depicting)\s+(?:{_ARTICLE}\s+)?(?P<subject>.+)$",
     re.I,
 )
+_COLOUR = r"(?:black|white|red|green|blue|yellow|pink|purple|orange|brown|gr[ae]y|gold|silver|teal)"
 _WHOLE_PAIRS = re.compile(
-    r"\b(?:black|white|red|green|blue|yellow|pink|purple|orange|brown|gr[ae]y|gold|silver|teal|salt|rock|pen|pros)\s+"
-    r"(?:and|&)\s+(?:black|white|red|green|blue|yellow|pink|purple|orange|brown|gr[ae]y|gold|silver|teal|pepper|roll|ink|cons)\b",
-    re.I,
+    rf"\b{_COLOUR}\s+(?:and|&)\s+{_COLOUR}\b|\b(?:salt\s+and\s+pepper|pen\s+and\s+ink)\b", re.I
 )
 
 STYLE_WORDS = frozenset(
     """
-    3d 2d flat sketch sketched drawing drawn painting painted watercolor watercolour aquarelle pencil graphite charcoal
-    ink crayon pastel oil acrylic gouache pixel pixelart 8-bit 16-bit voxel lowpoly cartoon comic manga anime noir sepia
-    monochrome grayscale greyscale blueprint halftone glitch vhs retro vintage poster pop-art popart cubist
-    impressionist minimal minimalist vector outline lineart engraving woodcut mosaic origami clay claymation plush
-    embroidery stained-glass neon hologram holographic x-ray cyberpunk steampunk vaporwave
-    noto twemoji contrast photo photographic photorealistic realistic inverted negative duotone
+    3d 2d flat sketch sketched drawing drawn painting painted watercolor watercolour aquarelle
+    pencil graphite charcoal ink crayon pastel oil acrylic gouache pixel pixelart 8-bit 16-bit
+    voxel lowpoly cartoon comic manga anime noir sepia monochrome grayscale greyscale blueprint
+    halftone glitch vhs retro vintage poster pop-art popart cubist impressionist minimal minimalist
+    vector outline lineart engraving woodcut mosaic origami clay claymation plush embroidery
+    stained-glass neon hologram holographic x-ray cyberpunk steampunk vaporwave noto twemoji
+    contrast photo photographic photorealistic realistic inverted negative duotone
     """.split()
 )
 """Words that name how a whole picture is made, whatever it shows."""
 
 EFFECT_WORDS = STYLE_WORDS | frozenset(
     """
-    golden gilded glowing fiery snowy rainy stormy foggy misty starry moonlit sunlit nighttime underwater dreamy blurry
-    blurred faded antique striped checkered chequered dotted framed tinted shaded psychedelic metallic wooden marble icy
-    frozen burning dark pastel-coloured tint
+    golden gilded glowing fiery snowy rainy stormy foggy misty starry moonlit sunlit nighttime
+    underwater dreamy blurry blurred faded antique striped checkered chequered dotted framed tinted
+    shaded psychedelic metallic wooden marble icy frozen burning dark pastel-coloured tint
     """.split()
 )
 """Words before a subject that ask for something an expert might add to any subject."""
 
-_MEDIA = frozenset(
-    "photograph old pixel line pop stained glass film high low poly oil comic book".split()
+_FINISH_WORDS = frozenset(
+    """
+    photograph old pixel line pop stained glass film high low poly comic book icon emoji design
+    glossy print technical colors colours colored coloured toned light lights focus soft digital dot stripe
+    frame framed border background backdrop shadow drop outline outlines stripes dots polka
+    checkerboard vignette snow snowing rain raining night scene sky sunset die cut sticker red gold
+    blue green black white thick corners spotlight dark sign bright warm cold
+    """.split()
 )
-"""What may stand beside a style word without naming a subject."""
+"""What names no subject if it stands alone or beside a style word."""
 
-_COMPOUNDS = frozenset({"pixel art", "pop art", "stained glass", "high contrast", "line art", "low poly", "film noir",
-                        "comic book", "pencil sketch", "oil painting", "blue tint"})  # fmt: skip
+_COMPOUNDS = frozenset(
+    "pixel art,pop art,stained glass,high contrast,line art,low poly,film noir,comic book,"
+    "pencil sketch,oil painting,blue tint".split(",")
+)
 
 
 def cleaned(prompt: str) -> str:
@@ -127,33 +158,38 @@ def cleaned(prompt: str) -> str:
     for _ in range(4):  # weights may be nested, a few deep
         text = _SWITCH.sub(r"\1", _WEIGHTED.sub(r"\1", text))
     text = _KEYWORD.sub(",", text)
-    text = re.sub(r"[()\[\]{}\"“”*_#]+", " ", text)
+    text = re.sub(r"[()\[\]{}\"*_#]+", " ", text)
     return " ".join(_ABSENT.sub(" ", text).split())
 
 
 def phrases(prompt: str) -> tuple[str, ...]:
-    """Return what a cleaned prompt is made of, the subject first, each without articles and fillers."""
-    found: list[str] = []
-    for clause in re.split(r"[,;:!?|\n]+|\.(?!\d)|\s+[-–—]+\s+", prompt):
+    """Return what a cleaned prompt is made of, the subject first, without articles and fillers."""
+    subjects: list[str] = []
+    others: list[str] = []
+    for clause in _CLAUSE.split(prompt):
         opened = _without_opening(clause)
-        medium = _MEDIUM_OF.match(opened)
-        if medium:
-            parts = [medium["subject"], medium["medium"]]
-            opened = ""
-        else:
-            parts = []
-        heads = _SPLIT.split(parts[0]) if parts else _SPLIT.split(opened)
-        for place, part in enumerate([*heads, *parts[1:]]):
-            is_subject = not found and place == 0
-            pieces = [part] if is_subject else _split_and(part)
-            found.extend(piece for piece in map(_trimmed, pieces) if _says_something(piece))
-    unique: dict[str, str] = {}
-    for phrase in found:
-        unique.setdefault(phrase.lower(), phrase)
-    subject = next((phrase for phrase in unique if not _is_effect_only(phrase)), None)
-    if subject is None:
-        return tuple(unique.values())
-    return (unique.pop(subject), *unique.values())
+        named, rest = _clause_parts(_LED.sub("", opened))
+        may_be_subject = not subjects and not _LED_UP_TO.match(opened)
+        pieces = [named] if may_be_subject else _split_and(named)
+        for piece in filter(_says_something, map(_trimmed, pieces)):
+            is_subject = may_be_subject and not _is_effect_only(piece)
+            (subjects if is_subject else others).append(piece)
+        for part in rest:
+            others.extend(filter(_says_something, map(_trimmed, _split_and(part))))
+    unique = {phrase.lower(): phrase for phrase in reversed([*subjects, *others])}
+    return tuple(reversed(unique.values()))
+
+
+def _clause_parts(clause: str) -> tuple[str, list[str]]:
+    """Return what a clause names first, and what it says about that."""
+    bound = _BOUND.sub(lambda match: "_".join(match[0].split()) + " ", clause)
+    medium = _MEDIUM_OF.match(bound)
+    if medium:
+        first, *rest = _SPLIT.split(medium["subject"])
+        rest.append(medium["medium"])
+    else:
+        first, *rest = _SPLIT.split(bound)
+    return first.replace("_", " "), [part.replace("_", " ") for part in rest]
 
 
 def effects_before(subject: str) -> tuple[str, ...]:
@@ -176,14 +212,21 @@ def effects_before(subject: str) -> tuple[str, ...]:
 
 def is_overall_style(phrase: str) -> bool:
     """Tell whether a phrase names how the whole picture is made."""
-    return any(word in STYLE_WORDS for word in phrase.lower().replace("-", " ").split()) or (
-        phrase.lower() in STYLE_WORDS
+    text = phrase.lower()
+    return (
+        text in STYLE_WORDS
+        or any(word in STYLE_WORDS for word in text.replace("-", " ").split())
+        or any(compound in text for compound in _COMPOUNDS)
     )
 
 
 def _is_effect_only(phrase: str) -> bool:
     """Tell whether a phrase names no subject: "pixel art", "an old photograph"."""
-    return all(word in EFFECT_WORDS or word in _MEDIA for word in content_words(phrase))
+    parts = (part for word in content_words(phrase) for part in word.split("-"))
+    return all(
+        part in EFFECT_WORDS or part in _FINISH_WORDS or stem(part) in _FINISH_WORDS
+        for part in parts
+    )
 
 
 def _without_opening(clause: str) -> str:
@@ -204,10 +247,10 @@ def _split_and(phrase: str) -> list[str]:
 
 
 def _trimmed(phrase: str) -> str:
-    text = phrase.strip(" .'’-")
+    text = phrase.strip(" .'-")
     while True:
         before = text
-        text = _TRAILING.sub("", _LEADING.sub("", text)).strip(" .'’-")
+        text = _TRAILING.sub("", _LEADING.sub("", text)).strip(" .'-")
         if text == before:
             return text
 

@@ -1,8 +1,8 @@
 """Which retrieved experts are worth merging? Not the irrelevant ones, and not two for one job.
 
-The paper's second stage of selection (https://arxiv.org/abs/2603.20470, section 3.2), without a language
-model: retrieval also finds "red feathered flamingos" for "a woman with red hair", and several experts with
-one skill. Both make the merge worse.
+The paper's second stage of selection (https://arxiv.org/abs/2603.20470, section 3.2), without a
+language model: retrieval also finds "red feathered flamingos" for "a woman with red hair", and
+several experts with one skill. Both make the merge worse.
 """
 
 from collections import defaultdict
@@ -76,7 +76,10 @@ def _why_irrelevant(
     if candidate.similarity < least:
         return f"not about {candidate.query!r} (similarity {candidate.similarity:.2f})"
     if candidate.similarity < config.share_of_best * best:
-        return f"far less about {candidate.query!r} than the best ({candidate.similarity:.2f} < {best:.2f})"
+        return (
+            f"far less about {candidate.query!r} than the best"
+            f" ({candidate.similarity:.2f} < {best:.2f})"
+        )
     return None
 
 

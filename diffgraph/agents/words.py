@@ -1,34 +1,34 @@
 """Which words of a text carry meaning, and when are two words the same?
 
-Small closed lists instead of a language model: enough to compare a prompt with a page, in microseconds.
+Small closed lists instead of a language model: enough to compare a prompt with a page, in
+microseconds.
 """
 
 import re
 import unicodedata
 
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 FUNCTION_WORDS = frozenset(
     """
-    a an the this that these those some any each every all both such one ones
-    i me my we us our you your he him his she her it its they them their who whose which what
-    is are was were be been being am do does did done has have had having can could will would shall
-    should may might must let lets get gets got want wants need needs like likes love
-    and or but nor so yet if then than as because while though although when where how why
-    of in on at by to for from with without within into onto over under above below beneath behind
-    between among around against along across through during before after near beside beyond inside
-    outside upon off out up down about per via toward towards amid
-    not no very really quite just only also too more most much many few little lot lots bit other
-    there here now again ever always never please thanks thank
+    a an the this that these those some any each every all both such one ones i me my we us our you
+    your he him his she her it its they them their who whose which what is are was were be been
+    being am do does did done has have had having can could will would shall should may might must
+    let lets get gets got want wants need needs like likes love and or but nor so yet if then than
+    as because while though although when where how why of in on at by to for from with without
+    within into onto over under above below beneath behind between among around against along
+    across through during before after near beside beyond inside outside upon off out up down about
+    per via toward towards amid not no very really quite just only also too more most much many few
+    little lot lots bit other there here now again ever always never please thanks thank
     """.split()
 )
 
 EMPTY_WORDS = frozenset(
     """
-    picture pictures image images photo pic art artwork illustration render style styles styled look
-    looks looking effect effects aesthetic vibe feel mood theme themed version kind sort type thing
-    things something make makes making made use used using add adds adding give gives turn turns
-    turned apply applied put draw drawn create created generate generated show shows showing
+    picture pictures image images photo pic art artwork illustration render style styles styled
+    look looks looking effect effects aesthetic vibe feel mood theme themed version kind sort type
+    thing things something make makes making made use used using add adds adding give gives turn
+    turns turned apply applied put draw drawn create created generate generated show shows showing
     beautiful nice good great best better perfect amazing awesome cool quality detailed masterpiece
     model models lora locon lycoris dora loha lokr checkpoint expert trained training concept whole
     """.split()
@@ -38,9 +38,14 @@ EMPTY_WORDS = frozenset(
 _BRITISH = (("colour", "color"), ("grey", "gray"), ("jewellery", "jewelry"), ("centre", "center"))
 
 
+_TYPOGRAPHY = str.maketrans(
+    {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x2010: "-", 0x2013: "-", 0x2014: "-"}
+)
+
+
 def plain(text: str, limit: int = 100_000) -> str:
-    """Return a text without control, invisible or direction-changing characters, on one line."""
-    text = unicodedata.normalize("NFKC", text[:limit])
+    """Return a text on one line, in plain punctuation, without control or invisible characters."""
+    text = unicodedata.normalize("NFKC", text[:limit]).translate(_TYPOGRAPHY)
     kept = (char if unicodedata.category(char)[0] != "C" else _gap(char) for char in text)
     return " ".join("".join(kept).split())
 
@@ -54,7 +59,7 @@ def stem(word: str) -> str:
 
     Rough on purpose: it only has to treat the two texts that are compared alike.
     """
-    word = word.lower().replace("’", "'").removesuffix("'s").replace("'", "")
+    word = word.lower().removesuffix("'s").replace("'", "")
     for british, american in _BRITISH:
         word = word.replace(british, american)
     if len(word) > 4 and word.endswith("ies"):
@@ -76,7 +81,7 @@ def stem(word: str) -> str:
 
 def words(text: str) -> tuple[str, ...]:
     """Return the words of a text in lower case, in order."""
-    return tuple(match.lower() for match in WORD.findall(text))
+    return tuple(match.lower() for match in WORD.findall(text.translate(_TYPOGRAPHY)))
 
 
 def content_words(text: str) -> tuple[str, ...]:

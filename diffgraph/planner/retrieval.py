@@ -1,9 +1,10 @@
 """Which of very many experts might serve a phrase? Near in meaning, or named by the same words.
 
-Similarity = 1 - (1 - cosine) (1 - w overlap²): what the text embedding leaves unexplained, the shared words
-may still explain. `overlap` is the share of the phrase's content words that the expert's name and card
-hold, each word counting the more the fewer experts use it. A sentence embedding alone misses short names
-("noir", "24 karat"), and words alone miss other wordings ("graphite drawing").
+Similarity = 1 - (1 - cosine) (1 - w overlap²): what the text embedding leaves unexplained, the
+shared words may still explain. `overlap` is the share of the phrase's content words that the
+expert's name and card hold, each word counting the more the fewer experts use it. A sentence
+embedding alone misses short names ("noir", "24 karat"), and words alone miss other wordings
+("graphite drawing").
 """
 
 import math
@@ -103,7 +104,8 @@ class ExpertIndex:
         Args:
             queries: phrases.
             embedded: their embeddings, unit vectors, (queries, 384).
-            words_count: in [0, 1], how much of what the embedding leaves open shared words explain.
+            words_count: in [0, 1], how much of what the embedding leaves open shared words
+                explain.
         """
         cosine = embedded @ self.nodes.embeddings.T
         np.clip(cosine, 0.0, 1.0, out=cosine)

@@ -1,8 +1,8 @@
 """Which experts does a prompt need? Retrieval from the graph, then the agent's review.
 
-The paper's expert selection agent (https://arxiv.org/abs/2603.20470, section 3.2): the prompt's summary
-finds K1 checkpoints, each of its attributes finds K2 PEFT experts, and the agent drops the irrelevant and
-the redundant ones. How many remain is the agent's choice, none included.
+The paper's expert selection agent (https://arxiv.org/abs/2603.20470, section 3.2): the prompt's
+summary finds K1 checkpoints, each of its attributes finds K2 PEFT experts, and the agent drops the
+irrelevant and the redundant ones. How many remain is the agent's choice, none included.
 """
 
 import logging
@@ -106,7 +106,7 @@ def select(
 def retrieve(
     request: Request, nodes: ExpertNodes, embedder: TextEmbedder, config: SelectionConfig
 ) -> tuple[Candidate, ...]:
-    """Return the checkpoints nearest to the summary and the PEFT experts nearest to each attribute."""
+    """Return the checkpoints nearest to the summary, the PEFT experts nearest to attributes."""
     if not len(nodes.refs):
         return ()
     index = _index_of(nodes)
