@@ -128,7 +128,7 @@ def find_prompts(name_or_path: str | Path, family: str = "emoji64") -> Path:
     if not path.is_file():
         names = ", ".join(sorted(bundled)) or "none"
         raise MissingInput(
-            f"no prompts called {str(name_or_path)!r}: no such file, nor a set of {family} ({names})"
+            f"no prompts called {str(name_or_path)!r}: no such file, no set of {family} ({names})"
         )
     if path.suffix.lower() not in READERS:
         raise MissingInput(f"cannot read prompts from {path}: expected {', '.join(READERS)}")

@@ -1,8 +1,8 @@
 """Who is better, and are we sure? Means, intervals and paired differences over prompts.
 
 The prompts are the sample: seeds of one prompt are averaged first, since two images of the same
-prompt say less than images of two prompts. Methods share prompts, seeds and noise, so differences are
-paired.
+prompt say less than images of two prompts. Methods share prompts, seeds and noise, so that their
+differences are paired.
 """
 
 from collections.abc import Sequence

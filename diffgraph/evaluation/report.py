@@ -1,0 +1,290 @@
+"""How is a whole run shown to a person? As one HTML file that opens anywhere, offline.
+
+Everything is inside the file: images as data URIs, drawings as SVG, no script, no font, no address.
+Names and texts come from hub pages: they are hostile, and the template engine escapes every one.
+"""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from diffgraph.artifacts import write_text
+from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.evaluation import drawing
+from diffgraph.evaluation.drawing import Curve, GraphView
+from diffgraph.evaluation.harness import Evaluation
+from diffgraph.evaluation.prompt_sets import EvaluationPrompt
+from diffgraph.evaluation.statistics import Summary
+from diffgraph.experts.expert import Expert
+from diffgraph.scoring.scorer import SCORE_NAMES
+
+__all__ = [
+    "Comparison",
+    "Curve",
+    "GraphView",
+    "Part",
+    "Picture",
+    "ReportData",
+    "compare",
+    "write_report",
+]
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+METHOD_TITLES: Mapping[str, str] = {
+    "base": "Base model",
+    "single": "Best single expert",
+    "best_fixed": "One expert for all",
+    "uniform": "Uniform merge, softmax",
+    "uniform_strength": "Uniform merge, strengths",
+    "random": "Random coefficients",
+    "diffgraph": "DiffGraph",
+    "diffgraph_softmax": "DiffGraph, softmax",
+}
+METHOD_NOTES: Mapping[str, str] = {
+    "base": "no experts at all",
+    "single": "an oracle: the selected expert that earned most on this very prompt",
+    "best_fixed": "the expert that was best in calibration, for every prompt",
+    "uniform": "the same selection, equal coefficients that sum to one",
+    "uniform_strength": "the same selection, every expert at full strength",
+    "random": "the same selection, random coefficients",
+    "diffgraph": "the same selection, coefficients by the trained planner",
+    "diffgraph_softmax": "the planner's coefficients, normalised as in the paper",
+}
+SCORE_TITLES: Mapping[str, str] = {
+    "reward": "Reward",
+    "clip_score": "CLIP score",
+    "image_reward": "ImageReward",
+    "aesthetic_score": "Aesthetic",
+    "pick_score": "PickScore",
+    "hps": "HPS",
+}
+
+STEERING = re.compile(
+    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+)
+"""Characters that are not seen and change how other text is shown."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An expert's part in the plan behind a picture."""
+
+    ref: str
+    name: str
+    kind: str
+    coefficient: float
+    """After normalisation: what the expert's update was multiplied by."""
+    reason: str = ""
+    """Why the agent kept it for this prompt."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a method drew for a prompt."""
+
+    method: str
+    png: bytes
+    reward: float
+    parts: Sequence[Part] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prompt as every method drew it, with the same noise."""
+
+    prompt: str
+    pictures: Sequence[Picture]
+    summary: str = ""
+    """What the agent read as the subject and overall style."""
+    attributes: Sequence[str] = ()
+    """What it read as visual attributes."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows. A part that is empty is left out of the page."""
+
+    title: str
+    family: str
+    experts: Sequence[Expert] = ()
+    """Everything in the library: status and reason say what was refused and why."""
+    broken_pages: Sequence[BrokenPage] = ()
+    summaries: Mapping[str, str] = field(default_factory=dict)
+    """Ref → what its card says."""
+    graph: GraphView | None = None
+    curves: Sequence[Curve] = ()
+    summary: Summary | None = None
+    comparisons: Sequence[Comparison] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Prompt id → why it was not evaluated."""
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """Snapshot, planner, code version, seeds, sampler, device, date, …: name → value."""
+    durations: Mapping[str, float] = field(default_factory=dict)
+    """Stage → seconds."""
+
+
+def write_report(path: Path, data: ReportData) -> Path:
+    """Write the report as one self-contained HTML file, and return its path."""
+    page = _environment().get_template("report.html.j2")
+    write_text(path, page.render(_everything(data)))
+    return path
+
+
+def compare(
+    evaluation: Evaluation,
+    experts: Mapping[str, Expert],
+    reasons: Mapping[str, Mapping[str, str]] | None = None,
+    requests: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+) -> list[Comparison]:
+    """Return the prompts whose pictures were kept, every method's picture side by side.
+
+    Args:
+        evaluation: what `evaluate` returned.
+        experts: by ref, for their names.
+        reasons: prompt id → ref → why the expert was selected.
+        requests: prompt id → (summary, attributes) as the agent read them.
+    """
+    methods = list(dict.fromkeys(method for method, _ in evaluation.plans))
+    rewards = _rewards(evaluation)
+
+    def parts(key: tuple[str, str]) -> list[Part]:
+        plan = evaluation.plans[key]
+        coefficients = plan.coefficients()
+        told = (reasons or {}).get(key[1], {})
+        found = [
+            Part(
+                ref=planned.ref,
+                name=experts[planned.ref].name if planned.ref in experts else planned.ref,
+                kind=planned.kind,
+                coefficient=coefficients[planned.ref],
+                reason=told.get(planned.ref, ""),
+            )
+            for planned in plan.experts
+        ]
+        return sorted(found, key=lambda part: (part.kind, -part.coefficient))
+
+    def comparison(prompt: EvaluationPrompt) -> Comparison:
+        summary, attributes = (requests or {}).get(prompt.id, ("", ()))
+        return Comparison(
+            prompt=prompt.text,
+            summary=summary,
+            attributes=attributes,
+            pictures=[
+                Picture(
+                    method=method,
+                    png=evaluation.images[method, prompt.id].read_bytes(),
+                    reward=rewards[method, prompt.id],
+                    parts=parts((method, prompt.id)),
+                )
+                for method in methods
+            ],
+        )
+
+    return [comparison(prompt) for prompt in evaluation.shown]
+
+
+def _rewards(evaluation: Evaluation) -> dict[tuple[str, str], float]:
+    """Return the mean reward over seeds, by method and prompt id."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in evaluation.table.to_pylist():
+        found.setdefault((row["method"], row["prompt_id"]), []).append(row["reward"])
+    return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+def plain(text: object, most: int = 400) -> str:
+    """Return a text without characters that steer how it is shown, cut to a length."""
+    clean = STEERING.sub("", str(text)).strip()
+    return clean if len(clean) <= most else f"{clean[: most - 1]}…"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,  # for all templates, whatever they are called
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        plain=plain,
+        signed=drawing.signed,
+        short=drawing.short,
+        megabytes=lambda size: f"{size / 1e6:.2f} MB",
+        duration=_duration,
+        data_uri=lambda png: f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}",
+        method=lambda name: METHOD_TITLES.get(name, name),
+        note=lambda name: METHOD_NOTES.get(name, ""),
+        score=lambda name: SCORE_TITLES.get(name, name),
+        plan_rows=_plan_rows,
+    )
+    return environment
+
+
+@dataclass
+class PlanRow:
+    """An expert with what every method multiplies its update by."""
+
+    name: str
+    kind: str
+    reason: str
+    coefficients: dict[str, float]
+
+
+def _plan_rows(comparison: Comparison) -> list[PlanRow]:
+    """Return the experts of all plans for a prompt, checkpoints first, the strongest first."""
+    rows: dict[str, PlanRow] = {}
+    for picture in comparison.pictures:
+        for part in picture.parts:
+            row = rows.setdefault(part.ref, PlanRow(part.name, part.kind, "", {}))
+            row.reason = row.reason or part.reason
+            row.coefficients[picture.method] = part.coefficient
+    return sorted(rows.values(), key=lambda row: (row.kind, -max(row.coefficients.values())))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min"
+
+
+def _everything(data: ReportData) -> dict[str, object]:
+    """Return what the template is filled with."""
+    ready = [expert for expert in data.experts if expert.status == "ready"]
+    aside = [expert for expert in data.experts if expert.status != "ready"]
+    order = ("rejected", "registered_only", "superseded", "retired")
+    aside.sort(key=lambda expert: (order.index(expert.status), expert.name))
+    reference = data.summary.reference if data.summary else "diffgraph"
+    return {
+        "data": data,
+        "ready": sorted(ready, key=lambda expert: (expert.kind, expert.name)),
+        "aside": aside,
+        "graph": drawing.draw_graph(data.graph) if data.graph else None,
+        "heat": drawing.draw_heat_map(data.graph, SCORE_NAMES) if data.graph else [],
+        "curves": [found for curve in data.curves if (found := drawing.draw_curve(curve))],
+        "leads": drawing.draw_leads(data.summary) if data.summary else None,
+        "columns": ("reward", *SCORE_NAMES),
+        "best": _best(data.summary) if data.summary else {},
+        "reference": reference,
+        "hero": [
+            (comparison.prompt, picture)
+            for comparison in data.comparisons
+            for picture in comparison.pictures
+            if picture.method == reference
+        ],
+        "total": sum(data.durations.values()),
+        "score_names": SCORE_NAMES,
+    }
+
+
+def _best(summary: Summary) -> dict[str, str]:
+    """Return the method with the best mean, by column."""
+    return {
+        column: max(summary.methods, key=lambda method: method.scores[column].mean).method
+        for column in ("reward", *SCORE_NAMES)
+    }
