@@ -22,8 +22,8 @@ from diffgraph.scoring.reward import Reward
 from diffgraph.scoring.scorer import SCORE_NAMES, Scorer
 
 __all__ = [
-    "SCORERS", "SCORE_NAMES", "LearnedScorer", "Reward", "Scorer", "ScorerConfig", "get_scorers", "identity_of",
-    "score",
+    "SCORERS", "SCORE_NAMES", "LearnedScorer", "Reward", "Scorer", "ScorerConfig",
+    "get_scorers", "identity_of", "score",
 ]  # fmt: skip
 
 SCORERS: Mapping[str, type[LearnedScorer]] = {
