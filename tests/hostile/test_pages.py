@@ -84,7 +84,22 @@ def test_a_page_in_order_is_understood() -> None:
     assert examine(listing, get_family("emoji64")) is None
 
 
-WRONG = (None, True, -1, 10**400, math.nan, math.inf, "", "\ud800", [], [None], {}, [[]], [{}], 1.5)
+WRONG: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**400,
+    math.nan,
+    math.inf,
+    "",
+    "\ud800",
+    [],
+    [None],
+    {},
+    [[]],
+    [{}],
+    1.5,
+)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda value: repr(value)[:12])
