@@ -115,7 +115,13 @@ class Calibrated(BaseModel, frozen=True):
 class Renderer(Protocol):
     """Draws a plan's images: `diffgraph.generation.Renderer` does."""
 
-    def render(self, plan: MergePlan, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def render(
+        self,
+        plan: MergePlan,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampler: SamplerConfig | None = None,
+    ) -> Tensor:
         """Return (prompts, 3, height, width) in [0, 1]."""
         ...
 
@@ -262,7 +268,7 @@ def _scores_of(
     for start in range(0, len(drawn), shard.batch_size):
         batch = drawn[start : start + shard.batch_size]
         texts = [prompt.text for prompt, _ in batch]
-        images = renderer.render(plan, texts, [seed for _, seed in batch])
+        images = renderer.render(plan, texts, [seed for _, seed in batch], sampler=shard.sampler)
         values.append(score(scorers, images, texts).float().cpu())
         advance(len(batch))
     table = torch.cat(values)

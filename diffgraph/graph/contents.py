@@ -85,7 +85,16 @@ def _known_scores(table: Any, nodes: Any, prompts: Any) -> Any:
     keys = kept.select(["expert", "prompt", "seed"])
     if keys.group_by(keys.column_names).aggregate([]).num_rows != keys.num_rows:
         raise SnapshotError("an expert is scored twice on one prompt and seed")
+    _require_whole_base(kept, prompts.num_rows)
     return kept
+
+
+def _require_whole_base(scores: Any, prompts: int) -> None:
+    """Refuse a base that is scored on some prompts only: no gain over it could be told."""
+    of_base = scores.filter(pc.equal(scores["expert"], BASE))
+    scored = len(pc.unique(of_base["prompt"]))
+    if 0 < scored < prompts:
+        raise SnapshotError(f"the base is scored on {scored} of {prompts} prompts only")
 
 
 def content_id(family: str, tables: Mapping[str, Any], sampler: SamplerConfig, scorers: str) -> str:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import Expert
 from diffgraph.families.family import SamplerConfig
+from diffgraph.graph.reference_prompts import ReferencePrompt
 from diffgraph.scoring.reward import Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
 
@@ -51,7 +52,7 @@ NODES = pa.schema(
         pa.field("agent", pa.string(), nullable=False),
         pa.field("agent_model", pa.string(), nullable=False),
         pa.field("instruction_version", pa.string(), nullable=False),
-        pa.field("embedding", _EMBEDDING),
+        pa.field("embedding", _EMBEDDING, nullable=False),
     ]
 )
 
@@ -114,7 +115,11 @@ class ExpertNode:
             "agent": card.agent if card else "",
             "agent_model": card.model if card else "",
             "instruction_version": card.instruction_version if card else "",
-            "embedding": None if self.embedding is None else _vector(self.embedding, expert.ref),
+            # zeros, for Parquet keeps no missing entry in lists of a fixed size; without an agent
+            # the node has no card, and nobody looks at its embedding
+            "embedding": _vector(
+                np.zeros(EMBEDDING_WIDTH) if self.embedding is None else self.embedding, expert.ref
+            ),
         }
 
 
@@ -127,6 +132,11 @@ class PromptNode:
     seed: int
     embedding: NDArray[np.float32]  # (384,), a unit vector
     features: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, prompt: ReferencePrompt, embedding: NDArray[np.float32]) -> "PromptNode":
+        """Return the node of a chosen reference prompt."""
+        return cls(prompt.id, prompt.text, prompt.seed, embedding, prompt.features)
 
     def row(self) -> dict[str, Any]:
         """Return the prompt's row of the table."""

@@ -437,10 +437,9 @@ def _lineage(ref: str) -> str:
 
 
 def _matrix(column: Any) -> NDArray[np.float32]:
-    """Return a column of embeddings as (rows, 384); zeros where there is none."""
-    rows = column.to_pylist()
-    empty = [0.0] * EMBEDDING_WIDTH
-    return np.array([row or empty for row in rows], dtype=np.float32).reshape(-1, EMBEDDING_WIDTH)
+    """Return a column of embeddings as (rows, 384), writable."""
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.array(values, dtype=np.float32).reshape(-1, EMBEDDING_WIDTH)
 
 
 def _no_edges(snapshot: GraphSnapshot) -> NDArray[np.float64]:
