@@ -91,7 +91,7 @@ class KroneckerUpdate:
     def dense(self) -> Tensor:
         """Return the product in float32."""
         left = self.left.float().reshape(*self.left.shape, *(1,) * (self.right.ndim - 2))
-        return (self.scale * torch.kron(left, self.right.float())).reshape(self.shape)
+        return (self.scale * torch.kron(left, self.right.float().contiguous())).reshape(self.shape)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,11 @@ class MergePlan(BaseModel, frozen=True):
         """Return what each expert's delta is multiplied by, after normalisation within its kind."""
         final: dict[str, float] = {}
         for kind in ("checkpoint", "peft"):
-            members = [expert for expert in self.experts if expert.kind == kind]
+            # in one order, whatever the plan's: sums of floats depend on it in the last bit
+            members = sorted(
+                (expert for expert in self.experts if expert.kind == kind),
+                key=lambda expert: expert.ref,
+            )
             values = NORMALISATIONS[self.normalisation](
                 kind, [expert.coefficient for expert in members]
             )

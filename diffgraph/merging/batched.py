@@ -1,0 +1,233 @@
+"""How are many merges of the same experts tried in one forward pass?
+
+Learning tries dozens of coefficient sets for one prompt. Merged one at a time, each would be a pass
+of one image. Here every image of a batch has its own coefficients: a layer that experts touch adds
+`B (s_i * (A x_i))` for low-rank updates, or multiplies each image by a weight of its own. The same
+result as `Merger`, but for float32's rounding.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffgraph.errors import PlanError
+from diffgraph.experts.delta import Delta, LowRankUpdate, Update, against
+from diffgraph.families.family import ResidentModel
+from diffgraph.merging.apply import Coefficients, Merger, concatenated, demand, final_coefficients
+from diffgraph.merging.plan import MergePlan
+
+MAX_RANK_SHARE = 0.25
+"""Low-rank updates stay in factors while their ranks sum to at most this share of a side."""
+
+BATCHED = "unet."
+"""The component that is batched: the others see a prompt once and are merged one at a time."""
+
+Forward: TypeAlias = Callable[[Tensor], Tensor]
+Terms: TypeAlias = list[tuple[int, Update]]
+"""(an expert's column among the coefficients, its update)."""
+
+
+def is_batchable(deltas: Mapping[str, Delta]) -> bool:
+    """Whether these experts change nothing but what `rollouts` can give each image its own of."""
+    return all(name.startswith(BATCHED) for delta in deltas.values() for name in delta.updates)
+
+
+@contextmanager
+def rollouts(
+    merger: Merger, plans: Sequence[MergePlan | Coefficients], deltas: Mapping[str, Delta]
+) -> Iterator[ResidentModel]:
+    """Yield the model; inside, image i of every batch is drawn as if merged by plan i.
+
+    A batch holds one image a plan, or a multiple of that in the same order (guidance doubles it).
+
+    Args:
+        merger: of the model; its weights are the base's inside the block and after it.
+        plans: one an image.
+        deltas: at least those of the plans, by reference; `is_batchable`.
+    """
+    wanted = [final_coefficients(plan) for plan in plans]
+    refs = sorted({ref for coefficients in wanted for ref in coefficients})
+    demand(refs, deltas)
+    layers = _layers({ref: deltas[ref] for ref in refs})
+    merger.reset()
+    rows = [[row.get(ref, 0.0) for ref in refs] for row in wanted]
+    coefficients = torch.tensor(rows, dtype=torch.float32, device=merger.model.device)
+    modules = merger.model.modules()
+    try:
+        for owner, terms in layers.items():
+            layer = _Layer(owner, modules[owner], terms, merger.base, coefficients)
+            modules[owner].forward = layer.forward()
+        yield merger.model
+    finally:
+        for owner in layers:
+            modules[owner].__dict__.pop("forward", None)
+
+
+def _layers(deltas: Mapping[str, Delta]) -> dict[str, dict[str, Terms]]:
+    """Return module -> `weight` or `bias` -> what touches it."""
+    if not is_batchable(deltas):
+        raise PlanError("these experts change the text encoder: merge their plans one at a time")
+    layers: dict[str, dict[str, Terms]] = {}
+    for column, delta in enumerate(deltas.values()):
+        for name, update in delta.updates.items():
+            owner, _, kind = name.rpartition(".")
+            layers.setdefault(owner, {}).setdefault(kind, []).append((column, update))
+    return layers
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A module that experts touch, and each image's coefficients."""
+
+    name: str
+    module: nn.Module
+    terms: Mapping[str, Terms]
+    base: Mapping[str, Tensor]
+    coefficients: Tensor  # (images, experts)
+
+    def forward(self) -> Forward:
+        """Return what the module computes with each image's own weight."""
+        module = self.module
+        if isinstance(module, nn.Linear | nn.Conv2d) and (factors := self._factors()):
+            if isinstance(module, nn.Linear):
+                return _added_linear(module, *factors)
+            return _added_convolution(module, *factors)
+        weight, bias = self._values("weight"), self._values("bias")
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            return _normalisation(module, weight, bias)
+        if isinstance(module, nn.Linear | nn.Conv2d) and weight is not None:
+            weight = weight.expand(len(self.coefficients), *weight.shape[1:])
+            if isinstance(module, nn.Linear):
+                return _linear(weight, bias)
+            return _convolution(module, weight, bias)
+        raise PlanError(f"{self.name}: a {type(module).__name__} cannot differ between images")
+
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return (ranks, in * kernel), (images, ranks), (out, ranks), if that is less work."""
+        items = [
+            (column, item)
+            for column, item in self.terms.get("weight", [])
+            if isinstance(item, LowRankUpdate)
+        ]
+        if not items or len(items) < sum(len(terms) for terms in self.terms.values()):
+            return None
+        ranks = [item.down.shape[0] for _, item in items]
+        shape = items[0][1].shape
+        if sum(ranks) > MAX_RANK_SHARE * min(shape[0], shape[1:].numel()):
+            return None
+        weight = self.base[f"{self.name}.weight"]
+        whole = concatenated([(1.0, item) for _, item in items])
+        columns = [column for column, item in items for _ in range(item.down.shape[0])]
+        return whole.down.to(weight), self.coefficients[:, columns].to(weight), whole.up.to(weight)
+
+    def _values(self, kind: str) -> Tensor | None:
+        """Return a parameter for each image (images, *shape), or one for all (1, *shape)."""
+        base = self.base.get(f"{self.name}.{kind}")
+        if base is None:
+            return None
+        terms = self.terms.get(kind)
+        if not terms:
+            return base[None]
+        columns = [column for column, _ in terms]
+        values = torch.stack([against(item, base).dense().to(base.device) for _, item in terms])
+        added = self.coefficients[:, columns] @ values.flatten(1)
+        return (base.float() + added.reshape(-1, *base.shape)).to(base.dtype)
+
+
+def _passes(states: Tensor, count: int) -> int:
+    """Return how many times a batch holds each plan's image."""
+    times, left = divmod(len(states), count)
+    if left:
+        raise PlanError(f"a batch of {len(states)} cannot hold the images of {count} plans")
+    return times
+
+
+def _tiled(values: Tensor, states: Tensor) -> Tensor:
+    """Return one row of `values` for each of the states."""
+    return values.repeat(_passes(states, len(values)), *(1,) * (values.ndim - 1))
+
+
+def _added_linear(module: nn.Linear, down: Tensor, strengths: Tensor, up: Tensor) -> Forward:
+    def forward(states: Tensor) -> Tensor:
+        inner = functional.linear(states, down)
+        rows = _tiled(strengths, states)
+        inner = inner * rows.reshape(len(states), *(1,) * (states.ndim - 2), -1)
+        whole = functional.linear(states, module.weight, module.bias)
+        return whole + functional.linear(inner, up)
+
+    return forward
+
+
+def _added_convolution(module: nn.Conv2d, down: Tensor, strengths: Tensor, up: Tensor) -> Forward:
+    kernel = down.reshape(-1, *module.weight.shape[1:])
+
+    def forward(states: Tensor) -> Tensor:
+        inner = _convolved(module, states, kernel, None)
+        inner = inner * _tiled(strengths, states)[:, :, None, None]
+        whole = _convolved(module, states, module.weight, module.bias)
+        return whole + functional.conv2d(inner, up[:, :, None, None])
+
+    return forward
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> Forward:
+    count, _, width = weight.shape
+    across = weight.transpose(1, 2)  # (images, in, out)
+
+    def forward(states: Tensor) -> Tensor:
+        times, inner = _passes(states, count), states.shape[1:-1]
+        rows = states.reshape(times, count, -1, width).transpose(0, 1).reshape(count, -1, width)
+        result = torch.bmm(rows, across)
+        if bias is not None:
+            result = result + bias[:, None]
+        result = result.reshape(count, times, -1, result.shape[-1]).transpose(0, 1)
+        return result.reshape(times * count, *inner, result.shape[-1])
+
+    return forward
+
+
+def _convolution(module: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Forward:
+    count, out = weight.shape[:2]
+    kernels = weight.reshape(count * out, *weight.shape[2:])
+    offsets = None if bias is None else bias.expand(count, out).reshape(-1)
+
+    def forward(states: Tensor) -> Tensor:
+        # the images side by side as groups of channels: one convolution, each group its own kernel
+        beside = states.reshape(_passes(states, count), -1, *states.shape[2:])
+        result = _convolved(module, beside, kernels, offsets, groups=count)
+        return result.reshape(len(states), out, *result.shape[2:])
+
+    return forward
+
+
+def _convolved(
+    module: nn.Conv2d, states: Tensor, kernel: Tensor, bias: Tensor | None, groups: int = 1
+) -> Tensor:
+    return functional.conv2d(
+        states, kernel, bias, module.stride, module.padding, module.dilation, groups
+    )
+
+
+def _normalisation(
+    module: nn.GroupNorm | nn.LayerNorm, weight: Tensor | None, bias: Tensor | None
+) -> Forward:
+    def forward(states: Tensor) -> Tensor:
+        ones = (1,) * (states.ndim - 2)
+        if isinstance(module, nn.GroupNorm):
+            result = functional.group_norm(states, module.num_groups, eps=module.eps)
+            shape = (len(states), -1, *ones)
+        else:
+            result = functional.layer_norm(states, module.normalized_shape, eps=module.eps)
+            shape = (len(states), *ones, -1)
+        if weight is not None:
+            result = result * _tiled(weight, states).reshape(shape)
+        if bias is not None:
+            result = result + _tiled(bias, states).reshape(shape)
+        return result
+
+    return forward
