@@ -59,13 +59,6 @@ class Subject(StrEnum):
     PLAN = "plan"
 
 
-class GraphFormat(StrEnum):
-    """What other tools read."""
-
-    NPZ = "npz"
-    PYG = "pyg"
-
-
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the report and all else goes.")] = Path("demo"),
@@ -191,7 +184,7 @@ def generate(
 def batch(
     prompts: Annotated[Path, typer.Argument(help="A .parquet, .jsonl, .csv or .txt file.")],
     out: Annotated[Path, typer.Option(help="Where images and results.parquet go.")],
-    column: Annotated[str, typer.Option(help="The column that holds the prompts.")] = "text",
+    column: Annotated[str, typer.Option(help="The column that holds the prompts.")] = "prompt",
     limit: Annotated[int | None, typer.Option(min=1, help="Draw so many at most.")] = None,
     method: Method = "diffgraph",
     seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
@@ -264,20 +257,17 @@ def show(
 
 @app.command(name="export-graph")
 def export_graph(
-    out: Annotated[Path, typer.Option(help="The file to write.")],
-    format: Annotated[
-        GraphFormat, typer.Option(help="npz: COO arrays; pyg: PyTorch Geometric.")
-    ] = (GraphFormat.NPZ),
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
     snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
     home: Home = None,
     family: Family = None,
     json: Json = False,
 ) -> None:
-    """Write the graph in a form that other tools read."""
+    """Write the graph as COO edges with .npz features, for other tools."""
     settings = _settings(home, family)
     from flows.show import export
 
-    _print(export(settings, out, str(format), snapshot), json)
+    _print(export(settings, out, snapshot), json)
 
 
 @app.command()

@@ -1,0 +1,113 @@
+"""What do we know of every expert? Describe them, measure them, write a snapshot."""
+
+from collections.abc import Iterator, Sequence
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.futures import PrefectFuture, as_completed
+
+from diffgraph.errors import SnapshotError
+from diffgraph.experts.library import Library
+from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
+from diffgraph.settings import Settings
+from flows.printing import Result, Rows, markdown, rows
+from flows.runners import runner_for
+from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
+from tasks.progress import report
+from tasks.registration import describe
+from tasks.snapshots import Written, write
+
+PAGES_A_TASK = 50
+
+
+class Build(Result, Written):
+    """A snapshot, what changed, and what it took."""
+
+    images: int
+    """Images drawn and scored now; what was known already was not drawn again."""
+    failed: dict[str, str]
+    """Expert → why it could not be measured."""
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield what a person wants to know first."""
+        yield (
+            f"snapshot {self.snapshot}: {self.mergeable} experts can be merged, "
+            f"{self.experts - self.mergeable} only known, {self.prompts} reference prompts"
+        )
+        yield (
+            f"{len(self.new)} new, {len(self.updated)} updated, {len(self.retired)} retired; "
+            f"{self.images} images drawn and scored"
+        )
+        if self.failed:
+            yield self.failures
+
+    @property
+    def failures(self) -> Rows:
+        """Which experts could not be measured, and why."""
+        return rows(("expert", "reason"), sorted(self.failed.items()))
+
+
+@flow(name="build", task_runner=runner_for(Settings()))
+def build(
+    family: str | None = None, reference_prompts: int = 48, images_a_prompt: int = 1
+) -> Build:
+    """Describe and calibrate what is new in the library, and write a snapshot.
+
+    Args:
+        family: the model family; the setting if unset.
+        reference_prompts: prompts that every expert is measured on.
+        images_a_prompt: images an expert and prompt, each from a noise of its own.
+    """
+    settings = Settings()
+    family = family or settings.family
+    config = CalibrationConfig(prompts=reference_prompts, seeds=images_a_prompt)
+    refs = _known_refs(settings, family)
+    pages = [
+        describe.submit(part, settings.home, family, settings.agent)
+        for part in _in_parts(refs, PAGES_A_TASK)
+    ]
+    prompts = choose_reference_prompts(family, reference_prompts)
+    for page in pages:
+        page.result()
+    share = (settings.home, family, settings.agent, prompts, config)
+    left = plan_calibration(*share, only_missing=True)
+    failed = _calibrate(left, settings)
+    work = plan_calibration(*share, only_missing=False)
+    written = write(settings.home, family, settings.agent, prompts, work)
+    built = Build(**written.model_dump(), images=sum(shard.images for shard in left), failed=failed)
+    create_markdown_artifact(
+        "\n\n".join(line for line in built.lines() if isinstance(line, str))
+        + ("\n\n" + markdown(built.failures) if built.failed else ""),
+        key="graph-snapshot",
+    )
+    return built
+
+
+def _known_refs(settings: Settings, family: str) -> list[str]:
+    known = Library(settings.home).experts(("ready", "registered_only"))
+    refs = [expert.ref for expert in known if expert.family == family]
+    if not refs:
+        raise SnapshotError(
+            f"the library in {settings.home} holds no expert of {family}: run `diffgraph discover`"
+        )
+    return refs
+
+
+def _calibrate(shards: Sequence[Shard], settings: Settings) -> dict[str, str]:
+    """Run the shards on whatever workers there are; return the experts that failed."""
+    total = sum(shard.images for shard in shards)
+    futures: dict[PrefectFuture[Calibrated], Shard] = {
+        calibrate_shard.submit(shard, settings.home, settings.device): shard for shard in shards
+    }
+    failed: dict[str, str] = {}
+    done = 0
+    report("measure", 0, total, f"{len(shards)} shards")
+    for future in as_completed(list(futures)):
+        failed |= future.result().failed
+        done += futures[future].images
+        report("measure", done, total, futures[future].experts[-1].ref)
+    return failed
+
+
+def _in_parts(items: Sequence[str], size: int) -> list[list[str]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]

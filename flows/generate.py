@@ -1,0 +1,151 @@
+"""What is drawn for a prompt, and why? Straight from the core: serving a person needs no flow."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffgraph.settings import Settings
+from flows.printing import Result, Rows, rows
+from tasks.studio import Decision, Studio
+
+LONGEST_NAME = 48
+
+
+class Planned(Result):
+    """What would be merged for a prompt, and why."""
+
+    prompt: str
+    method: str
+    plan_id: str
+    plan: dict[str, Any]
+    coefficients: dict[str, float]
+    selection: dict[str, Any]
+    explanation: tuple[str, ...]
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield the reasons, then the coefficients."""
+        yield f"{self.prompt}: plan {self.plan_id} ({self.method}, {self.plan['normalisation']})"
+        yield from (f"  {line}" for line in self.explanation)
+        if self.coefficients:
+            yield rows(("expert", "coefficient"), list(self.coefficients.items()))
+
+
+class Plans(Result):
+    """The plans of several prompts."""
+
+    plans: tuple[Planned, ...]
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield each in turn."""
+        for planned in self.plans:
+            yield from planned.lines()
+
+
+class Image(Result):
+    """An image that was drawn."""
+
+    file: Path
+    prompt: str
+    seed: int
+    plan_id: str
+    coefficients: dict[str, float]
+    explanation: tuple[str, ...]
+    seconds: float
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield where it is, how long it took, and what made it."""
+        yield f"{self.file}  ({self.seconds:.1f} s)"
+        yield from (f"  {line}" for line in self.explanation)
+        for ref, coefficient in self.coefficients.items():
+            yield f"  {coefficient:6.3f}  {ref}"
+
+
+class Images(Result):
+    """The images of several prompts."""
+
+    images: tuple[Image, ...]
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield each in turn."""
+        for image in self.images:
+            yield from image.lines()
+
+
+def plan(prompts: Sequence[str], settings: Settings, method: str = "diffgraph") -> Plans:
+    """Return what would be merged for each prompt."""
+    studio = Studio.of(settings)
+    return Plans(plans=tuple(_planned(studio.decide(text, method), method) for text in prompts))
+
+
+def generate(
+    prompts: Sequence[str],
+    settings: Settings,
+    seed: int = 0,
+    plan_file: Path | None = None,
+    out: Path = Path("."),
+    method: str = "diffgraph",
+) -> Images:
+    """Draw each prompt and write it into `out`, its plan, prompt and seed in the file.
+
+    Args:
+        prompts: what to draw.
+        settings: where things are.
+        seed: of the first noise, the same for each prompt.
+        plan_file: draw with this plan instead of a planned one.
+        out: the folder of the images.
+        method: how experts are merged.
+    """
+    from diffgraph.generation import save_png
+
+    studio = Studio.of(settings)
+    given = _given(plan_file) if plan_file else None
+    images = []
+    for prompt in prompts:
+        start = time.perf_counter()
+        if given is None:
+            decision = studio.decide(prompt, method)
+            merged, explanation = decision.plan, decision.selection.lines()
+        else:
+            studio.agent.parse(prompt)  # says so if there is nothing to draw
+            merged, explanation = given, (f"as planned in {plan_file}",)
+        image = studio.renderer.render(merged, [prompt], [seed])[0]
+        file = out / _file_name(prompt, merged.id, seed)
+        save_png(file, image, merged, prompt, seed)
+        images.append(
+            Image(
+                file=file,
+                prompt=prompt,
+                seed=seed,
+                plan_id=merged.id,
+                coefficients=merged.coefficients(),
+                explanation=explanation,
+                seconds=round(time.perf_counter() - start, 3),
+            )
+        )
+    return Images(images=tuple(images))
+
+
+def _planned(decision: Decision, method: str) -> Planned:
+    return Planned(
+        prompt=decision.selection.prompt,
+        method=method,
+        plan_id=decision.plan.id,
+        plan=decision.plan.model_dump(mode="json"),
+        coefficients=decision.plan.coefficients(),
+        selection=decision.selection.model_dump(mode="json"),
+        explanation=decision.selection.lines(),
+    )
+
+
+def _given(path: Path) -> Any:
+    from flows.show import read_plan
+
+    return read_plan(path)
+
+
+def _file_name(prompt: str, plan_id: str, seed: int) -> str:
+    """Return a name that a person recognises and no prompt can make a path of."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:LONGEST_NAME].strip("-")
+    return f"{words or 'image'}-{plan_id[:8]}-{seed}.png"

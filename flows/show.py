@@ -1,0 +1,231 @@
+"""What is known? One function a subject, each with a result that a person and a program can read."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from diffgraph.errors import InputError, MissingInput
+from diffgraph.settings import Settings
+from flows.printing import Result, Rows, rows
+from tasks.studio import Studio
+
+MOST_NAMED = 10
+
+
+class Graph(Result):
+    """The graph as a whole."""
+
+    snapshot: str
+    family: str
+    checkpoints: int
+    peft: int
+    only_known: int
+    reference_prompts: int
+    edges: int
+    strongest: dict[str, tuple[tuple[str, float], ...]]
+    """Score → the experts with the highest mean gain over the base, in its deviations."""
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield the counts, then who is best at what."""
+        yield (
+            f"snapshot {self.snapshot} of {self.family}: {self.checkpoints} checkpoints and "
+            f"{self.peft} PEFT experts can be merged, {self.only_known} are only known"
+        )
+        yield f"{self.reference_prompts} reference prompts, {self.edges} edges"
+        for score, best in self.strongest.items():
+            yield rows((f"best {score}", "gain"), best)
+
+
+class Experts(Result):
+    """All experts of the library or, without one, of the snapshot."""
+
+    experts: tuple[dict[str, Any], ...]
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield a table."""
+        columns = ("ref", "kind", "format", "status", "name", "reason")
+        yield rows(columns, [[row.get(name, "") for name in columns] for row in self.experts])
+        yield f"{len(self.experts)} experts"
+
+
+class OneExpert(Result):
+    """An expert with its card and what it was measured at."""
+
+    expert: dict[str, Any]
+    gains: dict[str, float]
+    """Score → mean gain over the base, in its deviations; empty if it is not in the graph."""
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield its facts, then its gains."""
+        yield rows(("", ""), [(name, value) for name, value in self.expert.items() if value])
+        if self.gains:
+            yield rows(("score", "gain over the base"), list(self.gains.items()))
+
+
+class Snapshot(Result):
+    """A snapshot's manifest."""
+
+    manifest: dict[str, Any]
+    history: tuple[str, ...]
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield the manifest and the ids that are kept."""
+        yield rows(("", ""), [(name, _short(value)) for name, value in self.manifest.items()])
+        if self.history:
+            yield f"kept: {', '.join(self.history)}"
+
+
+class Plan(Result):
+    """A merge plan."""
+
+    id: str
+    plan: dict[str, Any]
+    coefficients: dict[str, float]
+    prompt: str = ""
+    seed: int | None = None
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield what is merged, and how strongly."""
+        yield f"plan {self.id} ({self.plan['normalisation']}, {self.plan['rule']})"
+        if self.prompt:
+            yield f"prompt: {self.prompt} (seed {self.seed})"
+        yield rows(("expert", "coefficient"), list(self.coefficients.items()))
+
+
+class Exported(Result):
+    """A folder that was written."""
+
+    folder: Path
+    snapshot: str
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield where it is."""
+        yield f"{self.folder}: snapshot {self.snapshot}"
+
+
+def graph(settings: Settings, which: str | None) -> Graph:
+    """Return the graph in force."""
+    snapshot = Studio.of(settings, snapshot=which).snapshot
+    kinds = list(snapshot.kinds)
+    means = snapshot.edge_gains(snapshot.refs).mean(axis=1)
+    from diffgraph.scoring.scorer import SCORE_NAMES
+
+    strongest = {
+        name: tuple(
+            (snapshot.refs[row], round(float(means[row, column]), 3))
+            for row in means[:, column].argsort()[::-1][:3]
+        )
+        for column, name in enumerate(SCORE_NAMES)
+    }
+    return Graph(
+        snapshot=snapshot.id,
+        family=snapshot.family,
+        checkpoints=kinds.count("checkpoint"),
+        peft=kinds.count("peft"),
+        only_known=snapshot.manifest.experts - len(kinds),
+        reference_prompts=len(snapshot.prompt_ids),
+        edges=len(kinds) * len(snapshot.prompt_ids),
+        strongest=strongest,
+    )
+
+
+def experts(settings: Settings, which: str | None) -> Experts:
+    """Return all experts; `which` keeps those of a status, a kind or a format."""
+    from diffgraph.experts.library import Library
+
+    found = [expert.model_dump(mode="json") for expert in Library(settings.home).experts()]
+    if not found:
+        found = Studio.of(settings).snapshot.nodes.drop_columns(["embedding"]).to_pylist()
+    if which:
+        found = [row for row in found if which in (row["status"], row["kind"], row["format"])]
+    return Experts(experts=tuple(found))
+
+
+def expert(settings: Settings, which: str) -> OneExpert:
+    """Return one expert by its reference."""
+    from diffgraph.experts.library import Library
+    from diffgraph.scoring.scorer import SCORE_NAMES
+
+    known = Library(settings.home).find(which)
+    try:
+        snapshot = Studio.of(settings).snapshot
+    except MissingInput:
+        snapshot = None
+    nodes = snapshot.nodes.drop_columns(["embedding"]).to_pylist() if snapshot else []
+    node = next((row for row in nodes if row["ref"] == which), None)
+    if known is None and node is None:
+        raise MissingInput(
+            f"no expert {which}: `diffgraph show experts` lists those that are known"
+        )
+    gains = {}
+    if snapshot and which in snapshot.refs:
+        means = snapshot.edge_gains([which])[0].mean(axis=0)
+        gains = {name: round(float(mean), 3) for name, mean in zip(SCORE_NAMES, means, strict=True)}
+    facts = {**(node or {}), **(known.model_dump(mode="json") if known else {})}
+    return OneExpert(expert=facts, gains=gains)
+
+
+def snapshot(settings: Settings, which: str | None) -> Snapshot:
+    """Return a snapshot's manifest."""
+    from diffgraph.graph.snapshot import snapshot_ids
+
+    found = Studio.of(settings, snapshot=which).snapshot
+    return Snapshot(
+        manifest=found.manifest.model_dump(mode="json"), history=snapshot_ids(settings.home)
+    )
+
+
+def plan(settings: Settings, which: str) -> Plan:
+    """Return the plan in a JSON file or in an image's metadata."""
+    path = Path(which)
+    if path.suffix.lower() == ".png":
+        from diffgraph.generation import read_png
+
+        drawn = read_png(path)
+        return _told(drawn.plan, drawn.prompt, drawn.seed)
+    return _told(read_plan(path))
+
+
+def read_plan(path: Path) -> Any:
+    """Return the plan in a JSON file.
+
+    Raises:
+        MissingInput: the file is not there or cannot be read.
+        InputError: it holds no merge plan.
+    """
+    from diffgraph.merging.plan import MergePlan
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return MergePlan.model_validate(found.get("plan", found))
+    except OSError as error:
+        raise MissingInput(f"the plan {path} cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path} holds no merge plan: {first}") from error
+
+
+def export(settings: Settings, out: Path, which: str | None) -> Exported:
+    """Write the graph as COO edges with .npz features."""
+    from diffgraph.graph.tensors import export_npz
+
+    snapshot = Studio.of(settings, snapshot=which).snapshot
+    return Exported(folder=export_npz(snapshot, out), snapshot=snapshot.id)
+
+
+def _told(found: Any, prompt: str = "", seed: int | None = None) -> Plan:
+    return Plan(
+        id=found.id,
+        plan=found.model_dump(mode="json"),
+        coefficients=found.coefficients(),
+        prompt=prompt,
+        seed=seed,
+    )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "…"

@@ -1,0 +1,88 @@
+"""Measuring experts: a task is a shard of a few of them, on all reference prompts."""
+
+from pathlib import Path
+
+from prefect import task
+
+from diffgraph.families import get_family
+from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
+from diffgraph.graph.reference_prompts import ReferencePrompt
+from tasks.policies import LOCAL
+from tasks.progress import report
+from tasks.studio import Studio
+
+TESTED = ("train", "bench", "freeform")
+"""The bundled sets whose prompts must not be reference prompts too."""
+
+
+def scores_folder(home: Path) -> Path:
+    """Return where scores are kept, a file an expert."""
+    return home / "scores"
+
+
+@task(**LOCAL)
+def choose_reference_prompts(family: str, count: int) -> list[ReferencePrompt]:
+    """Choose the prompts that experts are measured on from those that ship with the family."""
+    from diffgraph.errors import MissingInput
+    from diffgraph.graph.reference_prompts import choose, read_candidates
+    from tasks.studio import Studio
+
+    assets = get_family(family).assets
+    if assets is None:
+        raise MissingInput(f"no candidates for reference prompts ship with {family}")
+    prompts = assets / "prompts"
+    exclude = [text for name in TESTED for text in read_candidates(prompts / f"{name}.jsonl")]
+    return choose(
+        read_candidates(prompts / "reference.jsonl"),
+        count,
+        exclude=exclude,
+        embedder=Studio(Path(), family).embedder,
+    )
+
+
+@task(**LOCAL)
+def plan_calibration(
+    home: Path,
+    family: str,
+    agent: str,
+    prompts: list[ReferencePrompt],
+    config: CalibrationConfig,
+    only_missing: bool,
+) -> list[Shard]:
+    """Share the work out: every ready expert and the base on every prompt."""
+    from diffgraph.experts.library import Library
+    from diffgraph.graph.calibration import shards
+    from diffgraph.graph.registration import register
+    from diffgraph.scoring import identity_of
+
+    library = Library(home)
+    reader = Studio(home, family, agent_name=agent).agent
+    experts = [
+        (expert, register(library.listing(expert.ref), reader, home / "cards").recommended_strength)
+        for expert in library.experts("ready")
+        if expert.family == family
+    ]
+    return shards(
+        family,
+        experts,
+        prompts,
+        config.model_copy(update={"sampler": get_family(family).sampler}),
+        identity_of(family),
+        scores_folder(home) if only_missing else None,
+    )
+
+
+@task(**LOCAL, task_run_name="calibrate {shard.id}")
+def calibrate_shard(shard: Shard, home: Path, device: str) -> Calibrated:
+    """Draw and score a few experts; what is there already is not drawn again."""
+    from diffgraph.graph.calibration import calibrate
+
+    studio = Studio(home, shard.family, device)
+    done = 0
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        report("calibrate", done, shard.images, shard.experts[0].ref)
+
+    return calibrate(shard, studio.renderer, studio.scorers, scores_folder(home), advance)

@@ -1,0 +1,83 @@
+"""Writing down what is known, as one immutable graph."""
+
+from pathlib import Path
+
+from prefect import task
+from pydantic import BaseModel
+
+from diffgraph.graph.calibration import Shard
+from diffgraph.graph.reference_prompts import ReferencePrompt
+from tasks.calibration import scores_folder
+from tasks.policies import LOCAL
+from tasks.studio import Studio
+
+
+class Written(BaseModel, frozen=True):
+    """A snapshot, and what changed since the one before it."""
+
+    snapshot: str
+    parent: str | None
+    mergeable: int
+    experts: int
+    prompts: int
+    new: tuple[str, ...]
+    updated: tuple[str, ...]
+    retired: tuple[str, ...]
+    uncalibrated: tuple[str, ...]
+
+
+@task(**LOCAL)
+def write(
+    home: Path, family: str, agent: str, prompts: list[ReferencePrompt], work: list[Shard]
+) -> Written:
+    """Write experts, cards and scores as a snapshot, and make it the current one."""
+    from diffgraph.experts.library import Library
+    from diffgraph.families import get_family
+    from diffgraph.graph.calibration import parts
+    from diffgraph.graph.registration import register
+    from diffgraph.graph.schema import ExpertNode, PromptNode
+    from diffgraph.graph.snapshot import current_id, open_snapshot, write_snapshot
+    from diffgraph.scoring import identity_of
+
+    studio = Studio(home, family, agent_name=agent)
+    library = Library(home)
+    experts = [
+        expert
+        for expert in library.experts(("ready", "registered_only"))
+        if expert.family == family
+    ]
+    cards = [
+        register(library.listing(expert.ref), studio.agent, home / "cards") for expert in experts
+    ]
+    vectors = studio.embedder.embed([card.text for card in cards])
+    embedded = studio.embedder.embed([prompt.text for prompt in prompts])
+    parent = current_id(home)
+    before = open_snapshot(home, parent) if parent else None
+    snapshot_id = write_snapshot(
+        home,
+        family,
+        [
+            ExpertNode(expert, card, vector)
+            for expert, card, vector in zip(experts, cards, vectors, strict=True)
+        ],
+        [
+            PromptNode(prompt.id, prompt.text, prompt.seed, vector, prompt.features)
+            for prompt, vector in zip(prompts, embedded, strict=True)
+        ],
+        parts(work, scores_folder(home)),
+        get_family(family).sampler,
+        identity_of(family),
+    )
+    after = open_snapshot(home, snapshot_id)
+    change = after.difference(before)
+    return Written(
+        snapshot=snapshot_id,
+        parent=parent if parent != snapshot_id else after.manifest.parent,
+        mergeable=len(after.refs),
+        experts=after.manifest.experts,
+        prompts=len(prompts),
+        new=change.new,
+        updated=change.updated,
+        retired=change.retired,
+        uncalibrated=after.manifest.uncalibrated,
+    )

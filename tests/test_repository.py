@@ -1,0 +1,135 @@
+"""What is true of the whole repository, whatever is in it."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("diffgraph", "tasks", "flows")
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+LIMIT_MB = 48
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def settings() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_torchvision_is_absent_or_works():
+    if importlib.util.find_spec("torchvision") is not None:
+        importlib.import_module("torchvision")
+
+
+def test_no_room_without_a_question():
+    names = {path.stem for path in MODULES} | {path.parent.name for path in MODULES}
+    assert not names & {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def test_every_room_is_in_the_contract():
+    contracts = settings()["tool"]["importlinter"]["contracts"]
+    rooms = next(contract for contract in contracts if contract.get("exhaustive"))["layers"]
+    listed = {name.strip(" ()") for layer in rooms for name in layer.split(":")}
+    found = {
+        path.stem
+        for path in (ROOT / "diffgraph").iterdir()
+        if (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").is_file()
+    }
+    assert found == listed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_every_module_says_which_question_it_answers(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_nothing_that_runs_code_when_it_is_read(path):
+    calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Call)]  # fmt: skip
+    forbidden = {"torch.load", "pickle.load", "pickle.loads", "joblib.load", "eval", "exec",
+                 "yaml.load", "np.load", "numpy.load"}  # fmt: skip
+    loose = [call for call in calls if call in forbidden]
+    if "np.load" in loose or "numpy.load" in loose:
+        assert "allow_pickle=True" not in path.read_text()
+        loose = [call for call in loose if call not in {"np.load", "numpy.load"}]
+    assert not loose
+
+
+def test_no_file_is_too_long_to_read():
+    long = {ids(path): lines for path in MODULES
+            if (lines := len(path.read_text().splitlines())) > 400}  # fmt: skip
+    assert not long
+
+
+def test_the_core_can_be_imported_without_an_orchestrator():
+    code = (
+        "import sys\n"
+        "for name in ('prefect', 'dask', 'distributed', 'mlflow'): sys.modules[name] = None\n"
+        "import diffgraph.families, diffgraph.experts.library, diffgraph.merging.plan\n"
+        "import diffgraph.graph.snapshot, diffgraph.planner.selection\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_command_starts_without_heavy_libraries():
+    code = (
+        "import sys, flows.cli\n"
+        "heavy = {'torch', 'prefect', 'mlflow', 'diffusers', 'transformers', 'pandas', 'duckdb'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False
+    ).stdout.decode()
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_repository_stays_small():
+    files = tracked()
+    if not files:
+        pytest.skip("not a git checkout")
+    assert sum(file.stat().st_size for file in files) < LIMIT_MB * 1_000_000
+    assert not [ids(file) for file in files if file.stat().st_size > 15_000_000]
+
+
+def test_the_pins_fit_the_ranges():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {
+        canonicalize_name(name): version
+        for name, _, version in (line.partition("==") for line in lines if "==" in line)
+    }
+    project = settings()["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    for requirement in map(Requirement, wanted):
+        version = pinned.get(canonicalize_name(requirement.name))
+        if requirement.name == "torch":
+            continue  # stays a range: a CPU or a CUDA build
+        assert version is not None, f"{requirement.name} is not pinned"
+        assert requirement.specifier.contains(version), f"{requirement} pinned to {version}"
+
+
+def test_make_tells_what_it_can_do():
+    told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("setup", "demo", "test", "check", "lint", "format", "emoji64", "clean"):
+        assert re.search(rf"make {target}\b", told)
+
+
+def test_ci_runs_the_check():
+    script = ROOT / ".ci" / "run"
+    assert "make check" in script.read_text()
+    assert script.stat().st_mode & 0o111
