@@ -42,6 +42,10 @@ class GraphView:
     """(experts, prompts, 5): each score less the base model's, in standard deviations."""
 
 
+Spot = tuple[float, float]
+"""x and y."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A disc of the graph."""
@@ -60,10 +64,8 @@ class Node:
 class Edge:
     """A line of the graph."""
 
-    x1: float
-    y1: float
-    x2: float
-    y2: float
+    start: Spot
+    end: Spot
     weight: float
     """In (0, 1]."""
 
@@ -94,12 +96,13 @@ def draw_graph(view: GraphView) -> GraphDrawing:
         pull[expert, count + prompt] = pull[count + prompt, expert] = gain / strongest
     places = _layout(np.concatenate([view.embeddings, view.prompt_embeddings]), pull)
     best = mean.max(axis=1, initial=0.0) / strongest if len(view.prompts) else np.zeros(count)
-    boxes = [_box(*place, 5.0) for place in places]
+    spots = [(float(x), float(y)) for x, y in places]
+    boxes = [_box(x, y, 5.0) for x, y in spots]
     nodes = []
     for index in np.argsort(-np.append(best, np.full(len(view.prompts), -1.0))):
-        nodes.append(_node(view, int(index), places, best, boxes))
+        nodes.append(_node(view, int(index), spots[index], best, boxes))
     drawn = [
-        Edge(*places[expert], *places[count + prompt], weight=max(0.12, gain / strongest))
+        Edge(spots[expert], spots[count + prompt], max(0.12, gain / strongest))
         for expert, prompt, gain in edges
     ]
     return GraphDrawing(nodes=nodes[::-1], edges=drawn)
@@ -112,9 +115,9 @@ def _box(x: float, y: float, reach: float) -> Box:
     return (x - reach, y - reach, x + reach, y + reach)
 
 
-def _node(view: GraphView, index: int, places: Array, best: Array, boxes: list[Box]) -> Node:
+def _node(view: GraphView, index: int, spot: Spot, best: Array, boxes: list[Box]) -> Node:
     """Return a node, with a label above or below where there is room for one."""
-    x, y = map(float, places[index])
+    x, y = spot
     if index >= len(view.refs):
         title = view.prompts[index - len(view.refs)]
         return Node(x, y, 4.0, "prompt", title, "", y)

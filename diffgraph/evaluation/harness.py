@@ -17,6 +17,7 @@ from torch import Tensor, tensor
 
 from diffgraph.artifacts import new_file, write_text
 from diffgraph.errors import ExpertError, InputError, PlanError
+from diffgraph.evaluation.methods import METHODS
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 from diffgraph.evaluation.store import Job, ScoreStore
 from diffgraph.generation import save_png
@@ -24,9 +25,6 @@ from diffgraph.merging.plan import MergePlan
 from diffgraph.scoring.scorer import SCORE_NAMES
 
 log = logging.getLogger(__name__)
-
-METHODS = ("base", "single", "uniform", "uniform_strength", "diffgraph_softmax", "diffgraph")
-"""What is compared unless asked otherwise."""
 
 PlanMaker = Callable[[str, EvaluationPrompt], Sequence[MergePlan]]
 """(method, prompt) → its plan. Of several plans the one that earns most is taken: an oracle."""

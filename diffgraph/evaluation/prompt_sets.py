@@ -175,7 +175,7 @@ def read_csv(path: Path, column: str) -> Iterator[Row]:
 
 def read_parquet(path: Path, column: str) -> Iterator[Row]:
     """Yield the rows, a batch at a time: a set may be larger than the memory."""
-    with pq.ParquetFile(path) as file:  # type: ignore[no-untyped-call]
+    with pq.ParquetFile(path) as file:
         _need_column(path, column, file.schema_arrow.names)
         known = [name for name in file.schema_arrow.names if name in {*FIELDS, column}]
         for batch in file.iter_batches(batch_size=1024, columns=known):

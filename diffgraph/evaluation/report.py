@@ -16,8 +16,6 @@ from diffgraph.artifacts import write_text
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.evaluation import drawing
 from diffgraph.evaluation.drawing import Curve, GraphView
-from diffgraph.evaluation.harness import Evaluation
-from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 from diffgraph.evaluation.statistics import Summary
 from diffgraph.experts.expert import Expert
 from diffgraph.scoring.scorer import SCORE_NAMES
@@ -29,7 +27,6 @@ __all__ = [
     "Part",
     "Picture",
     "ReportData",
-    "compare",
     "write_report",
 ]
 
@@ -37,21 +34,21 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 METHOD_TITLES: Mapping[str, str] = {
     "base": "Base model",
-    "single": "Best single expert",
-    "best_fixed": "One expert for all",
-    "uniform": "Uniform merge, softmax",
-    "uniform_strength": "Uniform merge, strengths",
-    "random": "Random coefficients",
+    "single": "One expert, calibrated",
+    "best_single": "Best single expert",
+    "uniform": "Uniform merge",
+    "uniform_strength": "Page strengths",
+    "random": "Random merge",
     "diffgraph": "DiffGraph",
     "diffgraph_softmax": "DiffGraph, softmax",
 }
 METHOD_NOTES: Mapping[str, str] = {
     "base": "no experts at all",
-    "single": "an oracle: the selected expert that earned most on this very prompt",
-    "best_fixed": "the expert that was best in calibration, for every prompt",
+    "single": "of the same selection, the expert that calibration likes best",
+    "best_single": "an oracle: of the selection, the expert that earns most on this very prompt",
     "uniform": "the same selection, equal coefficients that sum to one",
-    "uniform_strength": "the same selection, every expert at full strength",
-    "random": "the same selection, random coefficients",
+    "uniform_strength": "the same selection, every expert as strong as its page says",
+    "random": "the same selection, coefficients drawn by lot",
     "diffgraph": "the same selection, coefficients by the trained planner",
     "diffgraph_softmax": "the planner's coefficients, normalised as in the paper",
 }
@@ -133,67 +130,6 @@ def write_report(path: Path, data: ReportData) -> Path:
     page = _environment().get_template("report.html.j2")
     write_text(path, page.render(_everything(data)))
     return path
-
-
-def compare(
-    evaluation: Evaluation,
-    experts: Mapping[str, Expert],
-    reasons: Mapping[str, Mapping[str, str]] | None = None,
-    requests: Mapping[str, tuple[str, Sequence[str]]] | None = None,
-) -> list[Comparison]:
-    """Return the prompts whose pictures were kept, every method's picture side by side.
-
-    Args:
-        evaluation: what `evaluate` returned.
-        experts: by ref, for their names.
-        reasons: prompt id → ref → why the expert was selected.
-        requests: prompt id → (summary, attributes) as the agent read them.
-    """
-    methods = list(dict.fromkeys(method for method, _ in evaluation.plans))
-    rewards = _rewards(evaluation)
-
-    def parts(key: tuple[str, str]) -> list[Part]:
-        plan = evaluation.plans[key]
-        coefficients = plan.coefficients()
-        told = (reasons or {}).get(key[1], {})
-        found = [
-            Part(
-                ref=planned.ref,
-                name=experts[planned.ref].name if planned.ref in experts else planned.ref,
-                kind=planned.kind,
-                coefficient=coefficients[planned.ref],
-                reason=told.get(planned.ref, ""),
-            )
-            for planned in plan.experts
-        ]
-        return sorted(found, key=lambda part: (part.kind, -part.coefficient))
-
-    def comparison(prompt: EvaluationPrompt) -> Comparison:
-        summary, attributes = (requests or {}).get(prompt.id, ("", ()))
-        return Comparison(
-            prompt=prompt.text,
-            summary=summary,
-            attributes=attributes,
-            pictures=[
-                Picture(
-                    method=method,
-                    png=evaluation.images[method, prompt.id].read_bytes(),
-                    reward=rewards[method, prompt.id],
-                    parts=parts((method, prompt.id)),
-                )
-                for method in methods
-            ],
-        )
-
-    return [comparison(prompt) for prompt in evaluation.shown]
-
-
-def _rewards(evaluation: Evaluation) -> dict[tuple[str, str], float]:
-    """Return the mean reward over seeds, by method and prompt id."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for row in evaluation.table.to_pylist():
-        found.setdefault((row["method"], row["prompt_id"]), []).append(row["reward"])
-    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def plain(text: object, most: int = 400) -> str:

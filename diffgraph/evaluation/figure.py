@@ -1,0 +1,99 @@
+"""What does it look like at a glance? One picture: prompts down, methods across, for a README."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from diffgraph.artifacts import write_bytes
+from diffgraph.errors import InputError
+from diffgraph.evaluation.report import METHOD_TITLES, Comparison, Picture, plain
+
+CELL, GAP, LEFT, TOP, FOOT = 144, 12, 250, 44, 20
+"""Pixels: a picture's side, the space between, the room for prompts, for titles, below."""
+
+PAPER, INK, SOFT, ACCENT = (255, 255, 255), (18, 21, 29), (91, 99, 115), (74, 63, 214)
+WRAP = 24
+"""Letters a line of a prompt."""
+
+SHOWN = ("base", "best_single", "uniform", "diffgraph")
+"""The methods of the picture, in its order."""
+
+
+def write_figure(
+    path: Path, comparisons: Sequence[Comparison], methods: Sequence[str] = SHOWN
+) -> Path:
+    """Write a grid of real pictures as PNG: a row a prompt, a column a method.
+
+    Args:
+        path: the PNG.
+        comparisons: the rows, as for the report.
+        methods: the columns; the last one is marked as ours.
+
+    Raises:
+        InputError: there is nothing to show, or a prompt lacks a method's picture.
+    """
+    if not comparisons:
+        raise InputError("no prompts to make a figure of")
+    width = LEFT + len(methods) * (CELL + GAP) + GAP
+    height = TOP + len(comparisons) * (CELL + GAP) + FOOT
+    figure = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(figure)
+    title, text, small = _font(15, bold=True), _font(15), _font(12)
+    for column, method in enumerate(methods):
+        place = (LEFT + column * (CELL + GAP) + CELL / 2, TOP - 14)
+        colour = ACCENT if method == methods[-1] else INK
+        draw.text(place, METHOD_TITLES.get(method, method), colour, title, anchor="ms")
+    for row, comparison in enumerate(comparisons):
+        top = TOP + row * (CELL + GAP)
+        found = {picture.method: picture for picture in comparison.pictures}
+        if missing := [method for method in methods if method not in found]:
+            raise InputError(f"{comparison.prompt!r} was not drawn by {', '.join(missing)}")
+        lines = _wrapped(plain(comparison.prompt, 120))
+        draw.multiline_text((20, top + 6), "\n".join(lines), INK, text, spacing=5)
+        told = _told(found[methods[-1]])
+        draw.multiline_text((20, top + 16 + 23 * len(lines)), told, SOFT, small, spacing=5)
+        for column, method in enumerate(methods):
+            left = LEFT + column * (CELL + GAP)
+            with Image.open(io.BytesIO(found[method].png)) as picture:
+                cell = picture.convert("RGB").resize((CELL, CELL), Image.Resampling.BICUBIC)
+            figure.paste(cell, (left, top), _rounded())
+            if method == methods[-1]:
+                box = (left - 3, top - 3, left + CELL + 2, top + CELL + 2)
+                draw.rounded_rectangle(box, 14, outline=ACCENT, width=3)
+    out = io.BytesIO()
+    figure.save(out, "PNG", optimize=True)
+    write_bytes(path, out.getvalue())
+    return path
+
+
+def _told(picture: Picture) -> str:
+    """Return the experts and what they count, the strongest four."""
+    parts = sorted(picture.parts, key=lambda part: -part.coefficient)[:4]
+    return "\n".join(f"{part.coefficient:.2f}  {plain(part.name, 26)}" for part in parts)
+
+
+def _wrapped(text: str) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > WRAP:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def _rounded() -> Image.Image:
+    """Return a mask with round corners, drawn four times as large: smooth."""
+    mask = Image.new("L", (4 * CELL, 4 * CELL), 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, 4 * CELL - 1, 4 * CELL - 1), 48, fill=255)
+    return mask.resize((CELL, CELL), Image.Resampling.LANCZOS)
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which comes with matplotlib: the same picture on every machine."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)

@@ -1,0 +1,70 @@
+"""What does each method plan for a prompt? One selection a prompt, shared by all methods."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from diffgraph.baselines import BASELINES, Single
+from diffgraph.errors import InputError
+from diffgraph.evaluation.prompt_sets import EvaluationPrompt
+from diffgraph.merging.plan import MergePlan, Normalisation
+from diffgraph.planner.selection import Selection
+
+if TYPE_CHECKING:
+    from diffgraph.graph.embedding import TextEmbedder
+    from diffgraph.graph.snapshot import GraphSnapshot
+    from diffgraph.planner.planner import Planner
+
+ORACLE = "best_single"
+"""The chosen expert that earns most on this very prompt: better than anybody can choose alone."""
+
+PLANNED: dict[str, Normalisation | None] = {"diffgraph": None, "diffgraph_softmax": "softmax"}
+"""The methods that ask the planner, with another normalisation than its own."""
+
+METHODS = ("base", "single", ORACLE, "uniform", "uniform_strength", *reversed(PLANNED))
+"""What is compared unless asked otherwise."""
+
+
+class MethodPlans:
+    """Makes every method's plans: what `Bench.make_plans` needs."""
+
+    def __init__(
+        self,
+        snapshot: "GraphSnapshot",
+        planner: "Planner",
+        embedder: "TextEmbedder",
+        select: Callable[[str], Selection],
+    ) -> None:
+        """Remember what plans are made from.
+
+        Args:
+            snapshot: the graph that experts are chosen from.
+            planner: a trained one.
+            embedder: the one that the snapshot was made with.
+            select: prompt → the experts it needs.
+        """
+        self.snapshot, self.planner, self.embedder = snapshot, planner, embedder
+        self._select = select
+        self._selections: dict[str, Selection] = {}
+
+    def __call__(self, method: str, prompt: EvaluationPrompt) -> Sequence[MergePlan]:
+        """Return a method's plan; of the oracle, every plan that it may choose from.
+
+        Raises:
+            InputError: there is no such method, or nothing can be drawn for the prompt.
+        """
+        selection = self.selection(prompt.text)
+        if method == ORACLE:
+            return Single().candidates(selection, self.snapshot)
+        if method in PLANNED:
+            embedding = self.embedder.embed([prompt.text])[0]
+            return [self.planner.plan(self.snapshot, selection, embedding, PLANNED[method])]
+        if method in BASELINES:
+            return [BASELINES[method].plan(selection, self.snapshot)]
+        known = ", ".join(sorted({*METHODS, *BASELINES}))
+        raise InputError(f"no method is called {method!r}: there is {known}")
+
+    def selection(self, prompt: str) -> Selection:
+        """Return the experts chosen for a prompt: asked once, the same for all methods."""
+        if prompt not in self._selections:
+            self._selections[prompt] = self._select(prompt)
+        return self._selections[prompt]
