@@ -24,7 +24,9 @@ def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
         draw = torch.rand(count, 1, 1, 1, generator=generator, device=device)
         return low + (high - low) * draw
 
-    noise = clear + uniform(0.06, 0.35) * torch.randn(clear.shape, generator=generator, device=device)
+    noise = clear + uniform(0.06, 0.35) * torch.randn(
+        clear.shape, generator=generator, device=device
+    )
     soft = F.avg_pool2d(F.pad(clear, (4, 4, 4, 4), mode="replicate"), 9, stride=1)
     blur = torch.lerp(clear, soft, uniform(0.5, 1.0))
     grey = clear.mean(1, keepdim=True)

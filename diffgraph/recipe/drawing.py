@@ -37,7 +37,9 @@ class Easel:
         self.live = dict(model.parameters())
         self.base = {name: value.clone() for name, value in self.live.items()}
         self.dirty: set[str] = set()
-        self.reads_text = any(name.startswith("text_encoder.") for own in updates.values() for name in own)
+        self.reads_text = any(
+            name.startswith("text_encoder.") for own in updates.values() for name in own
+        )
         self.steps = self._schedule()
         self._replay: Callable[[], Tensor] | None = None
 
@@ -48,11 +50,15 @@ class Easel:
                 raise KeyError(f"no expert {slug!r}; known: {', '.join(sorted(self.updates))}")
         if self.dirty:
             names = sorted(self.dirty)
-            torch._foreach_copy_([self.live[name] for name in names], [self.base[name] for name in names])
+            torch._foreach_copy_(
+                [self.live[name] for name in names], [self.base[name] for name in names]
+            )
         self.dirty = {name for slug in plan for name in self.updates[slug]}
         for slug, coefficient in plan.items():
             own = self.updates[slug]
-            torch._foreach_add_([self.live[name] for name in own], list(own.values()), alpha=coefficient)
+            torch._foreach_add_(
+                [self.live[name] for name in own], list(own.values()), alpha=coefficient
+            )
 
     def draw(self, prompts: Sequence[str], noise: Tensor) -> Tensor:
         """Return images of at most `batch` prompts with the weights as they are: (n, 3, 64, 64), uint8."""
@@ -104,7 +110,9 @@ class Easel:
         for moment, before, after in self.steps:
             signal, spread = before**0.5, (1 - before) ** 0.5
             both = torch.cat([latents, latents])
-            free, guided = self.model.unet(both, moment[: len(both)], context, return_dict=False)[0].chunk(2)
+            free, guided = self.model.unet(both, moment[: len(both)], context, return_dict=False)[
+                0
+            ].chunk(2)
             velocity = free + self.sampler.guidance * (guided - free)
             clean = signal * latents - spread * velocity
             rest = signal * velocity + spread * latents

@@ -17,7 +17,9 @@ def correlation(left: Tensor, right: Tensor) -> Tensor:
     left, right = left.double(), right.double()
     left, right = left - left.mean(-1, keepdim=True), right - right.mean(-1, keepdim=True)
     size = (left.square().sum(-1) * right.square().sum(-1)).sqrt()
-    return torch.where(size > 0, (left * right).sum(-1) / size.clamp(min=1e-300), torch.zeros_like(size))
+    return torch.where(
+        size > 0, (left * right).sum(-1) / size.clamp(min=1e-300), torch.zeros_like(size)
+    )
 
 
 def rank_correlation(left: Tensor, right: Tensor) -> Tensor:

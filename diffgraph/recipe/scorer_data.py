@@ -6,22 +6,26 @@ a treatment, and degraded images. Prompts are organised by set, so that one writ
 whole batch. Every image keeps the name of what it is (`KINDS`): proofs count by it.
 """
 
-import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffgraph.families.emoji64 import ASSETS
 from diffgraph.recipe import captions
 from diffgraph.recipe.art import STYLES, Art
 from diffgraph.recipe.community import COMMUNITY, Recipe
 from diffgraph.recipe.degrading import degraded
 from diffgraph.recipe.drawing import Easel
+from diffgraph.recipe.freeform import SUBJECTS
 from diffgraph.recipe.treatments import TREATMENTS, compatible_sets
 from diffgraph.recipe.truth import (
     Composition,
@@ -46,7 +50,7 @@ KINDS = (*DRAWN, *MADE)
 WORDINGS = 4  # captions a composition
 STYLED_SHARE = 0.6  # of prompts that name a style
 SIZES = (0.08, 0.27, 0.45, 0.20)  # shares of prompts with 0, 1, 2 and 3 treatments
-HELD_OUT_SHARE = 0.15  # of treatment pairs
+CURATED_SHARE = 0.6  # of compositions show a subject that the prompt sets ask for too
 
 Plan = Mapping[str, float]
 
@@ -76,8 +80,13 @@ class ScorerData:
     def to(self, device: torch.device | str) -> "ScorerData":
         """Return the same on a device."""
         return ScorerData(
-            self.compositions, self.prompts, self.truths.to(device), self.images.to(device),
-            self.closeness.to(device), self.cleanness.to(device), self.together,
+            self.compositions,
+            self.prompts,
+            self.truths.to(device),
+            self.images.to(device),
+            self.closeness.to(device),
+            self.cleanness.to(device),
+            self.together,
         )
 
     def __len__(self) -> int:
@@ -91,8 +100,12 @@ def save_data(data: ScorerData, path: Path) -> None:
     torch.save(
         {
             "compositions": [(c.subject, c.style, c.treatments) for c in data.compositions],
-            "prompts": data.prompts, "truths": data.truths.images, "allowed": data.truths.allowed,
-            "images": data.images, "closeness": data.closeness, "cleanness": data.cleanness,
+            "prompts": data.prompts,
+            "truths": data.truths.images,
+            "allowed": data.truths.allowed,
+            "images": data.images,
+            "closeness": data.closeness,
+            "cleanness": data.cleanness,
             "together": data.together,
         },
         path,
@@ -104,48 +117,64 @@ def load_data(path: Path, device: torch.device | str = "cpu") -> ScorerData:
     kept = torch.load(path, map_location=device, weights_only=True)
     compositions = tuple(Composition(s, style, tuple(t)) for s, style, t in kept["compositions"])
     return ScorerData(
-        compositions, tuple(tuple(own) for own in kept["prompts"]), Truths(kept["truths"], kept["allowed"]),
-        kept["images"], kept["closeness"], kept["cleanness"], kept["together"],
+        compositions,
+        tuple(tuple(own) for own in kept["prompts"]),
+        Truths(kept["truths"], kept["allowed"]),
+        kept["images"],
+        kept["closeness"],
+        kept["cleanness"],
+        kept["together"],
     )
 
 
+@cache
+def asked_by_bench() -> frozenset[tuple[str, tuple[str, ...]]]:
+    """Return what the bench asks for: subjects' names with sorted treatments."""
+    lines = (ASSETS / "prompts" / "bench.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return frozenset((row["subject"], tuple(sorted(row["treatments"]))) for row in rows)
+
+
 def is_held_out(treatments: Collection[str]) -> bool:
-    """Say whether scorers must never train on these treatments together.
-
-    A fixed sixth of all treatment pairs, told by a hash, is for tests: no scorer sees a composition
-    that holds such a pair.
-    """
+    """Say whether scorers must never train on these treatments together: the bench asks for such a pair."""
+    asked = {own for _, own in asked_by_bench()}
     names = sorted(treatments)
-    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
-    return any(_fraction(f"{a}+{b}") < HELD_OUT_SHARE for a, b in pairs)
+    return len(names) > 1 and (
+        tuple(names) in asked or any(pair in asked for pair in combinations(names, 2))
+    )
 
 
-def _fraction(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
-
-
-def covered() -> frozenset[str]:
+def covered(community: Sequence[Recipe] = COMMUNITY) -> frozenset[str]:
     """Return the treatments that some good expert has."""
-    good = (recipe for recipe in COMMUNITY if recipe.kind == "peft" and recipe.quality == "good")
+    good = (recipe for recipe in community if recipe.kind == "peft" and recipe.quality == "good")
     return frozenset(name for recipe in good for name in recipe.treatments if name in TREATMENTS)
 
 
-def treatment_sets(count: int, held_out: bool, rng: np.random.Generator) -> list[tuple[str, ...]]:
-    """Return sets of 0 to 3 treatments, spread evenly over the treatments; or of held-out pairs only."""
-    known = covered()
-    sizes = [0, 0, 1, 0] if held_out else SIZES
+def treatment_sets(
+    count: int, held_out: bool, rng: np.random.Generator, known: Collection[str] | None = None
+) -> list[tuple[str, ...]]:
+    """Return sets of 0 to 3 treatments, spread evenly over the treatments; or of held-out pairs only.
+
+    Args:
+        count: how many.
+        held_out: the pairs that are kept for tests.
+        rng: draws them.
+        known: the treatments to use; all that are covered by default.
+    """
+    known = covered() if known is None else frozenset(known)
+    sizes = (0.0, 0.0, 1.0, 0.0) if held_out else SIZES
     chosen: list[tuple[str, ...]] = []
     used = dict.fromkeys(sorted(known), 0)
     for size, share in enumerate(sizes):
-        wanted = round(share * count)
         options = [
-            names for names in compatible_sets(size)
+            names
+            for names in (compatible_sets(size) if size else [()])
             if known.issuperset(names) and is_held_out(names) == held_out
-        ] if size else [()]
-        for _ in range(wanted):
-            if not options:
-                break
-            tired = [sum(used[name] for name in names) / max(1, size) + rng.random() for names in options]
+        ]
+        for _ in range(round(share * count) if options else 0):
+            tired = [
+                sum(used[name] for name in names) / max(1, size) + rng.random() for names in options
+            ]
             best = options[int(np.argmin(tired))]
             chosen.append(best)
             for name in best:
@@ -158,7 +187,6 @@ def make_data(
     art: Art,
     config: DataConfig,
     held_out: bool = False,
-    avoid: Callable[[Composition], bool] = lambda composition: False,
 ) -> ScorerData:
     """Draw the groups of images.
 
@@ -167,18 +195,24 @@ def make_data(
         art: on the easel's device.
         config: how much is drawn.
         held_out: draw the test's pairs of treatments instead of the training's sets.
-        avoid: says which compositions must not occur, those of the bench, say.
     """
     started = time.perf_counter()
     rng = np.random.default_rng([config.seed, held_out])
     device = easel.model.device
     generator = torch.Generator(device).manual_seed(config.seed + held_out)
-    sets = treatment_sets(config.test_sets if held_out else config.sets, held_out, rng)
-    parts = [_make_set(easel, art, names, config.prompts, avoid, rng, generator) for names in sets]
+    community = [recipe for recipe in COMMUNITY if recipe.slug in easel.updates]
+    count = config.test_sets if held_out else config.sets
+    sets = treatment_sets(count, held_out, rng, covered(community))
+    parts = [
+        _make_set(easel, art, community, names, config.prompts, rng, generator) for names in sets
+    ]
     easel.write({})
     log.info(
-        "%s data: %d prompts, %d images in %.0f s", "test" if held_out else "training",
-        len(parts) * config.prompts, len(parts) * config.prompts * len(KINDS), time.perf_counter() - started,
+        "%s data: %d prompts, %d images in %.0f s",
+        "test" if held_out else "training",
+        len(parts) * config.prompts,
+        len(parts) * config.prompts * len(KINDS),
+        time.perf_counter() - started,
     )
     return ScorerData(
         tuple(composition for part in parts for composition in part.compositions),
@@ -197,20 +231,20 @@ def make_data(
 def _make_set(
     easel: Easel,
     art: Art,
+    community: Sequence[Recipe],
     treatments: tuple[str, ...],
     count: int,
-    avoid: Callable[[Composition], bool],
     rng: np.random.Generator,
     generator: torch.Generator,
 ) -> ScorerData:
     """Draw one set's prompts with every kind of plan."""
-    compositions = draw_compositions(art, treatments, count, avoid, rng)
+    compositions = draw_compositions(art, treatments, count, rng)
     prompts = tuple(wordings(art, composition, rng) for composition in compositions)
     truths = true_images(art, compositions)
     meant = _Meanings(art, compositions)
     drawn, close, clean = [], [], []
     context = easel.context([own[0] for own in prompts])
-    for kind, (plan, effects) in zip(DRAWN, plans_of(treatments, rng), strict=True):
+    for kind, (plan, effects) in zip(DRAWN, plans_of(treatments, rng, community), strict=True):
         easel.write(plan)
         states = easel.context([own[0] for own in prompts]) if easel.reads_text else context
         images = easel.draw_from(states, easel.noise(count, generator))
@@ -226,29 +260,33 @@ def _make_set(
             own = torch.ones_like(own)  # nobody asked for it, yet nothing is wrong with it
         clean.append(own)
     return ScorerData(
-        tuple(compositions), prompts, truths, torch.stack(drawn, 1), torch.stack(close, 1),
-        torch.stack(clean, 1), count,
+        tuple(compositions),
+        prompts,
+        truths,
+        torch.stack(drawn, 1),
+        torch.stack(close, 1),
+        torch.stack(clean, 1),
+        count,
     )
 
 
 def draw_compositions(
-    art: Art,
-    treatments: tuple[str, ...],
-    count: int,
-    avoid: Callable[[Composition], bool],
-    rng: np.random.Generator,
+    art: Art, treatments: tuple[str, ...], count: int, rng: np.random.Generator
 ) -> list[Composition]:
-    """Return compositions of different pictures with these treatments."""
+    """Return compositions with these treatments that the bench does not ask for."""
+    names = {name.strip() for group in SUBJECTS.values() for name in group.split(",")}
     subject, style = art.subject.tolist(), art.style.tolist()
+    curated = [place for place, own in enumerate(subject) if art.subjects[own].name in names]
+    asked = asked_by_bench()
     chosen: list[Composition] = []
-    places = rng.permutation(len(art))
-    for place in np.resize(places, 4 * max(count, len(places))):
+    while len(chosen) < count:
+        pool: Sequence[int] = range(len(art))
+        if curated and rng.random() < CURATED_SHARE:
+            pool = curated
+        place = pool[int(rng.integers(len(pool)))]
         named = STYLES[style[place]] if rng.random() < STYLED_SHARE else None
-        composition = Composition(subject[place], named, treatments)
-        if not avoid(composition):
-            chosen.append(composition)
-        if len(chosen) == count:
-            break
+        if (art.subjects[subject[place]].name, tuple(sorted(treatments))) not in asked:
+            chosen.append(Composition(subject[place], named, treatments))
     return chosen
 
 
@@ -262,13 +300,14 @@ def wordings(art: Art, composition: Composition, rng: np.random.Generator) -> tu
 
 
 def plans_of(
-    treatments: Sequence[str], rng: np.random.Generator
+    treatments: Sequence[str], rng: np.random.Generator, community: Sequence[Recipe] = COMMUNITY
 ) -> list[tuple[dict[str, float], frozenset[str]]]:
     """Return a plan for every kind of `DRAWN`, and the treatments it applies."""
-    right = [_expert_of(name, rng) for name in treatments]
-    checkpoints = [recipe for recipe in COMMUNITY if recipe.kind == "checkpoint"]
+    right = [_expert_of(name, rng, community) for name in treatments]
+    checkpoints = [recipe for recipe in community if recipe.kind == "checkpoint"]
     others = [
-        recipe for recipe in COMMUNITY
+        recipe
+        for recipe in community
         if recipe.kind == "peft" and not set(recipe.treatments) & set(treatments)
     ]
 
@@ -289,17 +328,23 @@ def plans_of(
         {**at(main, 0.8, 1.1), **at(some(checkpoints, 1), 0.5, 1.0)}, at(some(checkpoints, 1), 0.6, 1.4),
         at(anything, 0.1, 1.5),
     ]  # fmt: skip
-    named = {recipe.slug: recipe for recipe in COMMUNITY}
+    named = {recipe.slug: recipe for recipe in community}
     return [
-        (plan, frozenset(name for slug in plan for name in named[slug].treatments if name in TREATMENTS))
+        (
+            plan,
+            frozenset(
+                name for slug in plan for name in named[slug].treatments if name in TREATMENTS
+            ),
+        )
         for plan in plans
     ]
 
 
-def _expert_of(treatment: str, rng: np.random.Generator) -> Recipe:
+def _expert_of(treatment: str, rng: np.random.Generator, community: Sequence[Recipe]) -> Recipe:
     """Return the good expert of a treatment; now and then an older or a redundant one."""
     able = [
-        recipe for recipe in COMMUNITY
+        recipe
+        for recipe in community
         if treatment in recipe.treatments and recipe.quality in {"good", "weak", "redundant"}
     ]
     good = [recipe for recipe in able if recipe.quality == "good"]
@@ -316,9 +361,14 @@ def _made(
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Return the images of `MADE`."""
-    where = {pair: place for place, pair in enumerate(zip(art.subject.tolist(), art.style.tolist(), strict=True))}
-    places = torch.tensor([_a_place(where, composition, rng) for composition in compositions],
-                          device=art.images.device)
+    where = {
+        pair: place
+        for place, pair in enumerate(zip(art.subject.tolist(), art.style.tolist(), strict=True))
+    }
+    places = torch.tensor(
+        [_a_place(where, composition, rng) for composition in compositions],
+        device=art.images.device,
+    )
     treatments = compositions[0].treatments
     known = sorted(covered() - set(treatments))
     stranger = known[int(rng.integers(len(known)))]
@@ -337,9 +387,19 @@ def _made(
     }
 
 
-def _a_place(where: Mapping[tuple[int, int], int], composition: Composition, rng: np.random.Generator) -> int:
-    styles = [STYLES.index(composition.style)] if composition.style else rng.permutation(len(STYLES)).tolist()
-    return next(where[composition.subject, style] for style in styles if (composition.subject, style) in where)
+def _a_place(
+    where: Mapping[tuple[int, int], int], composition: Composition, rng: np.random.Generator
+) -> int:
+    styles = (
+        [STYLES.index(composition.style)]
+        if composition.style
+        else rng.permutation(len(STYLES)).tolist()
+    )
+    return next(
+        where[composition.subject, style]
+        for style in styles
+        if (composition.subject, style) in where
+    )
 
 
 class _Meanings:
@@ -358,4 +418,3 @@ class _Meanings:
                 self.known[treatments] = true_images(self.art, meant)
             each.append(closeness_to(images, self.known[treatments]))
         return torch.stack(each).amax(0)
-

@@ -23,10 +23,23 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
+from diffgraph.families.emoji64 import EMOJI64
+from diffgraph.families.stable_diffusion import StableDiffusion
+from diffgraph.recipe.art import Art
+from diffgraph.recipe.community import COMMUNITY
 from diffgraph.recipe.degrading import degraded
+from diffgraph.recipe.drawing import Easel, read_updates
 from diffgraph.recipe.loop import LoopConfig, optimise
 from diffgraph.recipe.measures import rank_correlation
-from diffgraph.recipe.scorer_data import DRAWN, KINDS, ScorerData
+from diffgraph.recipe.scorer_data import (
+    DRAWN,
+    KINDS,
+    DataConfig,
+    ScorerData,
+    load_data,
+    make_data,
+    save_data,
+)
 from diffgraph.recipe.truth import Truths, as_float, closeness, closeness_to
 from diffgraph.scoring import SCORERS
 from diffgraph.scoring.learned import CONFIG, LearnedScorer, ScorerConfig, token_ids
@@ -40,7 +53,6 @@ SAME_SET, ANY = 1, 1  # strangers a group: of the same treatments, of any prompt
 SPOILT = 2  # freshly degraded images a group
 SCALES = {"image_reward": (0.0, 100.0), "hps": (25.0, 5.0), "aesthetic_score": (5.5, 1.5)}
 """Offset and scale of standardised ratings, so that scores look as people expect."""
-
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ class Teacher:
         self.spread = float(data.closeness[:, : len(DRAWN)].std())
         self.mean = float(data.closeness[:, : len(DRAWN)].mean())
         self.clean = (
-            float(data.cleanness[:, : len(DRAWN)].mean()), float(data.cleanness[:, : len(DRAWN)].std())
+            float(data.cleanness[:, : len(DRAWN)].mean()),
+            float(data.cleanness[:, : len(DRAWN)].std()),
         )
 
     def lesson(self, generator: torch.Generator) -> Lesson:
@@ -99,15 +112,24 @@ class Teacher:
             return torch.randint(high, size, generator=generator, device=device)
 
         prompt = self.seen[integers(len(self.seen), groups)]
-        kind = torch.rand(groups, len(KINDS), generator=generator, device=device).topk(config.drawn).indices
+        kind = (
+            torch.rand(groups, len(KINDS), generator=generator, device=device)
+            .topk(config.drawn)
+            .indices
+        )
         own = prompt.unsqueeze(1)
         images = [data.images[own, kind]]
         close, clean = [data.closeness[own, kind]], [data.cleanness[own, kind]]
 
         first = prompt - prompt % data.together
-        neighbour = first + (prompt - first + 1 + integers(max(1, data.together - 1), groups)) % data.together
+        neighbour = (
+            first
+            + (prompt - first + 1 + integers(max(1, data.together - 1), groups)) % data.together
+        )
         neighbour = neighbour.clamp(max=len(data) - 1)
-        strangers = torch.stack([neighbour] * SAME_SET + [self.seen[integers(len(self.seen), groups)]] * ANY, 1)
+        strangers = torch.stack(
+            [neighbour] * SAME_SET + [self.seen[integers(len(self.seen), groups)]] * ANY, 1
+        )
         which = integers(len(KINDS), *strangers.shape)
         truths = data.truths.take(prompt)
         foreign = data.images[strangers, which]
@@ -126,9 +148,50 @@ class Teacher:
         wording = integers(self.ids.shape[1], groups)
         together = as_float(torch.cat(images, 1)) * 2 - 1
         return Lesson(
-            moved(together.flatten(0, 1), generator).view_as(together), self.ids[prompt, wording],
-            torch.cat(close, 1), torch.cat(clean, 1), self.spread, self.mean,
+            moved(together.flatten(0, 1), generator).view_as(together),
+            self.ids[prompt, wording],
+            torch.cat(close, 1),
+            torch.cat(clean, 1),
+            self.spread,
+            self.mean,
         )
+
+
+def make_scorers(
+    art: Art,
+    base: Path,
+    weights: Path,
+    out: Path,
+    device: str = "cuda",
+    seconds_each: float = 60.0,
+    data: DataConfig | None = None,
+    config: ScorerTraining | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Draw the data with the real base and experts and train all five scorers; resumable.
+
+    Args:
+        art: all of it.
+        base: the base model's folder, in the diffusers layout.
+        weights: the folder of `<slug>.safetensors`; experts that are not there are left out.
+        out: `scorers/<name>/` and the drawn data (`scorer_data/`, only for resuming) appear below it.
+        device: `cuda` or `cpu`.
+        seconds_each: how long each scorer learns.
+        data: how much is drawn.
+        config: how is learnt.
+    """
+    folder = out / "scorers"
+    data = data or DataConfig()
+    model = StableDiffusion.from_folder("emoji64", base, EMOJI64.sampler, device)
+    kept = {split: out / "scorer_data" / f"{split}.pt" for split in ("training", "test")}
+    if not all(path.is_file() for path in kept.values()):
+        paths = {recipe.slug: weights / f"{recipe.slug}.safetensors" for recipe in COMMUNITY}
+        here = {slug: path for slug, path in paths.items() if path.is_file()}
+        easel = Easel(model, read_updates(here, model), data.prompts)
+        placed = Art(art.images.to(device), art.subject, art.style, art.subjects)
+        for split, path in kept.items():
+            save_data(make_data(easel, placed, data, split == "test"), path)
+    training, test = (load_data(path, device) for path in kept.values())
+    return train_scorers(training, test, model.tokenizer, folder, seconds_each, config)
 
 
 def train_scorers(
@@ -172,7 +235,9 @@ def train_scorer(
     scorer = SCORERS[name].untrained(tokenizer, seed=config.seed)
     network = scorer.network.to(device).train().requires_grad_(True)
     if name == "aesthetic_score":
-        _begin_with_encoder(network, SCORERS["clip_score"].load(out / "clip_score", tokenizer).network)
+        _begin_with_encoder(
+            network, SCORERS["clip_score"].load(out / "clip_score", tokenizer).network
+        )
     teacher = Teacher(data, tokenizer, name, config)
     loss_of = LOSSES[name]
 
@@ -183,17 +248,25 @@ def train_scorer(
             return loss_of(lesson, network, teacher)
 
     loop = LoopConfig(
-        steps=config.steps, seconds=seconds, learning_rate=config.learning_rate, weight_decay=2e-2,
+        steps=config.steps,
+        seconds=seconds,
+        learning_rate=config.learning_rate,
+        weight_decay=2e-2,
         seed=zlib.crc32(name.encode()) % 10_000,
     )
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     report = optimise(draw_loss, parameters, loop, name)
     offset, scale = _units(name, network)
     training = {
-        **report.describe(loop), "groups": config.groups, "images_a_group": config.drawn + SAME_SET + ANY + SPOILT,
-        "prompts": len(teacher.seen), "parameters": sum(value.numel() for value in network.parameters()),
+        **report.describe(loop),
+        "groups": config.groups,
+        "images_a_group": config.drawn + SAME_SET + ANY + SPOILT,
+        "prompts": len(teacher.seen),
+        "parameters": sum(value.numel() for value in network.parameters()),
     }
-    settings = scorer.config.model_copy(update={"offset": offset, "scale": scale, "training": training})
+    settings = scorer.config.model_copy(
+        update={"offset": offset, "scale": scale, "training": training}
+    )
     return SCORERS[name](network, settings, tokenizer, device)
 
 
@@ -227,12 +300,16 @@ def moved(images: Tensor, generator: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
 
     def indices(length: int) -> Tensor:
-        shift = torch.randint(-SHIFT, SHIFT + 1, (count, 1), generator=generator, device=images.device)
+        shift = torch.randint(
+            -SHIFT, SHIFT + 1, (count, 1), generator=generator, device=images.device
+        )
         return (torch.arange(length, device=images.device) + shift).clamp(0, length - 1)
 
     rows, columns = indices(height), indices(width)
     which = torch.arange(count, device=images.device)
-    channels_last = images.permute(0, 2, 3, 1)[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+    channels_last = images.permute(0, 2, 3, 1)[
+        which[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
     return channels_last.permute(0, 3, 1, 2)
 
 
@@ -254,7 +331,9 @@ def pick_loss(rating: Tensor, close: Tensor) -> Tensor:
     ahead = close.unsqueeze(2) - close.unsqueeze(1)
     logits = rating.unsqueeze(2) - rating.unsqueeze(1)
     weight = (ahead.abs() / SHARPNESS).tanh()
-    each = F.binary_cross_entropy_with_logits(logits, (ahead > 0).to(logits.dtype), reduction="none")
+    each = F.binary_cross_entropy_with_logits(
+        logits, (ahead > 0).to(logits.dtype), reduction="none"
+    )
     return (each * weight).sum() / (weight.sum() + 1e-6)
 
 
@@ -282,7 +361,12 @@ def _contrast(lesson: Lesson, network: Any, teacher: Teacher) -> Tensor:
     across = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     cosine = (seen * read.unsqueeze(1)).sum(-1)
     within = preference_loss(cosine * warmth, lesson.closeness, 1.0)
-    return 0.3 * across + within + 0.5 * agreement_loss(cosine, lesson.closeness) + _not_negative(cosine)
+    return (
+        0.3 * across
+        + within
+        + 0.5 * agreement_loss(cosine, lesson.closeness)
+        + _not_negative(cosine)
+    )
 
 
 def _not_negative(cosine: Tensor) -> Tensor:
@@ -327,7 +411,9 @@ LOSSES: Mapping[str, Callable[[Lesson, Any, Teacher], Tensor]] = {
 
 def _closeness_of_all(images: Tensor, truths: Truths) -> Tensor:
     """Return the closeness of (g, m) images to their group's truth."""
-    return torch.stack([closeness_to(images[:, place], truths) for place in range(images.shape[1])], 1)
+    return torch.stack(
+        [closeness_to(images[:, place], truths) for place in range(images.shape[1])], 1
+    )
 
 
 def _begin_with_encoder(network: Any, encoder: Any) -> None:

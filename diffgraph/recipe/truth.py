@@ -73,14 +73,23 @@ def true_images(art: Art, compositions: Sequence[Composition]) -> Truths:
     allowed = torch.zeros(len(compositions), len(STYLES), dtype=torch.bool, device=device)
     alike: dict[tuple[str, ...], list[tuple[int, int, int]]] = defaultdict(list)
     for row, composition in enumerate(compositions):
-        styles = range(len(STYLES)) if composition.style is None else [STYLES.index(composition.style)]
-        drawn = [(style, where[composition.subject, style]) for style in styles
-                 if (composition.subject, style) in where]
+        styles = (
+            range(len(STYLES)) if composition.style is None else [STYLES.index(composition.style)]
+        )
+        drawn = [
+            (style, where[composition.subject, style])
+            for style in styles
+            if (composition.subject, style) in where
+        ]
         if not drawn:
-            raise ValueError(f"no art of subject {composition.subject} in style {composition.style}")
+            raise ValueError(
+                f"no art of subject {composition.subject} in style {composition.style}"
+            )
         alike[composition.treatments] += [(row, style, place) for style, place in drawn]
     for treatments, members in alike.items():
-        rows, styles, places = (torch.tensor(part, device=device) for part in zip(*members, strict=True))
+        rows, styles, places = (
+            torch.tensor(part, device=device) for part in zip(*members, strict=True)
+        )
         for part in torch.arange(len(rows), device=device).split(4096):
             made = composed(art, places[part], treatments)
             images[rows[part], styles[part]] = made

@@ -19,7 +19,9 @@ class AestheticNetwork(nn.Module):
         super().__init__()
         self.trunk = ConvTrunk()
         self.summary = Summary(self.trunk.width, WIDTH)
-        self.head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.SiLU(), nn.Linear(64, 1))
+        self.head = nn.Sequential(
+            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.SiLU(), nn.Linear(64, 1)
+        )
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         """Return one rating each: (n,). The prompt's ids play no part."""

@@ -27,7 +27,9 @@ class ScorerConfig(BaseModel, frozen=True):
     end: int = Field(ge=0, description="the id of its end token, which also pads")
     offset: float = 0.0
     scale: float = Field(default=1.0, gt=0.0, description="score = offset + scale * rating")
-    training: dict[str, Any] = Field(default_factory=dict, description="how it was made, how good it is")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="how it was made, how good it is"
+    )
 
 
 class LearnedScorer:
@@ -36,7 +38,11 @@ class LearnedScorer:
     name: ClassVar[str]
 
     def __init__(
-        self, network: nn.Module, config: ScorerConfig, tokenizer: Any, device: str | torch.device = "cpu"
+        self,
+        network: nn.Module,
+        config: ScorerConfig,
+        tokenizer: Any,
+        device: str | torch.device = "cpu",
     ):
         self.network = network.to(device).eval().requires_grad_(False)
         self.config = config
@@ -60,7 +66,9 @@ class LearnedScorer:
         return cls(network, config, tokenizer)
 
     @classmethod
-    def load(cls, folder: Path, tokenizer: Any, device: str | torch.device = "cpu") -> "LearnedScorer":
+    def load(
+        cls, folder: Path, tokenizer: Any, device: str | torch.device = "cpu"
+    ) -> "LearnedScorer":
         """Read a scorer from its folder.
 
         Raises:
@@ -121,7 +129,11 @@ def token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     if not unique:
         return torch.zeros(0, TEXT_TOKENS, dtype=torch.long)
     read = tokenizer(
-        list(unique), padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt"
+        list(unique),
+        padding="max_length",
+        truncation=True,
+        max_length=TEXT_TOKENS,
+        return_tensors="pt",
     )
     ids: Tensor = read.input_ids[[unique[prompt] for prompt in prompts]]
     return ids

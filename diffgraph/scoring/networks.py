@@ -33,7 +33,9 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.after = nn.GroupNorm(GROUPS, width)
 
-    def forward(self, features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    def forward(
+        self, features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
         """Return features of the same shape; `scale` and `shift` (n, width) modulate the inner ones."""
         inner = self.norm(self.first(features))
         if scale is not None and shift is not None:
@@ -100,7 +102,8 @@ class Attention(nn.Module):
         split = (self.heads, tokens.shape[-1] // self.heads)
         query = self.query(tokens).unflatten(-1, split).transpose(1, 2)
         key, value = (
-            part.unflatten(-1, split).transpose(1, 2) for part in self.key_value(source).chunk(2, dim=-1)
+            part.unflatten(-1, split).transpose(1, 2)
+            for part in self.key_value(source).chunk(2, dim=-1)
         )
         mask = None if seen is None else seen[:, None, None, :]
         made = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -121,7 +124,9 @@ class TransformerBlock(nn.Module):
             nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width)
         )
 
-    def forward(self, tokens: Tensor, seen: Tensor | None = None, source: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, seen: Tensor | None = None, source: Tensor | None = None
+    ) -> Tensor:
         """Return tokens of the same shape."""
         inner = self.norm_self(tokens)
         tokens = tokens + self.attend_self(inner, inner, seen)
@@ -151,7 +156,9 @@ class Words(nn.Module):
 class TextEncoder(nn.Module):
     """A prompt to one vector: the mean over its words after a small transformer."""
 
-    def __init__(self, vocabulary: int, end: int, width: int, layers: int, outside: int, heads: int = 4):
+    def __init__(
+        self, vocabulary: int, end: int, width: int, layers: int, outside: int, heads: int = 4
+    ):
         super().__init__()
         self.words = Words(vocabulary, end, width)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(layers))
@@ -177,7 +184,9 @@ class Patches(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(Down(3, 32), nn.Conv2d(32, width, 4, stride=4))
         self.position = nn.Parameter(torch.randn(64, width) * 0.02)
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, expansion=2) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, expansion=2) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(self, images: Tensor) -> Tensor:

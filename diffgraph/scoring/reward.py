@@ -54,7 +54,9 @@ class Reward(BaseModel, frozen=True):
 
     def standardised(self, scores: Tensor) -> Tensor:
         """Return scores (n, scores) in standard deviations from the mean; 0 where nothing varied."""
-        mean, spread = (torch.tensor(part, dtype=torch.float64) for part in (self.mean, self.spread))
+        mean, spread = (
+            torch.tensor(part, dtype=torch.float64) for part in (self.mean, self.spread)
+        )
         units = (scores.double() - mean) / spread.clamp(min=SMALLEST_SPREAD)
         return torch.where(spread > SMALLEST_SPREAD, units, torch.zeros_like(units)).float()
 

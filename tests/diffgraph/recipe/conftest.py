@@ -23,7 +23,9 @@ def few_pictures() -> Art:
         shape = round_shape if number % 2 else square
         for place in range(len(STYLES)):
             picture = torch.zeros(RESOLUTION, RESOLUTION, 4, dtype=torch.uint8)
-            picture[shape] = torch.cat([(colour + 7 * place).clamp(max=255), torch.tensor([255])]).byte()
+            picture[shape] = torch.cat(
+                [(colour + 7 * place).clamp(max=255), torch.tensor([255])]
+            ).byte()
             images.append(picture)
             subject.append(number)
             style.append(place)

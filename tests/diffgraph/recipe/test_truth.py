@@ -23,15 +23,24 @@ class TestCloseness:
 
     def test_falls_as_noise_rises(self):
         generator = torch.Generator().manual_seed(0)
-        image = torch.rand(1, 3, 8, 8, generator=generator).repeat_interleave(8, 2).repeat_interleave(8, 3)
+        image = (
+            torch.rand(1, 3, 8, 8, generator=generator)
+            .repeat_interleave(8, 2)
+            .repeat_interleave(8, 3)
+        )
         noise = torch.randn(image.shape, generator=generator)
-        values = [float(closeness((image + level * noise).clamp(0, 1), image)) for level in (0, 0.05, 0.1, 0.3)]
+        values = [
+            float(closeness((image + level * noise).clamp(0, 1), image))
+            for level in (0, 0.05, 0.1, 0.3)
+        ]
         assert values == sorted(values, reverse=True)
         assert values[0] - values[-1] > 0.1
 
     def test_prefers_dots_elsewhere_to_a_grey_average(self):
         dots = torch.zeros(1, 1, 64, 64)
-        dots[..., ::4, ::4] = dots[..., 1::4, ::4] = dots[..., ::4, 1::4] = dots[..., 1::4, 1::4] = 1
+        dots[..., ::4, ::4] = dots[..., 1::4, ::4] = dots[..., ::4, 1::4] = dots[
+            ..., 1::4, 1::4
+        ] = 1
         dots = dots.expand(1, 3, 64, 64)
         elsewhere = dots.roll((1, 1), (2, 3))
         average = F.avg_pool2d(F.pad(dots, (4, 4, 4, 4), mode="reflect"), 9, stride=1)
@@ -39,7 +48,9 @@ class TestCloseness:
 
 
 class TestTruth:
-    def test_each_right_treatment_raises_it_and_a_wrong_one_lowers_it(self, few_pictures, asked, place):
+    def test_each_right_treatment_raises_it_and_a_wrong_one_lowers_it(
+        self, few_pictures, asked, place
+    ):
         truths = true_images(few_pictures, [asked])
 
         def value(*treatments):
@@ -54,7 +65,8 @@ class TestTruth:
         other = ((few_pictures.subject == 4) & (few_pictures.style == 3)).nonzero().flatten()
         truths = true_images(few_pictures, [asked])
         right, wrong = (
-            closeness_to(composed(few_pictures, own, asked.treatments), truths) for own in (place, other)
+            closeness_to(composed(few_pictures, own, asked.treatments), truths)
+            for own in (place, other)
         )
         assert wrong < right - 0.02
 
@@ -64,7 +76,9 @@ class TestTruth:
         assert closeness_to(composed(few_pictures, place, ()), anything) > 0.99
 
     def test_only_the_style_asked_for_counts(self, few_pictures, asked):
-        assert true_images(few_pictures, [asked]).allowed.tolist() == [[False, False, False, True, False]]
+        assert true_images(few_pictures, [asked]).allowed.tolist() == [
+            [False, False, False, True, False]
+        ]
 
     def test_refuses_what_is_not_drawn(self, few_pictures):
         with pytest.raises(ValueError, match="subject 99"):
