@@ -1,0 +1,327 @@
+"""Discovery keeps what can be used, says why the rest cannot, and does nothing twice."""
+
+import json
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffgraph.crawlers.discovery import DiscoveryReport, discover
+from diffgraph.crawlers.folder import FolderCrawler
+from diffgraph.errors import ServiceUnavailable, StorageError
+from diffgraph.experts.expert import Listing
+from diffgraph.experts.library import Library
+from diffgraph.families import get_family
+
+LAYER = "unet.mid.to_q"
+PARAMETERS: Mapping[str, Tensor] = {f"{LAYER}.weight": torch.ones(6, 4)}
+
+
+class CountingCrawler(FolderCrawler):
+    """Counts what it fetches; fails when told to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.fetched: list[str] = []
+        self.is_down = False
+
+    def fetch(self, listing: Listing, folder: Path) -> Path:
+        self.fetched.append(str(listing.ref))
+        if self.is_down:
+            raise ServiceUnavailable("the hub answers 503")
+        return super().fetch(listing, folder)
+
+
+class Hub:
+    """A hub folder that changes as a hub does."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder = folder
+        self.library = Library(home, bundled=())
+        for name in ("models", "files"):
+            (folder / name).mkdir(parents=True)
+        (folder / "hub.json").write_text('{"name": "hub"}')
+        self.crawler = CountingCrawler(folder)
+
+    def publish(self, number: int, *versions: tuple[int, str], **changes: Any) -> None:
+        """Write a page with these versions (id, date), and their files."""
+        page = {
+            "id": number,
+            "name": f"expert {number}",
+            "description": "<p>It glows.</p>",
+            "type": "LORA",
+            "modelVersions": [
+                {
+                    "id": version,
+                    "baseModel": "emoji64",
+                    "publishedAt": f"{day}T00:00:00Z",
+                    "files": [{"downloadUrl": f"files/{version}.safetensors", "sizeKB": 1}],
+                }
+                for version, day in versions
+            ],
+        } | changes
+        (self.folder / f"models/{number}.json").write_text(json.dumps(page))
+        for version, _ in versions:
+            if not self.file(version).exists():
+                self.write(version)
+
+    def file(self, version: int) -> Path:
+        return self.folder / f"files/{version}.safetensors"
+
+    def write(self, version: int, value: float = 0.1, width: int = 4) -> None:
+        down = torch.full((1, width), value + version)
+        save_file(
+            {f"{LAYER}.lora_A.weight": down, f"{LAYER}.lora_B.weight": torch.ones(6, 1)},
+            self.file(version),
+        )
+
+    def unpublish(self, number: int) -> None:
+        (self.folder / f"models/{number}.json").unlink()
+
+    def discover(self) -> DiscoveryReport:
+        self.crawler.fetched.clear()
+        return discover(self.crawler, self.library, get_family("emoji64"), parameters=PARAMETERS)
+
+    def status(self, ref: str) -> str:
+        return self.library.get(ref).status
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Hub:
+    return Hub(tmp_path / "hub", tmp_path / "home")
+
+
+def refs(experts: tuple[Any, ...]) -> list[str]:
+    return [expert.ref for expert in experts]
+
+
+def test_a_usable_expert_is_kept_with_its_page_and_file(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    report = hub.discover()
+    assert refs(report.new) == ["hub:1@11"]
+    expert = hub.library.get("hub:1@11")
+    assert (expert.kind, expert.format, expert.status) == ("peft", "lora", "ready")
+    assert hub.library.path_of(expert.sha256).read_bytes() == hub.file(11).read_bytes()
+    assert hub.library.listing("hub:1@11").description == "<p>It glows.</p>"
+    assert not list(hub.library.folder.glob(".judging*"))
+
+
+def test_nothing_new_is_nothing_read(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.publish(2, (21, "2023-05-01"), allowDerivatives=False)
+    hub.publish(3, (31, "2023-05-01"), nsfw=True)
+    hub.write(41, float("nan"))
+    hub.publish(4, (41, "2023-05-01"))
+    hub.discover()
+    table = (hub.library.folder / "experts.jsonl").read_bytes()
+    report = hub.discover()
+    assert hub.crawler.fetched == []
+    assert len(report.unchanged) == 4
+    assert (report.new, report.updated, report.rejected, report.retired) == ((), (), (), ())
+    assert (hub.library.folder / "experts.jsonl").read_bytes() == table
+
+
+def test_a_bad_expert_does_not_end_the_run(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.file(11).write_bytes(hub.file(11).read_bytes()[:-5])
+    hub.write(21, float("inf"))
+    hub.publish(2, (21, "2023-05-01"))
+    hub.write(31, width=5)
+    hub.publish(3, (31, "2023-05-01"))
+    hub.publish(4, (41, "2023-05-01"))
+    hub.file(41).unlink()
+    hub.publish(5, (51, "2023-05-01"))
+    (hub.folder / "models/0.json").write_text("{")
+    report = hub.discover()
+    assert refs(report.rejected) == ["hub:1@11", "hub:2@21", "hub:3@31", "hub:4@41"]
+    assert all(expert.reason and "\n" not in expert.reason for expert in report.rejected)
+    assert [page.where for page in report.broken] == ["models/0.json"]
+    assert refs(report.new) == ["hub:5@51"]
+    kept = {path.stem for path in (hub.library.folder / "files").iterdir()}
+    assert kept == {hub.library.get("hub:5@51").sha256}, "only usable files are kept"
+
+
+def test_what_its_maker_forbids_is_known_but_not_fetched(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"), allowDerivatives=False)
+    report = hub.discover()
+    assert refs(report.registered_only) == ["hub:1@11"]
+    assert "derivatives" in hub.library.get("hub:1@11").reason
+    assert hub.crawler.fetched == []
+
+
+def test_a_changed_page_is_read_again(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    hub.publish(1, (11, "2023-05-01"), description="It glows more.")
+    report = hub.discover()
+    assert (refs(report.updated), report.new) == (["hub:1@11"], ())
+    assert hub.library.listing("hub:1@11").description == "It glows more."
+
+
+def test_a_permission_that_is_taken_back_holds(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    hub.publish(1, (11, "2023-05-01"), allowDerivatives=False)
+    hub.discover()
+    assert hub.status("hub:1@11") == "registered_only"
+
+
+def test_the_newest_usable_version_stands_for_an_expert(hub: Hub) -> None:
+    hub.publish(1, (12, "2023-05-01"), (11, "2023-06-01"))
+    report = hub.discover()
+    assert refs(report.new) == ["hub:1@11"]
+    assert refs(report.superseded) == ["hub:1@12"]
+    assert "hub:1@11" in hub.library.get("hub:1@12").reason
+
+    hub.write(13, float("nan"))
+    hub.publish(1, (13, "2023-07-01"), (12, "2023-05-01"), (11, "2023-06-01"))
+    hub.discover()
+    assert hub.status("hub:1@13") == "rejected"
+    assert hub.status("hub:1@11") == "ready", "a broken new version replaces nothing"
+
+    hub.publish(1, (14, "2023-08-01"), (11, "2023-06-01"))
+    report = hub.discover()
+    assert refs(report.superseded) == ["hub:1@11"]
+    assert set(refs(report.retired)) == {"hub:1@12", "hub:1@13"}
+
+    hub.publish(1, (11, "2023-06-01"))
+    hub.discover()
+    assert (hub.status("hub:1@14"), hub.status("hub:1@11")) == ("retired", "ready")
+
+
+def test_versions_of_one_day_go_by_their_number(hub: Hub) -> None:
+    hub.publish(1, (9, "2023-05-01"), (11, "2023-05-01"))
+    hub.discover()
+    assert (hub.status("hub:1@9"), hub.status("hub:1@11")) == ("superseded", "ready")
+
+
+def test_what_is_gone_is_retired_and_may_come_back(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.publish(2, (21, "2023-05-01"))
+    hub.discover()
+    hub.unpublish(1)
+    assert refs(hub.discover().retired) == ["hub:1@11"]
+    assert hub.library.path_of(hub.library.get("hub:1@11").sha256).is_file()
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    assert hub.status("hub:1@11") == "ready"
+
+
+def test_an_unreadable_page_retires_nobody(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    (hub.folder / "models/1.json").write_text('{"id": 1, ')
+    report = hub.discover()
+    assert report.retired == ()
+    assert hub.status("hub:1@11") == "ready"
+
+
+def test_another_hubs_experts_are_left_alone(hub: Hub, tmp_path: Path) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    other = Hub(tmp_path / "other", tmp_path / "home")
+    (other.folder / "hub.json").write_text('{"name": "otherhub"}')
+    other.crawler = CountingCrawler(other.folder)
+    other.publish(1, (11, "2024-05-01"))
+    other.discover()
+    assert refs(other.library.experts("ready")) == ["hub:1@11", "otherhub:1@11"]
+
+
+def test_a_mended_file_is_found_though_its_page_is_the_same(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.file(11).unlink()
+    assert refs(hub.discover().rejected) == ["hub:1@11"]
+    report = hub.discover()
+    assert (report.rejected, refs(report.unchanged)) == ((), ["hub:1@11"])
+    hub.write(11)
+    assert refs(hub.discover().updated) == ["hub:1@11"]
+
+
+def test_a_file_lost_from_the_library_is_fetched_again(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    hub.library.path_of(hub.library.get("hub:1@11").sha256).unlink()
+    hub.discover()
+    assert hub.library.path_of(hub.library.get("hub:1@11").sha256).is_file()
+
+
+def test_a_hub_that_fails_is_tried_again_and_retires_nobody(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    hub.publish(1, (11, "2023-05-01"), description="new")
+    hub.publish(2, (21, "2023-05-01"))
+    hub.crawler.is_down = True
+    report = hub.discover()
+    assert [page.where for page in report.failed] == ["hub:1@11", "hub:2@21"]
+    assert report.retired == ()
+    assert hub.library.find("hub:2@21") is None
+    hub.crawler.is_down = False
+    assert refs(hub.discover().new) == ["hub:2@21"]
+
+
+def test_a_home_that_cannot_be_written_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file where a folder should be")
+    hub = Hub(tmp_path / "hub", tmp_path / "home")
+    hub.publish(1, (11, "2023-05-01"))
+    with pytest.raises(StorageError, match="cannot write") as failure:
+        hub.discover()
+    assert "\n" not in str(failure.value)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    before = everything_below(hub.library.folder)
+    hub.publish(2, (21, "2023-05-01"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hub.file(21).stat().st_size // 2, hard))
+    try:
+        with pytest.raises(StorageError, match="cannot write"):
+            hub.discover()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert everything_below(hub.library.folder) == before
+    assert refs(hub.discover().new) == ["hub:2@21"]
+
+
+def test_a_run_that_is_stopped_goes_on_where_it_was(hub: Hub) -> None:
+    for number in (1, 2, 3):
+        hub.publish(number, (number * 10, "2023-05-01"))
+    fetch = hub.crawler.fetch
+
+    def stopped(listing: Listing, folder: Path) -> Path:
+        if listing.ref.model == "2":
+            raise KeyboardInterrupt
+        return fetch(listing, folder)
+
+    hub.crawler.fetch = stopped  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        hub.discover()
+    assert refs(hub.library.experts()) == ["hub:1@10"]
+    hub.crawler.fetch = fetch  # type: ignore[method-assign]
+    assert refs(hub.discover().new) == ["hub:2@20", "hub:3@30"]
+    assert hub.crawler.fetched == ["hub:2@20", "hub:3@30"]
+
+
+def everything_below(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_progress_is_told_for_every_page(hub: Hub) -> None:
+    for number in (1, 2):
+        hub.publish(number, (number * 10, "2023-05-01"))
+    (hub.folder / "models/3.json").write_text("")
+    told: list[tuple[int, str]] = []
+    discover(
+        hub.crawler,
+        hub.library,
+        get_family("emoji64"),
+        on_progress=lambda count, name: told.append((count, name)),
+        parameters=PARAMETERS,
+    )
+    assert told == [(1, "expert 1"), (2, "expert 2"), (3, "models/3.json")]
