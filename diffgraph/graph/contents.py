@@ -129,8 +129,8 @@ def mean_scores(scores: Any, prompt_ids: Sequence[str]) -> dict[str, NDArray[np.
             cells, weights=scores[name].to_numpy().astype(np.float64), minlength=size
         )
         np.divide(sums, counts, out=cube[:, place], where=counts > 0)
-    cube = cube.reshape(len(names), len(prompt_ids), len(SCORE_NAMES))
-    return dict(zip(names, cube, strict=True))
+    shape = (len(names), len(prompt_ids), len(SCORE_NAMES))
+    return dict(zip(names, cube.reshape(shape), strict=True))
 
 
 def fit_reward(scores: Any) -> Reward | None:

@@ -118,7 +118,8 @@ class ExpertNode:
             # zeros, for Parquet keeps no missing entry in lists of a fixed size; without an agent
             # the node has no card, and nobody looks at its embedding
             "embedding": _vector(
-                np.zeros(EMBEDDING_WIDTH) if self.embedding is None else self.embedding, expert.ref
+                np.zeros(EMBEDDING_WIDTH, np.float32) if self.embedding is None else self.embedding,
+                expert.ref,
             ),
         }
 

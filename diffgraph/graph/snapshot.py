@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from diffgraph.artifacts import new_folder, sha256_of, storing, write_text
 from diffgraph.errors import SnapshotError
+from diffgraph.experts.expert import Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.contents import (
     build_tables,
@@ -143,7 +144,7 @@ class GraphSnapshot:
         return self._column("ref")
 
     @cached_property
-    def kinds(self) -> tuple[str, ...]:
+    def kinds(self) -> tuple[Kind, ...]:
         """`checkpoint` or `peft`, for each of `refs`."""
         return self._column("kind")
 

@@ -127,9 +127,10 @@ class Planner:
     ) -> list[MergePlan]:
         """Return one plan a subgraph, from a single forward pass."""
         rule = normalisation or self.config.normalisation
-        weights = self.vgae.expected(collate(subgraphs)).split([len(g.refs) for g in subgraphs])
+        weights = self.vgae.expected(collate(subgraphs))
+        parts = torch.split(weights, [len(graph.refs) for graph in subgraphs])
         return [
-            graph.plan(part.tolist(), rule) for graph, part in zip(subgraphs, weights, strict=True)
+            graph.plan(part.tolist(), rule) for graph, part in zip(subgraphs, parts, strict=True)
         ]
 
     def with_metrics(self, metrics: Mapping[str, float]) -> "Planner":

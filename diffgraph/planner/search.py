@@ -16,6 +16,7 @@ only; * one batch serves several update steps under the clipped ratio of PPO
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
@@ -56,7 +57,7 @@ class Proposal:
 
     def plans(self, normalisation: Normalisation) -> list[list[MergePlan]]:
         """Return the plans: for each subgraph, `samples` of them."""
-        parts = self.weights.split([len(graph.refs) for graph in self.subgraphs], dim=1)
+        parts = torch.split(self.weights, [len(graph.refs) for graph in self.subgraphs], dim=1)
         return [
             [graph.plan(row, normalisation) for row in part.tolist()]
             for graph, part in zip(self.subgraphs, parts, strict=True)
@@ -113,7 +114,7 @@ class PolicyGradient:
         with torch.no_grad():
             latent = self.vgae.encode(batch)
             noise = torch.randn((self.config.samples, *latent.mean.shape), generator=self.generator)
-            beta = self.vgae.decode(latent.drawn(noise), batch)
+            beta: Any = self.vgae.decode(latent.drawn(noise), batch)
             weights = sample_beta(beta, self.generator)
             log_probabilities = _a_plan(beta.log_prob(weights), batch)
         return Proposal(tuple(subgraphs), batch, noise, weights, log_probabilities)
@@ -145,7 +146,7 @@ class PolicyGradient:
     def _update(self, proposal: Proposal, advantages: Tensor) -> tuple[float, float, float]:
         batch, config = proposal.batch, self.config
         latent = self.vgae.encode(batch)
-        beta = self.vgae.decode(latent.drawn(proposal.noise), batch)
+        beta: Any = self.vgae.decode(latent.drawn(proposal.noise), batch)
         log_probabilities = _a_plan(beta.log_prob(proposal.weights), batch)
         ratio = (log_probabilities - proposal.log_probabilities).exp()
         clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
@@ -154,7 +155,7 @@ class PolicyGradient:
         divergence = latent.divergence()
         loss = -gain - config.entropy * entropy + config.divergence * divergence
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.vgae.parameters(), config.gradient_norm)
         self.optimizer.step()
         return float(entropy), float(divergence), float(norm)
