@@ -62,7 +62,8 @@ def test_every_expert_is_found(report: DiscoveryReport, library: Library) -> Non
     assert {expert.ref for expert in report.superseded} == {
         recipe.ref for recipe in COMMUNITY if recipe.slug in replaced
     }
-    assert report.broken == report.failed == report.unchanged == ()
+    assert not report.broken + report.failed
+    assert not report.unchanged
     for recipe in COMMUNITY:
         assert library.get(recipe.ref).kind == recipe.kind
 
