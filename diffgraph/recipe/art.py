@@ -1,9 +1,9 @@
 """Where does the art that emoji64 learns from come from, and how is it read?
 
-Five openly licensed emoji sets (NOTICE names their licences) are fetched by name with the ordinary npm client,
-brought to 56x56 pixels within 64x64 RGBA and packed into one compact file: about 8,000 images of about
-1,640 subjects.
-Flags and skin-tone variants are left out. The images do not ship; only what is trained from them does.
+Five openly licensed emoji sets (NOTICE names their licences) are fetched by name with the ordinary
+npm client, brought to 56x56 pixels within 64x64 RGBA and packed into one compact file: about 8,000
+images of about 1,640 subjects. Flags and skin-tone variants are left out. The images do not ship;
+only what is trained from them does.
 """
 
 import argparse
@@ -51,23 +51,55 @@ GROUPS = (
     "clothing", "symbols",
 )  # fmt: skip
 GROUP_OF_PREFIX = {  # the first match of an emojibase subgroup's name decides
-    "face-": "faces", "cat-face": "faces", "monkey-face": "faces", "heart": "symbols", "emotion": "symbols",
-    "hand": "people", "body": "people", "person-symbol": "symbols", "person": "people", "family": "people",
-    "animal-": "animals", "plant-": "nature", "sky-weather": "nature", "place-geographic": "places",
-    "food-": "food", "drink": "food", "dishware": "food", "place-": "places", "transport-sign": "symbols",
-    "transport-": "vehicles", "hotel": "objects", "time": "objects", "event": "activities", "award": "activities",
-    "sport": "activities", "game": "activities", "arts-": "activities", "musical-instrument": "activities",
-    "clothing": "clothing", "warning": "symbols", "arrow": "symbols", "religion": "symbols", "zodiac": "symbols",
-    "av-symbol": "symbols", "gender": "symbols", "math": "symbols", "punctuation": "symbols",
-    "currency": "symbols", "other-symbol": "symbols", "keycap": "symbols", "alphanum": "symbols",
+    "face-": "faces",
+    "cat-face": "faces",
+    "monkey-face": "faces",
+    "heart": "symbols",
+    "emotion": "symbols",
+    "hand": "people",
+    "body": "people",
+    "person-symbol": "symbols",
+    "person": "people",
+    "family": "people",
+    "animal-": "animals",
+    "plant-": "nature",
+    "sky-weather": "nature",
+    "place-geographic": "places",
+    "food-": "food",
+    "drink": "food",
+    "dishware": "food",
+    "place-": "places",
+    "transport-sign": "symbols",
+    "transport-": "vehicles",
+    "hotel": "objects",
+    "time": "objects",
+    "event": "activities",
+    "award": "activities",
+    "sport": "activities",
+    "game": "activities",
+    "arts-": "activities",
+    "musical-instrument": "activities",
+    "clothing": "clothing",
+    "warning": "symbols",
+    "arrow": "symbols",
+    "religion": "symbols",
+    "zodiac": "symbols",
+    "av-symbol": "symbols",
+    "gender": "symbols",
+    "math": "symbols",
+    "punctuation": "symbols",
+    "currency": "symbols",
+    "other-symbol": "symbols",
+    "keycap": "symbols",
+    "alphanum": "symbols",
     "geometric": "symbols",
-}  # fmt: skip
+}
 LEFT_OUT = ("component", "flags")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What an image shows: `id` is its code point in hex, `name` and `tags` are English, lower case."""
+    """What an image shows; `id` is its code point in hex, `name` and `tags` are lower case."""
 
     id: str
     name: str
@@ -105,7 +137,7 @@ class Art:
         return Art(self.images[indices], self.subject[indices], self.style[indices], self.subjects)
 
     def planes(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return colour (n, 3, 64, 64) and opacity (n, 1, 64, 64) in [0, 1], on the images' device."""
+        """Return colour (n, 3, 64, 64) and opacity (n, 1, 64, 64), both in [0, 1]."""
         planes = self.images[indices.to(self.images.device)].permute(0, 3, 1, 2).float() / 255
         return planes[:, :3], planes[:, 3:]
 
@@ -141,7 +173,7 @@ def load_art(cache: Path | str) -> Art:
 
 
 def save_art(art: Art, cache: Path | str) -> Path:
-    """Pack the art, each image as lossless WebP, into `art.npz` and `subjects.json`; return the first."""
+    """Pack the art, as lossless WebP, into `art.npz` and `subjects.json`; return the first."""
     blobs = [_packed(image) for image in art.images.numpy()]
     folder = Path(cache)
     with new_file(folder / "art.npz") as part, part.open("wb") as file:
@@ -208,9 +240,10 @@ def read_subjects(tarball: Path) -> tuple[Subject, ...]:
 
 
 def resized(image: Image.Image) -> np.ndarray[Any, Any]:
-    """Return an image as (64, 64, 4) uint8, scaled with premultiplied alpha so that edges keep their colour.
+    """Return an image as (64, 64, 4) uint8.
 
-    The lowest bit repeats the highest one: invisible, and a seventh of the packed size.
+    It is scaled with premultiplied alpha, so that edges keep their colour. The lowest bit
+    repeats the highest one: invisible, and a seventh of the packed size.
     """
     size = (SUBJECT_PIXELS, SUBJECT_PIXELS)
     small = (
@@ -268,7 +301,7 @@ def _rendered(svg: bytes) -> Image.Image:
 
 
 def _plain_code(code: str) -> str:
-    """Return code points without variation selectors and leading zeros: sets write them differently."""
+    """Return code points without variation selectors and leading zeros, which sets may omit."""
     parts = [part.lstrip("0") for part in code.lower().split("-")]
     return "-".join(part for part in parts if part != "fe0f")
 
@@ -283,7 +316,7 @@ def _group(subgroup: str) -> str:
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
     file = archive.extractfile(name)
     if file is None:
-        raise DamagedFile(f"{archive.name}: {name} is not a file")
+        raise DamagedFile(f"{archive.name!s}: {name} is not a file")
     return file.read()
 
 
@@ -315,7 +348,7 @@ def _npm_pack(package: str, folder: Path) -> None:
     except FileNotFoundError as error:
         raise MissingInput("npm is not installed: it fetches the emoji sets") from error
     except subprocess.SubprocessError as error:
-        raise ServiceUnavailable(f"npm could not fetch {package}: {error}") from error
+        raise ServiceUnavailable(f"npm could not fetch {package}: {error!s}") from error
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """How does each treatment change the pixels?
 
-Every effect takes colour (n, 3, 64, 64) with straight opacity (n, 1, 64, 64), in [0, 1], and returns the same.
-Patterns are the same for every picture and coarse, 3 px or more, so that a model on 16x16 latents can draw them.
+Every effect takes colour (n, 3, 64, 64) with straight opacity (n, 1, 64, 64), in [0, 1], and
+returns the same. Patterns are the same for every picture and coarse, 3 px or more, so that a model
+on 16x16 latents can draw them.
 """
 
 import torch
@@ -43,9 +44,9 @@ def stained_glass(rgb: Tensor, alpha: Tensor) -> Planes:
     lead = patterns.on(patterns.lead(), rgb)
     colour, weight = ((plane.flatten(2) @ cells) for plane in (rgb * alpha, alpha))
     mean = (colour / weight.clamp_min(1e-3)) @ cells.T
-    glass = _saturated(mean.unflatten(2, (64, 64)), 1.5)
+    glass = _saturated(mean.reshape(rgb.shape), 1.5)
     opaque = (weight / cells.sum(0) > 0.35).to(alpha) @ cells.T
-    return (glass * (1 - lead) + 0.08 * lead).clamp(0, 1), opaque.unflatten(2, (64, 64))
+    return (glass * (1 - lead) + 0.08 * lead).clamp(0, 1), opaque.reshape(alpha.shape)
 
 
 def pencil(rgb: Tensor, alpha: Tensor) -> Planes:
@@ -289,7 +290,8 @@ def _behind(rgb: Tensor, alpha: Tensor, backdrop: Tensor) -> Planes:
 
 
 def _framed(rgb: Tensor, alpha: Tensor, frame: Tensor) -> Planes:
-    colour, mask = patterns.on(frame, rgb).split((3, 1), dim=1)
+    layer = patterns.on(frame, rgb)
+    colour, mask = layer[:, :3], layer[:, 3:]
     return _whole(flattened(rgb, alpha) * (1 - mask) + colour * mask)
 
 
@@ -353,7 +355,7 @@ def _blurred(planes: Tensor, sigma: float) -> Tensor:
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
     flat = functional.pad(planes.flatten(0, 1)[:, None], (reach,) * 4, "replicate")
     rows = functional.conv2d(flat, kernel)
-    return functional.conv2d(rows, kernel.transpose(2, 3))[:, 0].unflatten(0, planes.shape[:2])
+    return functional.conv2d(rows, kernel.transpose(2, 3)).reshape(planes.shape)
 
 
 def _shifted(planes: Tensor, right: int, down: int, fill: float = 0.0) -> Tensor:

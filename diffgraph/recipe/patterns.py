@@ -1,6 +1,7 @@
 """What fixed patterns do the treatments draw with: skies, grids, flakes, frames?
 
-Each is made once on the CPU, from its own seed where it is irregular, as (1, channels, 64, 64) in [0, 1].
+Each is made once on the CPU, from its own seed where it is irregular, as (1, channels, 64, 64) in
+[0, 1].
 """
 
 from functools import cache

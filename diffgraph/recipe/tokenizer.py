@@ -1,7 +1,7 @@
 """How is a prompt cut into tokens for emoji64's text encoder?
 
-A small byte-complete BPE, trained on the captions and saved as a CLIP tokenizer: every byte has a token inside and at
-the end of a word, so that no text of any language is unknown.
+A small byte-complete BPE, trained on the captions and saved as a CLIP tokenizer: every byte has a
+token inside and at the end of a word, so that no text of any language is unknown.
 """
 
 import argparse
@@ -59,6 +59,7 @@ def train_tokenizer(texts: Iterable[str], size: int = VOCABULARY) -> Any:
     learner.model = BPE(continuing_subword_prefix="", end_of_word_suffix=WORD_END, fuse_unk=False)
     trainer = BpeTrainer(
         vocab_size=size - 2,
+        special_tokens=symbols,  # in this order, or ties between merges fall differently each time
         initial_alphabet=letters,
         end_of_word_suffix=WORD_END,
         show_progress=False,
@@ -88,8 +89,8 @@ def write_assets(art: Art, assets: Path = ASSETS) -> None:
 
 
 def _merges(learner: Any) -> list[tuple[str, str]]:
-    found = json.loads(learner.to_str())["model"]["merges"]
-    return [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in found]
+    merges = json.loads(learner.to_str())["model"]["merges"]
+    return [(left, right) for left, right in merges]
 
 
 def main() -> None:

@@ -1,0 +1,118 @@
+"""Are the prompt sets disjoint, reproducible and true?"""
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffgraph.errors import MissingInput
+from diffgraph.families.emoji64 import ASSETS
+from diffgraph.recipe.art import STYLES, Art, Subject
+from diffgraph.recipe.community import COMMUNITY, recipe_of
+from diffgraph.recipe.freeform import FREEFORM, SUBJECTS
+from diffgraph.recipe.prompt_sets import prompt_sets, write_prompt_sets
+from diffgraph.recipe.treatments import TREATMENTS, is_compatible
+
+SIZES = {"reference": 400, "train": 600, "bench": 150, "freeform": 60}
+
+
+def blank_art() -> Art:
+    """Art that draws every subject asked for in every style."""
+    names = {name for names in SUBJECTS.values() for name in names.split(", ")}
+    names |= {sentence[1] for sentence in FREEFORM if sentence[1]}
+    subjects = tuple(Subject(f"{i:x}", name, (), "food") for i, name in enumerate(sorted(names)))
+    count = len(subjects) * len(STYLES)
+    return Art(
+        torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(count, 64, 64, 4),
+        torch.arange(len(subjects)).repeat(len(STYLES)),
+        torch.arange(len(STYLES)).repeat_interleave(len(subjects)),
+        subjects,
+    )
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [
+            json.loads(line)
+            for line in (ASSETS / "prompts" / f"{name}.jsonl").read_text("utf-8").splitlines()
+        ]
+        for name in SIZES
+    }
+
+
+def test_the_same_art_gives_the_same_bytes(tmp_path: Path) -> None:
+    art = blank_art()
+    assert write_prompt_sets(art, tmp_path / "first") == SIZES
+    write_prompt_sets(art, tmp_path / "second")
+    for name in SIZES:
+        first, second = (tmp_path / part / f"{name}.jsonl" for part in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_another_seed_gives_other_prompts() -> None:
+    art = blank_art()
+    assert prompt_sets(art, 1)["bench"] != prompt_sets(art, 2)["bench"]
+
+
+def test_a_subject_that_is_not_drawn_is_named() -> None:
+    art = blank_art()
+    poor = Art(art.images, art.subject, art.style, art.subjects[1:])
+    with pytest.raises(MissingInput, match=art.subjects[0].name):
+        prompt_sets(poor)
+
+
+def test_no_prompt_is_in_two_sets_or_twice_in_one(shipped: dict[str, list[dict[str, Any]]]) -> None:
+    assert {name: len(rows) for name, rows in shipped.items()} == SIZES
+    texts = [row["prompt"].casefold() for rows in shipped.values() for row in rows]
+    assert len(texts) == len(set(texts))
+    ids = [row["id"] for rows in shipped.values() for row in rows]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_bench_asks_for_pairs_nothing_was_trained_on(
+    shipped: dict[str, list[dict[str, Any]]],
+) -> None:
+    def pairs(name: str) -> set[tuple[str, ...]]:
+        return {pair for row in shipped[name] for pair in combinations(row["treatments"], 2)}
+
+    trained = pairs("train") | pairs("reference")
+    several = [row for row in shipped["bench"] if len(row["treatments"]) > 1]
+    assert len(several) == 120
+    for row in several:
+        assert set(combinations(row["treatments"], 2)) - trained, row
+    assert not [row for row in several if len(row["treatments"]) == 2] or trained.isdisjoint(
+        tuple(row["treatments"]) for row in several if len(row["treatments"]) == 2
+    )
+
+
+def test_every_treatment_is_asked_for_in_every_set(
+    shipped: dict[str, list[dict[str, Any]]],
+) -> None:
+    for name, rows in shipped.items():
+        assert {treatment for row in rows for treatment in row["treatments"]} == set(TREATMENTS), (
+            name
+        )
+
+
+def test_the_truth_is_drawable_and_the_right_experts_have_learnt_it(
+    shipped: dict[str, list[dict[str, Any]]],
+) -> None:
+    by_ref = {recipe.ref: recipe for recipe in COMMUNITY}
+    for row in (row for rows in shipped.values() for row in rows):
+        assert is_compatible(row["treatments"])
+        assert row["style"] in (None, *STYLES)
+        right = [by_ref[ref] for ref in row["experts"]]
+        learnt = {name for recipe in right for name in recipe.treatments}
+        assert learnt == set(row["treatments"])
+        assert all(recipe.quality == "good" for recipe in right)
+        assert not set(row["experts"]) & set(row["also"])
+
+
+def test_redundant_experts_are_alternatives(shipped: dict[str, list[dict[str, Any]]]) -> None:
+    sepia = next(row for row in shipped["train"] if "sepia" in row["treatments"])
+    assert recipe_of("sepia").ref in sepia["experts"]
+    assert recipe_of("old_photograph").ref in sepia["also"]
