@@ -189,10 +189,12 @@ class Library:
         found = []
         for hub in self._bundled:
             try:
-                files = json.loads((hub / "hub.json").read_bytes()).get("files", {})
+                about = json.loads((hub / "hub.json").read_bytes())
             except (OSError, ValueError):
                 continue  # a family whose assets are still to be made has no hub yet
-            found.append((hub, files))
+            files = about.get("files") if isinstance(about, dict) else None
+            if isinstance(files, dict):
+                found.append((hub, {str(key): str(path) for key, path in files.items()}))
         return tuple(found)
 
     def _current(self) -> dict[str, Expert]:

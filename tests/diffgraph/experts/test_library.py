@@ -103,6 +103,12 @@ def test_bundled_files_are_used_where_they_are(tmp_path: Path) -> None:
     assert not (tmp_path / "home/library/files").exists()
 
 
+@pytest.mark.parametrize("about", ["", "[]", "{}", '{"files": 3}', '{"files": {"a": null}}'])
+def test_a_bundled_hub_that_is_no_hub_offers_nothing(about: str, tmp_path: Path) -> None:
+    (tmp_path / "hub.json").write_text(about)
+    assert not Library(tmp_path / "home", bundled=[tmp_path]).holds("a")
+
+
 def test_adding_the_same_again_writes_nothing(library: Library) -> None:
     library.add(expert(), listing())
     table = library.folder / "experts.jsonl"
