@@ -292,7 +292,10 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def _rendered(svg: bytes) -> Image.Image:
-    import resvg_py
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise MissingInput("resvg-py draws the SVG art: install diffgraph[recipe]") from error
 
     png = resvg_py.svg_to_bytes(
         svg_string=svg.decode(), width=2 * RESOLUTION, height=2 * RESOLUTION
