@@ -40,7 +40,7 @@ def write_figure(
     height = TOP + len(comparisons) * (CELL + GAP) + FOOT
     figure = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(figure)
-    title, text, small = _font(15, bold=True), _font(15), _font(12)
+    title, text, small = _font(14, bold=True), _font(15), _font(12)
     for column, method in enumerate(methods):
         place = (LEFT + column * (CELL + GAP) + CELL / 2, TOP - 14)
         colour = ACCENT if method == methods[-1] else INK

@@ -155,13 +155,15 @@ class _Run:
         finished = len(wanted) - sum(map(len, groups.values()))
         report = on_progress or (lambda done, total: None)
         report(finished, len(wanted))
-        for jobs in groups.values():
-            for start in range(0, len(jobs), self.config.batch):
-                batch = jobs[start : start + self.config.batch]
-                if not self._draw_batch(wanted[batch[0]], batch, keep):
-                    break
-                report(finished + self.drawn, len(wanted))
-        self.store.flush()
+        try:
+            for jobs in groups.values():
+                for start in range(0, len(jobs), self.config.batch):
+                    batch = jobs[start : start + self.config.batch]
+                    if not self._draw_batch(wanted[batch[0]], batch, keep):
+                        break
+                    report(finished + self.drawn, len(wanted))
+        finally:
+            self.store.flush()  # an interrupted run keeps what it has
 
     def _draw_batch(self, plan: MergePlan, batch: Sequence[Job], keep: set[str]) -> bool:
         """Draw and score pictures of one plan; returns whether that was possible."""

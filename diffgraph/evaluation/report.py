@@ -195,13 +195,14 @@ def _everything(data: ReportData) -> dict[str, object]:
     aside = [expert for expert in data.experts if expert.status != "ready"]
     order = ("rejected", "registered_only", "superseded", "retired")
     aside.sort(key=lambda expert: (order.index(expert.status), expert.name))
+    graph = data.graph if data.graph and data.graph.gains.size else None
     reference = data.summary.reference if data.summary else "diffgraph"
     return {
         "data": data,
         "ready": sorted(ready, key=lambda expert: (expert.kind, expert.name)),
         "aside": aside,
-        "graph": drawing.draw_graph(data.graph) if data.graph else None,
-        "heat": drawing.draw_heat_map(data.graph, SCORE_NAMES) if data.graph else [],
+        "graph": drawing.draw_graph(graph) if graph else None,
+        "heat": drawing.draw_heat_map(graph, SCORE_NAMES) if graph else [],
         "curves": [found for curve in data.curves if (found := drawing.draw_curve(curve))],
         "leads": drawing.draw_leads(data.summary) if data.summary else None,
         "columns": ("reward", *SCORE_NAMES),

@@ -112,7 +112,7 @@ def summarise(
     reference: str = "diffgraph",
     *,
     samples: int = SAMPLES,
-    generator: np.random.Generator,
+    seed: int = 0,
 ) -> Summary:
     """Return means, paired leads of the reference method and win rates.
 
@@ -120,12 +120,13 @@ def summarise(
         table: what `evaluate` returns: a row per method, prompt and seed.
         reference: the method that the others are compared with.
         samples: bootstrap samples.
-        generator: where they are drawn from.
+        seed: of the bootstrap, so that the same table has the same intervals.
     """
     by_method, seeds = _by_method(table)
     if reference not in by_method:
         raise ValueError(f"no method {reference!r} to compare with; found: {sorted(by_method)}")
     champion = by_method[reference]
+    generator = np.random.default_rng(seed)
 
     def draw(values: Values) -> Interval:
         return bootstrap_mean(values, samples=samples, generator=generator)

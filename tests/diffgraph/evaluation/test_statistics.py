@@ -83,7 +83,7 @@ def test_zero_outside_the_interval_is_clear():
 
 def test_seeds_are_averaged_first_so_that_prompts_are_the_sample():
     rewards = table(diffgraph=[[0, 2], [1, 3]], base=[[0, 0], [1, 1]])
-    summary = summarise(rewards, generator=generator())
+    summary = summarise(rewards)
     assert summary.seeds == 2
     assert [found.method for found in summary.methods] == ["diffgraph", "base"]
     assert summary.of("diffgraph").scores["reward"].mean == 1.5
@@ -96,9 +96,9 @@ def test_seeds_are_averaged_first_so_that_prompts_are_the_sample():
 def test_methods_on_different_prompts_are_not_compared():
     rewards = table(diffgraph=[[1], [2]], base=[[1]])
     with pytest.raises(ValueError, match="base was not evaluated on the same prompts"):
-        summarise(rewards, generator=generator())
+        summarise(rewards)
 
 
 def test_a_missing_reference_is_named():
     with pytest.raises(ValueError, match="diffgraph"):
-        summarise(table(base=[[1]]), generator=generator())
+        summarise(table(base=[[1]]))
