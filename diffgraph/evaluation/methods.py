@@ -52,11 +52,15 @@ class MethodPlans:
         Raises:
             InputError: there is no such method, or nothing can be drawn for the prompt.
         """
-        selection = self.selection(prompt.text)
+        found = self._plans(method, self.selection(prompt.text))
+        base = MergePlan(family=self.snapshot.family)  # without experts all rules are the same
+        return [plan if plan.experts else base for plan in found]
+
+    def _plans(self, method: str, selection: Selection) -> Sequence[MergePlan]:
         if method == ORACLE:
             return Single().candidates(selection, self.snapshot)
         if method in PLANNED:
-            embedding = self.embedder.embed([prompt.text])[0]
+            embedding = self.embedder.embed([selection.prompt])[0]
             return [self.planner.plan(self.snapshot, selection, embedding, PLANNED[method])]
         if method in BASELINES:
             return [BASELINES[method].plan(selection, self.snapshot)]
