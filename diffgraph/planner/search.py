@@ -33,7 +33,7 @@ INSIDE = 1e-3  # a sampled weight keeps off 0 and 1, where its density may be ze
 class SearchConfig(BaseModel, frozen=True):
     """How the planner learns from rewards."""
 
-    samples: int = Field(default=8, ge=2, description="plans tried a prompt and update")
+    samples: int = Field(default=4, ge=2, description="plans tried a prompt and update")
     epochs: int = Field(default=4, ge=1, description="update steps a batch of rewards")
     clip: float = Field(default=0.2, gt=0, description="how far a batch may move a probability")
     learning_rate: float = Field(default=1e-2, gt=0)
@@ -41,8 +41,8 @@ class SearchConfig(BaseModel, frozen=True):
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(default=1e-2, ge=0)
     gradient_norm: float = Field(default=1.0, gt=0, description="longer gradients are cut")
-    divergence: float = Field(default=1e-4, ge=0, description="weight of the latents' KL, in nats")
-    entropy: float = Field(default=1e-3, ge=0, description="weight of the Betas' entropy, in nats")
+    divergence: float = Field(default=1e-3, ge=0, description="weight of the latents' KL, in nats")
+    entropy: float = Field(default=3e-3, ge=0, description="weight of the Betas' entropy, in nats")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class PolicyGradient:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.vgae.parameters(), config.gradient_norm)
         self.optimizer.step()
-        return float(entropy), float(divergence), float(norm)
+        return entropy.item(), divergence.item(), norm.item()
 
     def _learning_rate(self) -> float:
         first, last = self.config.learning_rate, self.config.last_learning_rate

@@ -50,7 +50,7 @@ class TrainingConfig(BaseModel, frozen=True):
     """How a planner is trained. `steps` times `prompts` times `search.samples` images are drawn."""
 
     steps: int = Field(default=100, ge=1, description="batches of rewards")
-    prompts: int = Field(default=4, ge=1, description="prompts a batch")
+    prompts: int = Field(default=8, ge=1, description="prompts a batch")
     normalisation: Normalisation = "strength"
     seed: int = 0
     validate_every: int = Field(default=25, ge=1, description="steps between validations")

@@ -1,4 +1,4 @@
-"""The network is a GCN on edges, plans one-peaked Betas, and starts at the recommended strengths."""
+"""The network is a GCN on edges, plans one-peaked Betas, and starts at recommended strengths."""
 
 import numpy as np
 import pytest
