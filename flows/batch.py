@@ -1,4 +1,4 @@
-"""What do a file's prompts look like? Images and one table, by shards that are never drawn twice."""
+"""What do the prompts of a file look like? Images and a table, in shards that are drawn once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,14 +8,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.futures import as_completed
 
 from diffgraph.artifacts import new_file
-from diffgraph.errors import InputError
 from diffgraph.evaluation.prompt_sets import PromptSet, read_prompts
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows
 from flows.runners import runner_for
 from tasks.generation import BatchShard, Row, collect, draw_shard
 from tasks.progress import report
-from tasks.studio import Studio, methods
+from tasks.studio import Studio, check_method
 
 ROWS_A_SHARD = 25
 
@@ -62,8 +61,7 @@ def batch(
     """
     settings = Settings()
     family = family or settings.family
-    if method not in methods():
-        raise InputError(f"no method is called {method!r}: there is {', '.join(methods())}")
+    check_method(method)
     found = read_prompts(prompts, column, limit, family)
     with new_file(out / ".writable"):
         pass  # a folder that cannot be written is told before anything is drawn

@@ -68,6 +68,8 @@ def prefect_api(home: Path) -> Iterator[str]:
     `PREFECT_API_URL` wins. Without it a server is started on a free loopback port, with its records
     below `home`, and stopped when the block ends, however it ends.
     """
+    with storing(home / "prefect"):
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
     configure(home)
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
@@ -114,7 +116,6 @@ def _lean_server(home: Path) -> Iterator[str]:
     """Run a server for the length of the block; yield its API's address."""
     folder = home / "prefect"
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         record = (folder / "server.log").open("ab")
     port = _free_port()
     address = f"http://127.0.0.1:{port}/api"

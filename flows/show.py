@@ -1,4 +1,4 @@
-"""What is known? One function a subject, each with a result that a person and a program can read."""
+"""What is known? One function a subject, its result fit for a person and a program."""
 
 import json
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ from tasks.progress import report
 
 @task(**NETWORK, task_run_name="describe {refs}")
 def describe(refs: list[str], home: Path, family: str, agent: str) -> int:
-    """Have the agent describe experts it has not described before; return how many were asked for."""
+    """Have the agent describe experts; those it has described before are not asked for again."""
     from diffgraph.experts.library import Library
     from diffgraph.graph.registration import register
     from tasks.studio import Studio

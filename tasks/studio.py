@@ -4,7 +4,7 @@ Without a snapshot or planner of its own, a home uses those that ship with the f
 here: the commands that serve a person use it too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,8 @@ from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
     from diffgraph.agents import Agent
+    from diffgraph.evaluation.methods import MethodPlans
+    from diffgraph.experts.expert import Expert
     from diffgraph.generation import Renderer
     from diffgraph.graph.embedding import TextEmbedder
     from diffgraph.graph.snapshot import GraphSnapshot
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 """The file in `planners/` that names the planner in force."""
-
-PLANNED = {"diffgraph": None, "diffgraph_softmax": "softmax"}
-"""The methods that ask our planner, with the normalisation if not its own."""
 
 
 class Decision(NamedTuple):
@@ -59,6 +58,10 @@ class Studio:
             settings.home, settings.family, settings.device, settings.agent, snapshot, planner
         )
 
+    def __reduce__(self) -> tuple[type["Studio"], tuple[object, ...]]:
+        """Travel light: another process loads for itself what it needs."""
+        return Studio, tuple(getattr(self, field.name) for field in fields(self))
+
     @property
     def family(self) -> Family:
         """The model family."""
@@ -87,7 +90,7 @@ class Studio:
     @cached_property
     def snapshot(self) -> "GraphSnapshot":
         """The graph in force: the home's, or else the one that ships with the family."""
-        from diffgraph.graph.snapshot import current_id, open_snapshot
+        from diffgraph.graph.snapshot import current_id
 
         bundled = self.family.assets and self.family.assets / "snapshot"
         wanted = self.snapshot_id
@@ -96,9 +99,9 @@ class Studio:
         else:
             own = wanted if (self.home / "snapshots" / wanted).is_dir() else None
         if own is not None:
-            found = open_snapshot(self.home, own)
+            found = _snapshot(self.home, own)
         elif bundled and bundled.is_dir():
-            found = open_snapshot(bundled, wanted)
+            found = _snapshot(bundled, wanted)
         else:
             raise SnapshotError(f"{self.home} holds no snapshot yet: run `diffgraph build` first")
         if found.family != self.family_name:
@@ -110,9 +113,8 @@ class Studio:
     @cached_property
     def planner(self) -> "Planner":
         """The planner in force: the home's champion, or else the one that ships."""
-        from diffgraph.planner.planner import Planner
-
-        return Planner.load(self.planner_folder or champion_folder(self.home, self.family_name))
+        folder = self.planner_folder or champion_folder(self.home, self.family_name)
+        return _planner(folder, (folder / "config.json").stat().st_mtime_ns)
 
     @cached_property
     def planner_id(self) -> str:
@@ -121,16 +123,12 @@ class Studio:
         files = sorted(file for file in folder.iterdir() if file.is_file())
         return sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()[:16]
 
-    def decide(self, prompt: str, method: str = "diffgraph") -> Decision:
-        """Return what a method merges for a prompt.
+    @cached_property
+    def plans(self) -> "MethodPlans":
+        """What makes every method's plans."""
+        from diffgraph.evaluation.methods import MethodPlans
 
-        Raises:
-            InputError: there is no such method, or nothing can be drawn for the prompt.
-        """
-        if method not in (known := methods()):
-            raise InputError(f"no method is called {method!r}: there is {', '.join(known)}")
-        selection = self.select(prompt)
-        return Decision(selection, self.plan_of(selection, method))
+        return MethodPlans(self.snapshot, self.planner, self.embedder, self.select)
 
     def select(self, prompt: str) -> "Selection":
         """Return the experts a prompt needs."""
@@ -138,21 +136,67 @@ class Studio:
 
         return select(prompt, self.snapshot, self.agent, self.embedder)
 
-    def plan_of(self, selection: "Selection", method: str) -> "MergePlan":
-        """Return what a method does with a selection."""
-        from diffgraph.baselines import BASELINES
+    def decide(self, prompt: str, method: str = "diffgraph") -> Decision:
+        """Return what a method merges for a prompt.
 
-        if method not in PLANNED:
-            return BASELINES[method].plan(selection, self.snapshot)
-        embedding = self.embedder.embed([selection.prompt])[0]
-        return self.planner.plan(self.snapshot, selection, embedding, PLANNED[method])
+        Raises:
+            InputError: there is no such method, or nothing can be drawn for the prompt.
+        """
+        from diffgraph.evaluation.prompt_sets import EvaluationPrompt
+
+        check_method(method)
+        plan = self.plans(method, EvaluationPrompt(id="", text=prompt))[0]
+        return Decision(self.plans.selection(prompt), plan)
 
 
-def methods() -> tuple[str, ...]:
-    """Return the methods that can be asked for, ours last."""
+class KnownExperts:
+    """The experts of a home's library and, behind them, those that ship with the family."""
+
+    def __init__(self, home: Path, family: Family) -> None:
+        from diffgraph.experts.library import Library
+
+        self.library = Library(home)
+        self.family = family
+
+    def get(self, ref: str) -> "Expert":
+        """Return the expert of this reference; raises `MissingInput` if it is not known."""
+        return self.library.find(ref) or self.bundled.get(ref) or self.library.get(ref)
+
+    def path_of(self, sha256: str) -> Path:
+        """Return the weights file with this content; raises `MissingInput`."""
+        return self.library.path_of(sha256)
+
+    @cached_property
+    def bundled(self) -> "dict[str, Expert]":
+        """The experts of the snapshot that ships with the family."""
+        from diffgraph.experts.expert import Expert, Licence
+
+        folder = self.family.assets and self.family.assets / "snapshot"
+        if not folder or not folder.is_dir():
+            return {}
+        kept = ("ref", "kind", "family", "name", "sha256", "size_bytes", "format", "status")
+        return {
+            row["ref"]: Expert(
+                **{name: row[name] for name in kept},
+                reason=row["reason"],
+                licence=Licence(
+                    allow_derivatives=row["allow_derivatives"],
+                    name=row["licence"],
+                    creator=row["creator"],
+                ),
+            )
+            for row in _snapshot(folder, None).nodes.to_pylist()
+        }
+
+
+def check_method(name: str) -> None:
+    """Raise `InputError` unless there is a method of this name that gives one plan a prompt."""
     from diffgraph.baselines import BASELINES
+    from diffgraph.evaluation.methods import PLANNED
 
-    return (*(name for name in BASELINES if name not in PLANNED), *reversed(PLANNED))
+    known = (*BASELINES, *PLANNED)
+    if name not in known:
+        raise InputError(f"no method is called {name!r}: there is {', '.join(known)}")
 
 
 def champion_folder(home: Path, family: str) -> Path:
@@ -171,10 +215,23 @@ def champion_folder(home: Path, family: str) -> Path:
 
 @lru_cache(maxsize=1)
 def _renderer(home: Path, family: str, device: str) -> "Renderer":
-    from diffgraph.experts.library import Library
     from diffgraph.generation import Renderer
 
-    return Renderer(get_family(family), Library(home), device)
+    return Renderer(get_family(family), KnownExperts(home, get_family(family)), device)
+
+
+@lru_cache(maxsize=2)
+def _snapshot(place: Path, snapshot_id: str | None) -> "GraphSnapshot":
+    from diffgraph.graph.snapshot import open_snapshot
+
+    return open_snapshot(place, snapshot_id)
+
+
+@lru_cache(maxsize=2)
+def _planner(folder: Path, changed: int) -> "Planner":
+    from diffgraph.planner.planner import Planner
+
+    return Planner.load(folder)
 
 
 @lru_cache(maxsize=1)

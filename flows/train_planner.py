@@ -1,0 +1,203 @@
+"""How does the planner get better? It tries plans on real images, and is promoted if it wins."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from diffgraph.evaluation.prompt_sets import load_prompts
+from diffgraph.merging.plan import MergePlan, Normalisation
+from diffgraph.planner.training import StepRecord, TrainingConfig, TrainingPrompt, history
+from diffgraph.planner.training import train as train_planner
+from diffgraph.settings import Settings
+from flows.printing import Result, Rows
+from flows.runners import runner_for
+from tasks.progress import report
+from tasks.studio import Studio, champion_folder
+from tasks.tracking import Recorded, record_training
+from tasks.training import choose_experts, promote, score_rollouts, try_planner
+
+ONE_IN = 8
+"""One in so many training prompts is kept back: planners are compared on them."""
+MOST_TRIALS = 48
+
+
+class Training(Result):
+    """A trained planner, and whether it is now in force."""
+
+    planner: str
+    folder: Path
+    snapshot: str
+    steps: int
+    reward: float
+    """Mean reward of its plans on prompts that were kept back."""
+    champion_reward: float | None
+    """Of the planner that was in force, on the same prompts and noise."""
+    promoted: bool
+    run: Recorded
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield how good it is, and whether it won."""
+        before = "none" if self.champion_reward is None else f"{self.champion_reward:+.3f}"
+        yield (
+            f"planner {self.planner}: reward {self.reward:+.3f} after {self.steps} steps on "
+            f"snapshot {self.snapshot}; the planner before: {before}"
+        )
+        yield "promoted: it is in force now" if self.promoted else "not better, so not promoted"
+        yield f"{self.folder}; run {self.run.run_id} in {self.run.uri}"
+
+
+@flow(name="train-planner", task_runner=runner_for(Settings()))
+def train(
+    snapshot: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    normalisation: Normalisation = "strength",
+    prompts: int | None = None,
+    family: str | None = None,
+) -> Training:
+    """Train a planner on generated and scored images; promote it if it is better.
+
+    Args:
+        snapshot: the graph's id; the current one if unset.
+        steps: batches of rewards.
+        seed: of all that is drawn by lot.
+        normalisation: what predicted weights stand for; softmax is the paper's.
+        prompts: practise on so many of the training prompts at most.
+        family: the model family; the setting if unset.
+    """
+    settings = Settings()
+    family = family or settings.family
+    studio = Studio(settings.home, family, settings.device, settings.agent, snapshot)
+    config = TrainingConfig(normalisation=normalisation, seed=seed)
+    if steps is not None:
+        config = config.model_copy(update={"steps": steps})
+    texts = [prompt.text for prompt in load_prompts("train", limit=prompts, family=family)]
+    trials = texts[::ONE_IN][:MOST_TRIALS]
+    practice = [text for text in texts if text not in set(texts[::ONE_IN])]
+    name = _name(studio.snapshot.id, config, practice, trials)
+    folder = settings.home / "planners" / name
+
+    _practise(studio, practice, trials, config, folder, _share(settings))
+
+    fixed = Studio(
+        settings.home, family, settings.device, settings.agent, studio.snapshot.id, folder
+    )
+    reward = try_planner(fixed, trials)
+    champion = _reward_of_champion(settings, fixed, trials, name)
+    promoted = champion is None or reward > champion
+    if promoted:
+        promote(settings.home, name)
+    run = record_training(
+        settings.home,
+        settings.mlflow_tracking_uri,
+        {"family": family, "snapshot": studio.snapshot.id, **config.model_dump(mode="json")},
+        [_numbers(record) for record in history(folder)],
+        {"reward": reward, **({} if champion is None else {"champion_reward": champion})},
+        folder,
+        promoted,
+    )
+    done = Training(
+        planner=name,
+        folder=folder,
+        snapshot=studio.snapshot.id,
+        steps=config.steps,
+        reward=reward,
+        champion_reward=champion,
+        promoted=promoted,
+        run=run,
+    )
+    create_markdown_artifact("\n\n".join(map(str, done.lines())), key="trained-planner")
+    return done
+
+
+def _practise(
+    studio: Studio,
+    practice: list[str],
+    trials: list[str],
+    config: TrainingConfig,
+    folder: Path,
+    shards: int,
+) -> None:
+    """Run the training loop here; its rollouts are tasks."""
+    chosen = choose_experts(studio, [*practice, *trials])
+    vectors = studio.embedder.embed([selection.prompt for selection in chosen])
+    ready = [
+        TrainingPrompt.of(selection, vector)
+        for selection, vector in zip(chosen, vectors, strict=True)
+    ]
+    held_back = set(trials)
+
+    def rollouts(
+        plans: Sequence[MergePlan], prompts: Sequence[str], seeds: Sequence[int]
+    ) -> list[float]:
+        size = -(-len(plans) // shards)
+        futures = [
+            score_rollouts.submit(
+                studio,
+                list(plans[start : start + size]),
+                list(prompts[start : start + size]),
+                list(seeds[start : start + size]),
+            )
+            for start in range(0, len(plans), size)
+        ]
+        return [reward for future in futures for reward in future.result()]
+
+    def told(record: StepRecord) -> None:
+        report("train", record.step, record.steps, f"reward {record.reward:+.3f}")
+
+    train_planner(
+        studio.snapshot,
+        [prompt for prompt in ready if prompt.text not in held_back],
+        rollouts,
+        config,
+        folder,
+        told,
+        [prompt for prompt in ready if prompt.text in held_back],
+    )
+
+
+def _reward_of_champion(
+    settings: Settings, studio: Studio, trials: list[str], name: str
+) -> float | None:
+    """Return how good the planner in force is on this graph; None if there is none."""
+    from diffgraph.errors import MissingInput
+
+    try:
+        folder = champion_folder(settings.home, studio.family_name)
+    except MissingInput:
+        return None
+    if folder.name == name:
+        return None  # this very training was promoted before
+    rival = Studio(
+        studio.home,
+        studio.family_name,
+        studio.device,
+        studio.agent_name,
+        studio.snapshot_id,
+        folder,
+    )
+    return try_planner(rival, trials)
+
+
+def _share(settings: Settings) -> int:
+    """Return how many shards keep all workers busy."""
+    return max(len(settings.gpus), settings.workers, 1)
+
+
+def _name(snapshot: str, config: TrainingConfig, *prompts: list[str]) -> str:
+    """Return the planner's name: equal trainings have equal names, so that one goes on."""
+    facts: list[Any] = [snapshot, config.model_dump(mode="json"), *prompts]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _numbers(record: StepRecord) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in record.model_dump(exclude={"steps"}).items()
+        if value is not None
+    }

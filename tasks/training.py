@@ -1,0 +1,77 @@
+"""Training the planner: rollouts are drawn and scored by whatever workers there are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+
+from diffgraph.merging.plan import MergePlan
+from diffgraph.planner.selection import Selection
+from tasks.policies import LOCAL
+from tasks.progress import report
+from tasks.studio import CHAMPION, Studio
+
+SEED_OF_TRIALS = 7_000_003
+"""Trials share it, so that planners are compared on the same noise."""
+
+
+@task(**LOCAL)
+def choose_experts(studio: Studio, prompts: list[str]) -> list[Selection]:
+    """Choose the experts of each prompt; prompts that nothing can be drawn for are left out."""
+    from diffgraph.errors import InputError
+
+    chosen = []
+    for done, prompt in enumerate(prompts, 1):
+        try:
+            chosen.append(studio.select(prompt))
+        except InputError:
+            continue
+        report("select", done, len(prompts), prompt[:40])
+    return chosen
+
+
+@task(**LOCAL, task_run_name="score {plans}")
+def score_rollouts(
+    studio: Studio, plans: list[MergePlan], prompts: list[str], seeds: list[int]
+) -> list[float]:
+    """Draw one image a plan and return their rewards; NaN where an expert cannot be drawn."""
+    return rewards_of(studio, plans, prompts, seeds)
+
+
+@task(**LOCAL)
+def try_planner(studio: Studio, prompts: list[str]) -> float:
+    """Return the mean reward of a planner's plans on prompts that it has not practised on."""
+    from statistics import fmean
+
+    plans = [studio.decide(prompt).plan for prompt in prompts]
+    rewards = rewards_of(studio, plans, prompts, [SEED_OF_TRIALS] * len(prompts))
+    return fmean(reward for reward in rewards if reward == reward)  # NaN is unequal to itself
+
+
+@task(**LOCAL)
+def promote(home: Path, planner: str) -> str:
+    """Make a planner the one in force."""
+    from diffgraph.artifacts import write_text
+
+    write_text(home / "planners" / CHAMPION, planner)
+    return planner
+
+
+def rewards_of(
+    studio: Studio, plans: Sequence[MergePlan], prompts: Sequence[str], seeds: Sequence[int]
+) -> list[float]:
+    """Draw one image a plan and return their rewards; NaN where an expert cannot be drawn."""
+    from diffgraph.errors import ExpertError, PlanError
+    from diffgraph.scoring import score
+
+    try:
+        images = studio.renderer.render_rollouts(plans, prompts, seeds)
+    except (ExpertError, PlanError):
+        if len(plans) == 1:
+            return [float("nan")]
+        parts = zip(plans, prompts, seeds, strict=True)
+        return [rewards_of(studio, [plan], [prompt], [seed])[0] for plan, prompt, seed in parts]
+    rewards: list[float] = studio.snapshot.reward.of(
+        score(studio.scorers, images, prompts)
+    ).tolist()
+    return rewards

@@ -1,0 +1,95 @@
+"""A server of our own comes and goes with the block that needs it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from diffgraph.errors import ServiceUnavailable, StorageError
+from flows import server
+
+ROOT = Path(__file__).parent.parent.parent
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from flows.server import prefect_api
+with prefect_api(Path(sys.argv[1])) as address:
+    print(address, flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def without_prefect(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("PREFECT_"):
+            monkeypatch.delenv(name)
+
+
+def servers_for(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "flows.server" in process.cmdline() and (
+                process.environ().get("PREFECT_HOME") == str(home / "prefect")
+            ):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def wait_for_none(home: Path) -> None:
+    deadline = time.monotonic() + 20
+    while servers_for(home) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not servers_for(home)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_server_is_left_however_the_command_ends(without_prefect, tmp_path, how):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        address = holder.stdout.readline().strip()
+        with urllib.request.urlopen(f"{address}/health", timeout=5) as reply:
+            assert reply.status == 200
+        assert len(servers_for(tmp_path)) == 1
+        holder.send_signal(how)
+        holder.wait(30)
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    wait_for_none(tmp_path)
+
+
+def test_a_configured_server_is_used_and_none_started(without_prefect, monkeypatch, tmp_path):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with server.prefect_api(tmp_path) as address:
+        assert address == "http://127.0.0.1:9/api"
+        assert not servers_for(tmp_path)
+
+
+def test_a_home_that_is_a_file_is_told_at_once(without_prefect, tmp_path):
+    home = tmp_path / "home"
+    home.write_text("not a folder")
+    with pytest.raises(StorageError, match="home"), server.prefect_api(home):
+        pass
+
+
+def test_a_server_that_cannot_start_is_told_with_its_log(without_prefect, monkeypatch, tmp_path):
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "prefect.db").write_text("not a database" * 100)
+    with pytest.raises(ServiceUnavailable, match=r"server\.log"), server.prefect_api(tmp_path):
+        pass
+    wait_for_none(tmp_path)

@@ -1,0 +1,71 @@
+"""Only what may pass is tried again."""
+
+import asyncio
+
+import pytest
+from prefect.states import Completed, Failed
+
+from diffgraph import errors
+from tasks.policies import LOCAL, NETWORK, is_worth_another_try
+
+
+def verdict(error: BaseException) -> bool:
+    return asyncio.run(is_worth_another_try(None, None, Failed(data=error)))
+
+
+def all_errors() -> list[type[errors.DiffgraphError]]:
+    return [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.DiffgraphError)
+    ]
+
+
+@pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
+def test_of_our_errors_only_an_unavailable_service_is_worth_another_try(kind):
+    assert verdict(kind("…")) == issubclass(kind, errors.ServiceUnavailable)
+
+
+@pytest.mark.parametrize("bug", [ValueError("bug"), KeyError("bug"), MemoryError()])
+def test_a_bug_is_not_worth_another_try(bug):
+    assert not verdict(bug)
+
+
+def test_success_is_not_worth_another_try():
+    assert not asyncio.run(is_worth_another_try(None, None, Completed(data=1)))
+
+
+def test_no_result_is_cached_by_the_orchestrator():
+    from prefect.cache_policies import NO_CACHE
+
+    for policy in (LOCAL, NETWORK):
+        assert policy["cache_policy"] is NO_CACHE
+        assert policy["persist_result"] is False
+
+
+def test_local_work_is_never_tried_again():
+    assert "retries" not in LOCAL
+
+
+def test_every_task_has_a_policy():
+    """A task without one would be cached by Prefect, or tried again for our own mistakes."""
+    import importlib
+    import pkgutil
+
+    import tasks
+    from prefect import Task
+    from prefect.cache_policies import NO_CACHE
+
+    found = []
+    for module in pkgutil.walk_packages(tasks.__path__, "tasks."):
+        if module.name == "tasks.tracking.planner_model":
+            continue  # MLflow's own
+        found += [
+            value
+            for value in vars(importlib.import_module(module.name)).values()
+            if isinstance(value, Task)
+        ]
+    assert found
+    for one in found:
+        assert one.cache_policy is NO_CACHE, one.name
+        assert not one.retries or one.retry_condition_fn is is_worth_another_try, one.name
