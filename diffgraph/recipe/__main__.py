@@ -6,13 +6,14 @@ from pathlib import Path
 
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.recipe import stages
+from diffgraph.recipe.train_scorers import make_scorers
 
 
 def main() -> None:
     """Run a stage of the recipe."""
     parser = argparse.ArgumentParser(prog="python -m diffgraph.recipe", description=stages.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("base", "experts"))
+    parser.add_argument("stage", choices=("base", "refine", "experts", "scorers"))
     parser.add_argument("--cache", type=Path, default=Path(".cache/emoji64"), help="the packed art")
     parser.add_argument("--out", type=Path, default=Path("out/emoji64"), help="what is made")
     parser.add_argument("--device", default="cuda")
@@ -22,11 +23,19 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="a few steps of everything")
     parser.add_argument("--base-seconds", type=float, help="how long the UNet learns")
     parser.add_argument("--autoencoder-seconds", type=float)
+    parser.add_argument("--scorer-seconds", type=float, default=60.0, help="each of the five")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     workshop = workshop_of(given)
     if given.stage == "base":
         stages.make_base(workshop, ASSETS / "base" / "tokenizer")
+    elif given.stage == "refine":
+        stages.refine_base(workshop)
+    elif given.stage == "scorers":
+        make_scorers(
+            workshop.art(), workshop.out / "base", workshop.out / "weights", workshop.out,
+            given.device, given.scorer_seconds,
+        )
     elif given.only:
         stages.make_some_experts(workshop, given.only.split(","))
     else:

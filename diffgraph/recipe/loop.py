@@ -94,9 +94,10 @@ def optimise(
                 group["lr"] = value
         decay.fill_(min(1 - 1 / max(2.0, config.average * steps), index / (index + 10)))
         loss = run()
-        if index % max(1, steps // 100) == 0 or index == steps - 1:
+        noted = max(1, steps // 100)
+        if index % noted == 0 or index == steps - 1:
             losses.append(float(loss))
-            if index % max(1, steps // 10) == 0:
+            if index % (10 * noted) == 0:
                 log.info("%s step %d of %d, loss %.4f, %.0f s", name, index, steps, losses[-1],
                          time.perf_counter() - started)
     with torch.no_grad():

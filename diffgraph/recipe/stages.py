@@ -1,6 +1,7 @@
 """In what order is emoji64 made? Each stage is resumable: what is finished is not made again.
 
     base      autoencoder, then text encoder and UNet together
+    refine    text encoder and UNet again, with smaller batches from where they were
     experts   every checkpoint and adapter of the community, spread over processes and GPUs
 """
 
@@ -43,7 +44,9 @@ class Workshop:
     autoencoder: LoopConfig = LoopConfig(seconds=150, learning_rate=1.5e-3, seed=SEED)
     denoiser: LoopConfig = LoopConfig(seconds=280, learning_rate=1.2e-3, seed=SEED + 1)
     batch: int = 768
-    expert_batch: int = 256
+    refining: LoopConfig = LoopConfig(seconds=180, learning_rate=6e-4, seed=SEED + 2)
+    refining_batch: int = 384
+    expert_batch: int = 224
     expert_pictures: int = 3000
     expert_steps: float = 1.0  # times each recipe's own; small for a rehearsal
     pictures: int | None = None  # of the art; None is all of it
@@ -60,7 +63,7 @@ def rehearsal(workshop: Workshop) -> Workshop:
     """Return the same workshop with everything small: minutes on a CPU, to find mistakes early."""
     few = LoopConfig(steps=3, learning_rate=1e-3)
     return replace(
-        workshop, autoencoder=few, denoiser=few, batch=8, expert_batch=8, expert_pictures=24,
+        workshop, autoencoder=few, denoiser=few, refining=few, batch=8, refining_batch=8, expert_batch=8, expert_pictures=24,
         expert_steps=0.004, pictures=120,
     )
 
@@ -106,6 +109,33 @@ def make_base(workshop: Workshop, tokenizer_folder: Path) -> Path:
             "pictures": len(art),
         }
         write_text(part / "training.json", json.dumps(record, indent=1) + "\n")
+    return folder
+
+
+def refine_base(workshop: Workshop) -> Path:
+    """Train the base's UNet and text encoder once more, in place; a refined one is left alone."""
+    from diffgraph.families.emoji64 import EMOJI64
+    from diffgraph.families.stable_diffusion import StableDiffusion
+
+    folder = workshop.out / "base"
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    if "refining" in record:
+        return folder
+    model = StableDiffusion.from_folder("emoji64", folder, EMOJI64.sampler, workshop.device)
+    lessons = base_lessons(workshop.art(), model.vae, model.tokenizer, SEED + 10)
+    parameters = [*model.unet.parameters(), *model.text_encoder.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    learnt = train_denoiser(
+        model.unet, model.text_encoder, parameters, lessons, workshop.refining,
+        workshop.refining_batch, "refining",
+    )
+    model.unet.half().save_pretrained(folder / "unet")
+    model.text_encoder.half().save_pretrained(folder / "text_encoder")
+    record["refining"] = {
+        **learnt.describe(workshop.refining), "batch": workshop.refining_batch
+    }
+    write_text(folder / "training.json", json.dumps(record, indent=1) + "\n")
     return folder
 
 
@@ -189,7 +219,8 @@ def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path
             * (value.detach() - base.unet.state_dict()[name])
             for name, value in student.state_dict().items()
         }
-        write_checkpoint(learnt, path, recipe.dtype, metadata)
+        layout = "single_file" if recipe.layout == "single_file" else "diffusers"
+        write_checkpoint(learnt, path, recipe.dtype, metadata, layout=layout)
     else:
         write_adapter(
             student, "default", recipe.method, recipe.layout, path, recipe.alpha, recipe.strength,
