@@ -44,7 +44,7 @@ class Workshop:
     autoencoder: LoopConfig = LoopConfig(seconds=150, learning_rate=1.5e-3, seed=SEED)
     denoiser: LoopConfig = LoopConfig(seconds=280, learning_rate=1.2e-3, seed=SEED + 1)
     batch: int = 768
-    refining: LoopConfig = LoopConfig(seconds=180, learning_rate=6e-4, seed=SEED + 2)
+    refining: LoopConfig = LoopConfig(seconds=165, learning_rate=6e-4, seed=SEED + 2)
     refining_batch: int = 384
     expert_batch: int = 224
     expert_pictures: int = 3000
