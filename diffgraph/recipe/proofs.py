@@ -1,0 +1,93 @@
+"""Is emoji64 any good? Four proofs, each a JSON file and a picture or two.
+
+    sheets          what the base and every expert draw
+    specialisation  every expert on every skill: what it adds over the base
+    scorers         do they follow the truth, on compositions they never saw?
+    headroom        what merging can gain on the bench, and how much a planner can earn
+
+A proof whose JSON is there is not run again. `write_document` makes docs/emoji64.md from the JSON: no figure is
+typed by hand.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffgraph.artifacts import write_text
+from diffgraph.recipe.proof_headroom import HeadroomConfig, prove_headroom
+from diffgraph.recipe.proof_scorers import prove_scorers
+from diffgraph.recipe.proof_sheets import prove_sheets
+from diffgraph.recipe.proof_skills import SkillsConfig, prove_skills
+from diffgraph.recipe.scorer_data import DataConfig
+from diffgraph.recipe.studio import Studio
+
+log = logging.getLogger(__name__)
+
+Proof = Callable[[Studio, Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ProofConfig:
+    """How much is drawn. The default is for a GPU; `small` is for two CPU cores."""
+
+    skills: SkillsConfig = SkillsConfig()
+    scorers: DataConfig = DataConfig(test_sets=16, prompts=40, seed=90210)
+    headroom: HeadroomConfig = HeadroomConfig()
+    only: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def small(cls) -> "ProofConfig":
+        """Return a configuration of minutes on a CPU."""
+        return cls(
+            SkillsConfig(prompts=2, batch=16),
+            DataConfig(test_sets=3, prompts=8, seed=90210),
+            HeadroomConfig(prompts=6, plans=8, seeds=2),
+        )
+
+
+def prove(
+    out: Path,
+    device: str = "cuda",
+    config: ProofConfig | None = None,
+    cache: Path = Path(".cache/emoji64"),
+) -> dict[str, dict[str, Any]]:
+    """Run the proofs that were not run yet; return what all of them found.
+
+    Args:
+        out: may hold `base/`, `weights/`, `scorers/`; what ships is used otherwise. The proofs go to
+            `proofs/` below it.
+        device: `cuda` or `cpu`.
+        config: how much is drawn.
+        cache: the packed art.
+    """
+    config = config or ProofConfig()
+    folder = out / "proofs"
+    proofs: Mapping[str, Proof] = {
+        "sheets": prove_sheets,
+        "specialisation": lambda studio, to: prove_skills(studio, to, config.skills),
+        "scorers": lambda studio, to: prove_scorers(studio, to, config.scorers),
+        "headroom": lambda studio, to: prove_headroom(studio, to, config.headroom),
+    }
+    wanted = [name for name in proofs if not config.only or name in config.only]
+    missing = [name for name in wanted if not (folder / f"{name}.json").is_file()]
+    studio = Studio.open(out, cache, device) if missing else None
+    for name in missing:
+        assert studio is not None
+        started = time.perf_counter()
+        found = proofs[name](studio, folder)
+        found["seconds"] = round(time.perf_counter() - started, 1)
+        write_text(folder / f"{name}.json", json.dumps(found, indent=1) + "\n")
+        log.info("%s: %.0f s", name, found["seconds"])
+    return read_proofs(folder)
+
+
+def read_proofs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the proofs that a folder holds, by name."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"))
+    }
