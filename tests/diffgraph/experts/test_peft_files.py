@@ -1,4 +1,4 @@
-"""Adapters that peft made, in every layout the writers know, read back: the oracle is peft itself."""
+"""Adapters that peft made, in every layout the writers know, read back: peft is the oracle."""
 
 import copy
 from pathlib import Path
@@ -14,6 +14,7 @@ from diffgraph.recipe.writing import write_adapter
 ATTENTION = r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 CONVOLUTIONS = r"conv_in|.*\.(conv1|conv_shortcut|proj_in)"
 NAME = "default"
+WHOLE = 64  # a rank at which LoKr keeps both factors whole
 
 
 def config_of(method: str, rank: int, alpha: int, targets: str, **more: Any) -> Any:
@@ -87,7 +88,7 @@ CASES = {
     "loha Tucker": ("loha", "lycoris", 3, 2, CONVOLUTIONS, {"use_effective_conv2d": True}),
     "lokr": ("lokr", "lycoris", 2, 4, f"({ATTENTION})|({CONVOLUTIONS})", {}),
     "lokr both low-rank": ("lokr", "lycoris", 1, 3, ATTENTION, {"decompose_both": True}),
-    "lokr whole": ("lokr", "lycoris", 64, 16, ATTENTION, {}),
+    "lokr whole": ("lokr", "lycoris", WHOLE, 16, ATTENTION, {}),
     "lokr Tucker": ("lokr", "lycoris", 2, 2, CONVOLUTIONS, {"use_effective_conv2d": True}),
 }
 
@@ -99,8 +100,9 @@ def test_peft_and_we_agree_on_the_delta(case: Any, tiny_model: Any, tmp_path: Pa
     path = tmp_path / "expert.safetensors"
     write_adapter(unet, NAME, method, layout, path, alpha)
     delta = read_delta(path, tiny_model.parameters())
-    rounded = {"dora": 2e-4, "lokr": 6e-4 if "whole" in str(case) or rank == 64 else 2e-5}
-    assert_same(delta, merged_difference(unet), rounded.get(method, 2e-5))
+    # a whole LoKr has its scale folded into fp16 factors; a DoRA multiplies the weight itself
+    tolerance = {"dora": 2e-4, "lokr": 6e-4 if rank == WHOLE else 2e-5}.get(method, 2e-5)
+    assert_same(delta, merged_difference(unet), tolerance)
     assert delta.coverage.share == 1.0
     assert "ss_base_model_version=emoji64" in delta.coverage.evidence
 

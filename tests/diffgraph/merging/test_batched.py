@@ -20,7 +20,7 @@ COUNT = 3
 
 
 def touching(base: dict[str, torch.Tensor], kind: str, rank: int, seed: int) -> Delta:
-    """Return a delta of random numbers for every weight of the UNet (checkpoint: every bias too)."""
+    """Return random numbers for every weight of the UNet; as a checkpoint, for its biases too."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> torch.Tensor:
