@@ -23,7 +23,7 @@ class TrackedPlanner(PythonModel):  # type: ignore[misc]  # MLflow ships no type
         from tasks.studio import Studio
 
         studio = Studio.of(Settings(), planner=Path(self.folder))
-        return [studio.plan(prompt).plan.model_dump_json() for prompt in model_input]
+        return [studio.decide(prompt).plan.model_dump_json() for prompt in model_input]
 
 
 set_model(TrackedPlanner())

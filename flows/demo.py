@@ -1,0 +1,93 @@
+"""Does the whole system work? From a hub to a report, on the family that ships, on any laptop."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact
+
+from diffgraph.crawlers.crawler import BrokenPage
+from flows.build_graph import Build, build
+from flows.discover import Discovery, discover
+from flows.evaluate import Evaluation, evaluate
+from flows.printing import Result, Rows
+from flows.train_planner import Training, train
+from tasks.evaluation import Story
+
+REPORT = "report.html"
+
+
+class Demo(Result):
+    """What the demo made."""
+
+    report: Path
+    seconds: dict[str, float]
+    discovery: Discovery
+    build: Build
+    training: Training
+    evaluation: Evaluation
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield each stage's own words, then what to look at."""
+        for stage in (self.discovery, self.build, self.training, self.evaluation):
+            yield from stage.lines()
+            yield ""
+        told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        yield f"{told}; together {sum(self.seconds.values()):.0f} s"
+        yield f"open {self.report} in a browser"
+
+
+@flow(name="demo")
+def demo(
+    out: Path = Path("demo"),
+    reference_prompts: int = 16,
+    steps: int = 25,
+    training_prompts: int = 160,
+    bench_prompts: int = 24,
+) -> Demo:
+    """Run every stage on the bundled family and write the report.
+
+    Args:
+        out: where the report goes.
+        reference_prompts: prompts that every expert is measured on.
+        steps: of the planner's training.
+        training_prompts: that the planner practises on.
+        bench_prompts: that methods are compared on.
+    """
+    seconds: dict[str, float] = {}
+    clock = time.monotonic()
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        seconds[stage] = round(time.monotonic() - clock, 1)
+        clock = time.monotonic()
+
+    found = discover()
+    lap("discover")
+    built = build(reference_prompts=reference_prompts)
+    lap("build")
+    trained = train(steps=steps, prompts=training_prompts)
+    lap("train")
+    story = Story(
+        title="DiffGraph on its bundled family",
+        broken_pages=tuple(
+            BrokenPage(where=refusal.what, reason=refusal.reason)
+            for refusal in found.refused
+            if not refusal.name
+        ),
+        training=trained.folder,
+        durations=dict(seconds),
+    )
+    report = (out / REPORT).resolve()
+    compared = evaluate(limit=bench_prompts, seeds=(0,), report=report, story=story)
+    lap("evaluate")
+    create_link_artifact(report.as_uri(), link_text="the report", key="demo-report")
+    return Demo(
+        report=report,
+        seconds=seconds,
+        discovery=found,
+        build=built,
+        training=trained,
+        evaluation=compared,
+    )

@@ -1,0 +1,108 @@
+"""Which method is best, and are we sure? Every method on the same prompts, seeds and noise."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from diffgraph.evaluation.statistics import Interval, Summary
+from diffgraph.settings import Settings
+from flows.printing import Result, Rows, markdown, rows
+from flows.runners import runner_for
+from tasks.evaluation import Compared, Contest, Story, compare
+from tasks.studio import Studio
+from tasks.tracking import Recorded, record_evaluation
+
+
+class Evaluation(Result, Compared):
+    """How the methods did, and where it is recorded."""
+
+    run: Recorded
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield the table, then where the rest is."""
+        yield f"{self.prompts} prompts, {self.summary.seeds} seeds, {self.drawn} images drawn now"
+        yield score_table(self.summary)
+        if self.left_out:
+            yield f"{len(self.left_out)} prompts left out, e.g. {next(iter(self.left_out.items()))}"
+        yield f"rows: {self.table}; run {self.run.run_id} in {self.run.uri}"
+        if self.report is not None:
+            yield f"report: {self.report}"
+
+
+def score_table(summary: Summary) -> Rows:
+    """Return a line a method: its reward, and how far the reference method is ahead of it."""
+    return rows(
+        ("method", "reward", "95 % interval", f"{summary.reference} ahead by", "wins"),
+        [
+            (
+                method.method,
+                method.scores["reward"].mean,
+                _between(method.scores["reward"]),
+                _lead(method.lead.get("reward")),
+                "" if method.win_rate is None else f"{100 * method.win_rate:.0f} %",
+            )
+            for method in summary.methods
+        ],
+    )
+
+
+@flow(name="evaluate", task_runner=runner_for(Settings()))
+def evaluate(
+    methods: Sequence[str] | None = None,
+    prompts: str = "bench",
+    limit: int | None = None,
+    report: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1),
+    family: str | None = None,
+    story: Story | None = None,
+) -> Evaluation:
+    """Compare methods on a set of prompts, with paired bootstrap intervals.
+
+    Args:
+        methods: what is compared; all that are known if unset.
+        prompts: a bundled set or a file.
+        limit: use so many prompts at most, spread over the set.
+        report: write an HTML report here.
+        seeds: of the first noise, an image each.
+        family: the model family; the setting if unset.
+        story: what the report tells beside the comparison.
+    """
+    settings = Settings()
+    family = family or settings.family
+    studio = Studio(settings.home, family, settings.device, settings.agent)
+    contest = Contest(
+        methods=tuple(methods) if methods else None, prompts=prompts, limit=limit, seeds=seeds
+    )
+    folder = settings.home / "reports" / f"{studio.snapshot.id}-{studio.planner_id}"
+    compared = compare(studio, contest, folder, report, story or Story())
+    run = record_evaluation(
+        settings.home,
+        settings.mlflow_tracking_uri,
+        {"snapshot": studio.snapshot.id, "planner": studio.planner_id, **contest.model_dump()},
+        _metrics(compared.summary),
+        [compared.table, *([report] if report else [])],
+    )
+    done = Evaluation(**compared.model_dump(), run=run)
+    create_markdown_artifact(markdown(score_table(done.summary)), key="scores")
+    if report is not None:
+        create_link_artifact(report.resolve().as_uri(), link_text="the report", key="report")
+    return done
+
+
+def _metrics(summary: Summary) -> dict[str, float]:
+    metrics = {}
+    for method in summary.methods:
+        metrics[f"{method.method}.reward"] = method.scores["reward"].mean
+        if lead := method.lead.get("reward"):
+            metrics[f"{method.method}.behind_by"] = lead.mean
+    return metrics
+
+
+def _between(interval: Interval) -> str:
+    return f"{interval.low:+.3f} to {interval.high:+.3f}"
+
+
+def _lead(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.mean:+.3f} ({_between(interval)})"

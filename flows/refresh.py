@@ -1,0 +1,81 @@
+"""What changed since yesterday? The nightly run: discover, build, train when it is due."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from diffgraph.errors import MissingInput
+from diffgraph.planner.planner import Planner
+from diffgraph.settings import Settings
+from flows.build_graph import Build, build
+from flows.discover import Discovery, discover
+from flows.printing import Result, Rows
+from flows.train_planner import Training, train
+from tasks.studio import champion_folder
+
+DUE_AFTER = 0.1
+"""The share of a graph's experts that are news to the planner before it is trained again."""
+
+
+class Refresh(Result):
+    """What the night brought."""
+
+    discovery: Discovery
+    build: Build
+    training: Training | None
+    why: str
+    """Why the planner was trained, or was not."""
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield each stage's own words."""
+        yield from self.discovery.lines()
+        yield from self.build.lines()
+        yield self.why
+        if self.training is not None:
+            yield from self.training.lines()
+
+
+@flow(name="refresh")
+def refresh(
+    path: Path | None = None,
+    family: str | None = None,
+    reference_prompts: int = 48,
+    steps: int | None = None,
+) -> Refresh:
+    """Bring library, graph and planner up to date with a hub, and say what changed.
+
+    Args:
+        path: the hub folder; the one that ships with the family if unset.
+        family: the model family; the setting if unset.
+        reference_prompts: prompts that every expert is measured on.
+        steps: of the training, if it is due.
+    """
+    settings = Settings()
+    family = family or settings.family
+    found = discover(path=path, family=family)
+    built = build(family=family, reference_prompts=reference_prompts)
+    is_due, why = _is_training_due(settings, family, built)
+    trained = train(steps=steps, family=family) if is_due else None
+    night = Refresh(discovery=found, build=built, training=trained, why=why)
+    told = [line for line in night.lines() if isinstance(line, str)]
+    create_markdown_artifact("\n\n".join(told), key="what-changed")
+    return night
+
+
+def _is_training_due(settings: Settings, family: str, built: Build) -> tuple[bool, str]:
+    """Return whether the planner knows too little of this graph, and the reason in words."""
+    try:
+        planner = Planner.load(champion_folder(settings.home, family))
+    except MissingInput:
+        return True, "training is due: there is no planner yet"
+    if planner.config.snapshot == built.snapshot:
+        return False, "training is not due: the planner was trained on this very graph"
+    changed = len(built.new) + len(built.updated) + len(built.retired)
+    share = changed / max(built.mergeable, 1)
+    if built.parent is None:
+        return False, "training is not due: the planner that ships was made for this hub"
+    if share < DUE_AFTER:
+        return False, f"training is not due: {100 * share:.0f} % of the experts changed"
+    return True, f"training is due: {100 * share:.0f} % of the experts changed"

@@ -1,0 +1,154 @@
+"""Comparing methods, and writing the report that shows it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from pydantic import BaseModel
+
+from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.evaluation.statistics import Summary
+from tasks.policies import LOCAL
+from tasks.progress import report
+from tasks.studio import Studio
+
+if TYPE_CHECKING:
+    from diffgraph.evaluation.harness import Evaluation
+    from diffgraph.evaluation.prompt_sets import EvaluationPrompt
+
+
+class Contest(BaseModel, frozen=True):
+    """What is compared on what."""
+
+    methods: tuple[str, ...] | None = None
+    prompts: str = "bench"
+    limit: int | None = None
+    seeds: tuple[int, ...] = (0, 1)
+
+
+class Story(BaseModel, frozen=True):
+    """What a report tells beside the comparison itself."""
+
+    title: str = "DiffGraph"
+    broken_pages: tuple[BrokenPage, ...] = ()
+    training: Path | None = None
+    """The folder of a training whose curves are shown."""
+    durations: Mapping[str, float] = {}
+
+
+class Compared(BaseModel, frozen=True):
+    """How the methods did."""
+
+    summary: Summary
+    prompts: int
+    drawn: int
+    left_out: dict[str, str]
+    table: Path
+    report: Path | None
+
+
+@task(**LOCAL)
+def compare(
+    studio: Studio, contest: Contest, folder: Path, page: Path | None, story: Story
+) -> Compared:
+    """Draw and score every method on every prompt, and write the report."""
+    from diffgraph.evaluation.harness import EvaluationConfig, evaluate
+    from diffgraph.evaluation.methods import METHODS
+    from diffgraph.evaluation.prompt_sets import load_prompts
+    from diffgraph.evaluation.statistics import summarise
+
+    start = time.monotonic()
+    prompts = _spread(load_prompts(contest.prompts, family=studio.family_name), contest.limit)
+    methods = contest.methods or METHODS
+    evaluation = evaluate(
+        prompts,
+        _bench(studio),
+        folder,
+        EvaluationConfig(methods=methods, seeds=contest.seeds),
+        on_progress=lambda done, total: report("evaluate", done, total),
+    )
+    reference = "diffgraph" if "diffgraph" in methods else methods[-1]
+    summary = summarise(evaluation.table, reference)
+    if page is not None:
+        durations = {**story.durations, "evaluate": time.monotonic() - start}
+        _write_report(page, studio, evaluation, summary, story, contest, durations)
+    return Compared(
+        summary=summary,
+        prompts=len(prompts) - len(evaluation.left_out),
+        drawn=evaluation.drawn,
+        left_out=dict(evaluation.left_out),
+        table=folder / "results.parquet",
+        report=page,
+    )
+
+
+def _spread(
+    prompts: "Sequence[EvaluationPrompt]", limit: int | None
+) -> "Sequence[EvaluationPrompt]":
+    """Return at most `limit` of the prompts, spread over the whole set."""
+    from diffgraph.evaluation.harness import evenly
+
+    return prompts if limit is None else evenly(prompts, limit)
+
+
+def _bench(studio: Studio) -> Any:
+    from diffgraph.evaluation.harness import Bench
+    from diffgraph.scoring import identity_of, score
+
+    sampler = studio.family.sampler.model_dump_json()
+    return Bench(
+        make_plans=studio.plans,
+        render=studio.renderer.render,
+        score=lambda images, prompts: score(studio.scorers, images, prompts),
+        reward=studio.snapshot.reward.of,
+        identity=f"{studio.family_name}|{sampler}|{identity_of(studio.family_name)}",
+    )
+
+
+def _write_report(
+    page: Path,
+    studio: Studio,
+    evaluation: "Evaluation",
+    summary: Summary,
+    story: Story,
+    contest: Contest,
+    durations: Mapping[str, float],
+) -> None:
+    from diffgraph.evaluation.gathering import comparisons, graph_view, training_curves
+    from diffgraph.evaluation.report import ReportData, write_report
+    from diffgraph.experts.library import Library
+    from diffgraph.generation import code_version
+    from diffgraph.planner.training import history
+
+    snapshot = studio.snapshot
+    nodes = snapshot.nodes.select(["ref", "name", "summary"]).to_pylist()
+    selections = {prompt.text: studio.plans.selection(prompt.text) for prompt in evaluation.shown}
+    data = ReportData(
+        title=story.title,
+        family=studio.family.title,
+        experts=Library(studio.home).experts(),
+        broken_pages=story.broken_pages,
+        summaries={node["ref"]: node["summary"] for node in nodes},
+        graph=graph_view(snapshot),
+        curves=training_curves(history(story.training)) if story.training else (),
+        summary=summary,
+        comparisons=comparisons(
+            evaluation, {node["ref"]: node["name"] for node in nodes}, selections
+        ),
+        left_out=evaluation.left_out,
+        made_by={
+            "snapshot": snapshot.id,
+            "planner": studio.planner_id,
+            "prompts": f"{contest.prompts}, seeds {', '.join(map(str, contest.seeds))}",
+            "sampler": f"{studio.family.sampler.steps} steps, "
+            f"guidance {studio.family.sampler.guidance:g}",
+            "device": str(studio.renderer.device),
+            "diffgraph": code_version(),
+            "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        },
+        durations=durations,
+    )
+    write_report(page, data)
