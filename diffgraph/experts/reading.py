@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, FamilyMismatch, UnknownFormat
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 MIN_SHARE = 0.9
 """The least share of a file's keys that must fit the base for it to count as made from it."""
 
+LARGEST = torch.finfo(torch.float32).max
 ALPHA = "alpha"
 SUFFIXES: Mapping[str, str] = {
     suffix: role
@@ -102,7 +104,7 @@ class _Reading:
             unknown=tuple(sorted(self.unknown)),
             parameters=len(self.updates),
             bytes=file.size,
-            norms=_norms_by_block(self.updates),
+            norms=_norms_by_block(file.path.name, self.updates),
             evidence=evidence(file.metadata),
         )
         if self.unknown:
@@ -238,13 +240,13 @@ def _some(keys: Iterable[str]) -> str:
     return f" (not, for one, {shown(first)})" if first is not None else ""
 
 
-def _norms_by_block(updates: Mapping[str, Update]) -> dict[str, float]:
+def _norms_by_block(file: str, updates: Mapping[str, Update]) -> dict[str, float]:
     """Return the Frobenius norm of each block: `unet.down_blocks.0`, `text_encoder.encoder`, …."""
     squares: dict[str, float] = {}
     for name, update in updates.items():
         size = norm(update)
-        if not math.isfinite(size):
-            raise DamagedFile(f"the update of {name} is infinite or not a number")
+        if not size <= LARGEST:  # a NaN is not, either
+            raise DamagedFile(f"{file}: what it adds to {name} is infinite or not a number")
         block = block_of(name)
         squares[block] = squares.get(block, 0.0) + size * size
     return {block: math.sqrt(square) for block, square in sorted(squares.items())}
