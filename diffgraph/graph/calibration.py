@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from diffgraph.artifacts import new_file
-from diffgraph.errors import ExpertError
+from diffgraph.errors import ExpertError, MissingInput, PlanError
 from diffgraph.experts.expert import Expert, Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.schema import BASE, SCORES
@@ -192,7 +192,8 @@ def calibrate(
 ) -> Calibrated:
     """Draw and score a shard; experts whose scores are there already are not drawn again.
 
-    An expert that cannot be drawn is reported and the others go on.
+    An expert that cannot be drawn is reported and the others go on. Without the base there is
+    nothing to compare with, so its failure is raised.
 
     Args:
         shard: what to draw.
@@ -211,7 +212,9 @@ def calibrate(
         else:
             try:
                 table = _scores_of(shard, expert, renderer, scorers, advance)
-            except ExpertError as error:
+            except (ExpertError, PlanError, MissingInput) as error:
+                if expert.ref == BASE:
+                    raise
                 failed[expert.ref] = f"{type(error).__name__}: {error}"
                 log.warning("%s is not calibrated: %s", expert.ref, error)
                 continue

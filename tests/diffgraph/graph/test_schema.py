@@ -1,0 +1,71 @@
+"""Rows fit their tables, whatever is known of an expert."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from diffgraph.experts.card import ExpertCard
+from diffgraph.experts.expert import Expert, ExpertRef, Licence
+from diffgraph.graph.reference_prompts import ReferencePrompt
+from diffgraph.graph.schema import BASE, NODES, PROMPTS, SCORES, ExpertNode, PromptNode
+from diffgraph.scoring.scorer import SCORE_NAMES
+
+VECTOR = np.full(384, 384**-0.5, dtype=np.float32)
+EXPERT = Expert(
+    ref="civitai:1@2",
+    name="A <b>name</b>",
+    kind="peft",
+    family="emoji64",
+    licence=Licence(allow_derivatives=False, name="CC-BY-NC", creator="somebody"),
+    published_at=datetime(2024, 5, 6, 7, tzinfo=UTC),
+)
+
+
+def test_a_described_expert_keeps_all_that_is_known() -> None:
+    card = ExpertCard(
+        summary="Draws snow.",
+        skills=("snow", "ice"),
+        trigger_words=("snowy",),
+        recommended_strength=0.7,
+        agent="offline",
+        instruction_version="1",
+    )
+    table = pa.Table.from_pylist([ExpertNode(EXPERT, card, VECTOR).row()], schema=NODES)
+    (row,) = table.to_pylist()
+    assert row["text"] == "Draws snow. snow, ice"
+    assert row["recommended_strength"] == 0.7
+    assert row["allow_derivatives"] is False
+    assert (row["licence"], row["creator"]) == ("CC-BY-NC", "somebody")
+    assert row["trigger_words"] == ["snowy"]
+    assert row["published_at"] == EXPERT.published_at
+    assert row["name"] == "A <b>name</b>"  # as it came: whoever shows it escapes it
+
+
+def test_an_expert_that_nobody_described_fits_too() -> None:
+    (row,) = pa.Table.from_pylist([ExpertNode(EXPERT).row()], schema=NODES).to_pylist()
+    assert row["agent"] == row["text"] == ""
+    assert set(row["embedding"]) == {0.0}
+
+
+def test_a_reference_prompt_keeps_its_features() -> None:
+    prompt = ReferencePrompt(id="r1", text="a cat", seed=3, features={"nouns": 1.0, "rank": 0.5})
+    (row,) = pa.Table.from_pylist([PromptNode.of(prompt, VECTOR).row()], PROMPTS).to_pylist()
+    assert dict(row["features"]) == {"nouns": 1.0, "rank": 0.5}
+    assert (row["id"], row["seed"]) == ("r1", 3)
+
+
+def test_scores_are_five_in_their_order() -> None:
+    assert tuple(SCORES.names) == ("expert", "prompt", "seed", *SCORE_NAMES)
+
+
+def test_the_base_can_be_no_experts_name() -> None:
+    with pytest.raises(ValueError, match="not an expert reference"):
+        ExpertRef.parse(BASE)
+
+
+@pytest.mark.parametrize("wrong", [np.ones(383), np.full(384, np.nan), np.ones((1, 384))])
+def test_a_wrong_embedding_is_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="384 finite numbers"):
+        PromptNode("r1", "a cat", 3, wrong).row()
