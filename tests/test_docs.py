@@ -1,0 +1,174 @@
+"""Do the documents say what is true? Blocks that are made from the code are compared with it.
+
+`DIFFGRAPH_WRITE_DOCS=1 python -m pytest tests/test_docs.py` writes those blocks anew.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import typer.main
+
+ROOT = Path(__file__).parent.parent
+OPERATIONS = ROOT / "docs" / "operations.md"
+DOCUMENTS = sorted(
+    path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/*.md"))
+)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def commands() -> dict[str, Any]:
+    from flows.cli import app
+
+    group = typer.main.get_command(app)
+    return dict(group.commands)  # type: ignore[attr-defined]
+
+
+def options_of(command: Any) -> Iterator[str]:
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            yield f"`{(parameter.metavar or parameter.name).upper()}`"
+        elif parameter.name not in ("help", "json", "home", "family"):  # those of all
+            yield f"`{parameter.opts[0]}`"
+
+
+def verbs() -> str:
+    lines = ["| verb | does | takes |", "|---|---|---|"]
+    for name, command in commands().items():
+        said = " ".join((command.help or "").split("\n\n")[0].split())
+        lines.append(f"| `{name}` | {said} | {' '.join(options_of(command))} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "All but `demo` take `--home` and `--json`; what works on a family, `--family`.",
+        ]
+    )
+
+
+def tables() -> str:
+    from diffgraph.agents import AGENTS
+    from diffgraph.baselines import BASELINES
+    from diffgraph.evaluation.methods import METHODS
+    from diffgraph.evaluation.prompt_sets import READERS
+    from diffgraph.experts.formats import ADAPTERS
+    from diffgraph.families import FAMILIES
+    from diffgraph.merging.plan import NORMALISATIONS
+    from diffgraph.scoring import SCORERS
+
+    found = {
+        "families, `FAMILIES`": FAMILIES,
+        "adapter formats, `ADAPTERS`": [adapter.name for adapter in ADAPTERS],
+        "scorers, `SCORERS`": SCORERS,
+        "agents, `AGENTS`": AGENTS,
+        "baselines, `BASELINES`": BASELINES,
+        "methods of an evaluation, `METHODS`": METHODS,
+        "normalisations, `NORMALISATIONS`": NORMALISATIONS,
+        "prompt files, `READERS`": READERS,
+    }
+    rows = (
+        f"| {name} | {', '.join(f'`{entry}`' for entry in entries)} |"
+        for name, entries in found.items()
+    )
+    return "\n".join(["| table | entries |", "|---|---|", *rows])
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"verbs": verbs, "tables": tables}
+
+
+def block(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- made from [^>]*: {name} -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", sorted(BLOCKS))
+def test_a_block_made_from_the_code_is_up_to_date(name):
+    text = OPERATIONS.read_text(encoding="utf-8")
+    wanted = f"{BLOCKS[name]()}\n"
+    match = block(name).search(text)
+    assert match, f"docs/operations.md has no block {name}"
+    if os.environ.get("DIFFGRAPH_WRITE_DOCS"):
+        fresh = block(name).sub(lambda found: found[1] + wanted + found[3], text)
+        OPERATIONS.write_text(fresh, encoding="utf-8")
+    else:
+        assert match[2] == wanted, (
+            "stale: run DIFFGRAPH_WRITE_DOCS=1 python -m pytest tests/test_docs.py"
+        )
+
+
+def test_every_setting_is_documented_with_its_default():
+    from diffgraph.settings import Settings
+
+    text = OPERATIONS.read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(DIFFGRAPH_\w+)` \| ([^|]*) \|", text, re.MULTILINE))
+    assert set(rows) == {f"DIFFGRAPH_{name.upper()}" for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        told = rows[f"DIFFGRAPH_{name.upper()}"].strip("` ")
+        if name == "home":
+            assert Path(told).expanduser() == field.default
+        else:
+            assert told == {None: "unset", (): "[]"}.get(field.default, str(field.default)), name
+
+
+def test_every_error_of_an_expert_is_explained():
+    from diffgraph import errors
+
+    text = OPERATIONS.read_text(encoding="utf-8")
+    for kind in errors.ExpertError.__subclasses__():
+        assert f"| `{kind.__name__}` |" in text
+
+
+def test_every_verb_has_a_summary_and_every_option_a_help_text():
+    for name, command in commands().items():
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    for groups in LINK.findall(text):
+        target = next(filter(None, groups))
+        if re.match(r"(https?|mailto):", target):
+            continue
+        file, _, anchor = unquote(target).partition("#")
+        found = (path.parent / file) if file else path
+        assert found.exists(), f"{path.name} links to {target}, which is not there"
+        if anchor and found.suffix == ".md":
+            assert anchor in set(anchors(found)), f"{path.name} links to {target}: no such heading"
+
+
+def anchors(path: Path) -> Iterator[str]:
+    for heading in re.findall(
+        r"^#+ (.+)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE
+    ):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_the_documents_name_files_that_exist():
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:diffgraph|flows|tasks|tests|docs)/[\w/.-]+?/?)`", text):
+            assert (ROOT / name).exists(), f"{path.name} names {name}, which is not there"
+
+
+def test_every_decision_is_numbered_in_order():
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
+    for number, path in enumerate(sorted((ROOT / "docs" / "decisions").glob("*.md")), start=1):
+        assert path.read_text(encoding="utf-8").startswith(f"# {number}. ")
+
+
+def test_every_make_target_that_a_document_names_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9]+):", makefile, re.MULTILINE))
+    for path in DOCUMENTS:
+        named = re.findall(
+            r"`make ([a-z0-9]+)`|^make ([a-z0-9]+)", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert {next(filter(None, names)) for names in named} <= targets, path.name
