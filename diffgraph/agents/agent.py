@@ -17,6 +17,9 @@ class Request(BaseModel, frozen=True):
     attributes: tuple[str, ...] = Field(
         default=(), description="fine-grained visual attributes: each looks for PEFT experts"
     )
+    broader: tuple[str, ...] = Field(
+        default=(), description="what kind of thing the subject is: animal, vehicle, …"
+    )
     unknown_words: tuple[str, ...] = ()
 
 

@@ -18,6 +18,7 @@ from diffgraph.agents.prompts import (
     phrases,
 )
 from diffgraph.agents.reviewing import ReviewConfig, review
+from diffgraph.agents.things import kinds_of
 from diffgraph.agents.words import content_stems, content_words, plain, stem
 from diffgraph.errors import EmptyPrompt, UnknownWords
 from diffgraph.experts.card import ExpertCard
@@ -36,7 +37,7 @@ _NAME_NOISE = re.compile(
 )
 _GENERIC_TAGS = frozenset(
     """
-    style styles concept concepts base model base_model tool tools character celebrity clothing
+    style styles concept concepts base_model tool tools character celebrity clothing
     background object objects animal emoji emoji64 emojis icon icons lora locon lycoris checkpoint
     art artwork design other misc effect effects treatment enhancer quality detail details
     """.split()
@@ -71,11 +72,18 @@ class OfflineAgent:
         triggers = _short_texts(listing.trigger_words)
         examples = [phrases(cleaned(prompt)) for prompt in listing.example_prompts[:MOST_EXAMPLES]]
         examples = [parts for parts in examples if parts]
-        summary = ". ".join(
-            part.rstrip(".") for part in (name, *descriptive_sentences(listing.description)) if part
-        )
+        told = [
+            sentence
+            for sentence in descriptive_sentences(listing.description)
+            if not content_stems(sentence) <= content_stems(name)
+        ]
+        summary = ". ".join(part.rstrip(".") for part in (name, *told) if part)
         summary = _shortened(summary, LONGEST_SUMMARY) or "An expert whose page says nothing"
-        tags = [tag for tag in _short_texts(listing.tags) if tag.lower() not in _GENERIC_TAGS]
+        tags = [
+            tag
+            for tag in _short_texts(listing.tags)
+            if tag.lower().replace(" ", "_") not in _GENERIC_TAGS
+        ]
         shown = (
             _subjects(examples, triggers)
             if listing.type.lower() == "checkpoint"
@@ -112,6 +120,7 @@ class OfflineAgent:
             prompt=prompt,
             summary=", ".join([parts[0].lower(), *styles]),
             attributes=attributes,
+            broader=kinds_of(parts[0]),
             unknown_words=self._unknown(content_words(" , ".join(parts))),
         )
 

@@ -20,8 +20,8 @@ _UNSEEN = frozenset(
 )
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _BLOCKS = frozenset(
-    """address article aside blockquote br dd div dl dt figcaption footer h1 h2 h3 h4 h5 h6 header hr li
-    main nav ol p pre section table td th tr ul""".split()
+    """address article aside blockquote br dd div dl dt figcaption footer h1 h2 h3 h4 h5 h6 header
+    hr li main nav ol p pre section table td th tr ul""".split()
 )
 _HIDING = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d])|opacity\s*:\s*0(?![.\d])"
@@ -96,7 +96,8 @@ _NOT_A_SKILL = re.compile(
     | drop\s+(?:me|us|a\s+(?:comment|like|line|review))\b|likes?\s+(?:and|this|it|if)
     | heart\s+(?:and|this|if)|reviews?|ratings?|(?:five|5)\s+stars|comments?|feedback
     | thank(?:s|\s+you)|credits?\b|downloads?|install\w*|unzip|folder|director(?:y|ies)
-    | extensions?|web-?ui|a1111|automatic1111|comfy\w*|invokeai|restart|update[ds]?|changelog|bug
+    | extensions?|web-?ui|a1111|automatic1111|comfy\w*|invokeai|restart|update[ds]?|changelog
+    | bugs?\s?fix\w*|(?:at|than|above|below)\s+[01][.,]\d|in\s+(?:your|the)\s+prompt
     | hugging\s?face|civitai|github|google\s+drive|torrent|licen[cs]e|permission|commercial
     | copyright|resell|re-?upload|disclaimer|epochs?|learning\s+rate|dataset|batch\s+size|kohya
     | trained\s+(?:on|with|for|using)|training|dim\b|network|rank\s+\d+|cfg|sampler|euler|dpm\+*

@@ -6,7 +6,8 @@ sketch:1.2), at night") and plain sentences ("I'd love a picture of a happy dog 
 
 import re
 
-from diffgraph.agents.words import EMPTY_WORDS, content_words, plain, stem
+from diffgraph.agents.things import kinds_of
+from diffgraph.agents.words import EMPTY_WORDS, content_words, plain
 
 LONGEST_PROMPT = 2_000
 MOST_ATTRIBUTES = 12
@@ -64,28 +65,31 @@ _OPENINGS = tuple(
 _CONNECTIVES = (
     r"in\s+the\s+(?:style|form|shape|look|middle)\s+of|in\s+front\s+of|on\s+top\s+of|surrounded\s+by"
     r"|covered\s+(?:in|with)|bathed\s+in|lit\s+by|drawn\s+(?:as|in|with|like)"
-    r"|painted\s+(?:as|in|with|like)|made\s+(?:of|from|out\s+of|as|in)|rendered\s+(?:as|in)"
+    r"|painted\s+(?:as|in|with|like)|made\s+(?:as|in)|rendered\s+(?:as|in)"
     r"|done\s+(?:as|in)|shown\s+(?:as|in)|seen\s+(?:as|in|through|at)|turned\s+into"
     r"|(?:that\s+|which\s+)?(?:looks?|looking)\s+like|as\s+if|as\s+though|wearing|inside|within"
-    r"|with|against|behind|underneath|during|through|amid|among|like|as|in|at|on|by"
+    r"|with|against|behind|underneath|during|through|amid|among|next\s+(?:to|door)|near|beside|over"
+    r"|above|below|around|between|outside|across|from|into|onto|for|like|as|in|at|on|by"
 )
 _CLAUSE = re.compile(r"[,;:!?|\n]+|\.(?!\d)|\s+-+\s+")
+_PARTICIPLES = r"(?:framed|glowing|shining|deep|tinted|shaded|casting|lit|made)"
 _BOUND = re.compile(
-    r"\b(?:framed|glowing|shining|deep|tinted|shaded|casting|lit)\s+"
-    r"(?:(?:in|like|by|with|under|into|a|an|the|up)\s+)*|\b(?:under|beneath)\s+(?:the\s+)?",
+    rf"\b{_PARTICIPLES}\s+"
+    r"(?:(?:in|like|by|with|under|into|of|out|from|a|an|the|up)\s+)*|\b(?:under|beneath)\s+(?:the\s+)?",
     re.I,
 )
-"""Phrases that lose their sense without what leads up to them: `under water`, `glowing like fire`."""
+"""What loses its sense without what leads up to it: `under water`, `glowing like fire`."""
+_DOING = (
+    r"(?:standing|sitting|lying|flying|running|walking|swimming|jumping|playing|eating|drinking"
+    r"|sleeping|dancing|riding|driving|looking|floating|hiding|resting|waiting|going|coming)"
+)
 _SPLIT = re.compile(
-    rf"\s+(?:{_CONNECTIVES})\s+"
-    r"|\s+(?=(?:framed|glowing|shining|deep|tinted|shaded|casting|lit|blurry|under|beneath)[_ ])",
+    rf"\s+{_DOING}(?:\s+(?:{_CONNECTIVES}))?(?:\s+|$)|\s+(?:{_CONNECTIVES})\s+"
+    rf"|\s+(?=(?:{_PARTICIPLES}|blurry|under|beneath)[_ ])",
     re.I,
 )
 _LED = re.compile(rf"^\s*(?:{_CONNECTIVES})\s+", re.I)
-_LED_UP_TO = re.compile(
-    rf"^\s*(?:{_CONNECTIVES}|framed|glowing|shining|deep|tinted|shaded|casting|lit|under|beneath)\s",
-    re.I,
-)
+_LED_UP_TO = re.compile(rf"^\s*(?:{_CONNECTIVES}|{_PARTICIPLES}|under|beneath)\s", re.I)
 _LEADING = re.compile(
     rf"^(?:(?:{_CONNECTIVES}|of|and|or|but|plus|also|then|is|are|it'?s|has|having|all|only|very"
     r"|really|quite|somewhat|slightly|a\s+(?:bit|touch|hint|lot|kind)\s+of|lots\s+of|please"
@@ -98,11 +102,18 @@ _TRAILING = re.compile(
     r"|(?:all\s+)?around(?:\s+it)?|behind\s+it|everywhere))+$",
     re.I,
 )
+_MEDIA = (
+    r"(?:painting|drawing|sketch|print|poster|illustration|render|photo(?:graph)?|mosaic|sticker"
+    r"|cartoon|comic|portrait|collage|carving|statue|figurine|blueprint|silhouette|engraving"
+    r"|watercolou?r|negative|hologram|doodle|line\s+art|pixel\s+art|pop\s+art)"
+)
 _MEDIUM_OF = re.compile(
-    r"^(?P<medium>(?:[\w-]+\s+){0,3}?(?:painting|drawing|sketch|print|poster|illustration|render"
-    r"|photo(?:graph)?|mosaic|picture|image|sticker|cartoon|comic|portrait|emoji|icon|window|scene"
-    r"|version|collage|carving|statue|figurine|art))"
+    rf"^(?P<medium>(?:[\w-]+\s+){{0,3}}?(?:{_MEDIA}|picture|image|emoji|icon|window|scene|version|art))"
     rf"\s+(?:of|showing|depicting)\s+(?:{_ARTICLE}\s+)?(?P<subject>.+)$",
+    re.I,
+)
+_MEDIUM_AFTER = re.compile(
+    rf"^(?P<subject>.*?\S)\s+(?P<medium>(?:die[\s-]cut\s+|pencil\s+|oil\s+)?{_MEDIA}|underwater)$",
     re.I,
 )
 _COLOUR = r"(?:black|white|red|green|blue|yellow|pink|purple|orange|brown|gr[ae]y|gold|silver|teal)"
@@ -134,11 +145,11 @@ EFFECT_WORDS = STYLE_WORDS | frozenset(
 
 _FINISH_WORDS = frozenset(
     """
-    photograph old pixel line pop stained glass film high low poly comic book icon emoji design
-    glossy print technical colors colours colored coloured toned light lights focus soft digital dot stripe
-    frame framed border background backdrop shadow drop outline outlines stripes dots polka
-    checkerboard vignette snow snowing rain raining night scene sky sunset die cut sticker red gold
-    blue green black white thick corners spotlight dark sign bright warm cold
+    photograph old pixel pixels line pop stained glass film high low poly comic book icon emoji
+    design glossy print technical colors colours colored coloured toned light lights focus soft
+    digital dot stripe frame framed border background backdrop shadow drop outline outlines stripes
+    dots polka checkerboard vignette snow snowing rain raining night scene sky sunset die cut
+    sticker red gold blue green black white thick corners spotlight dark sign bright warm cold
     """.split()
 )
 """What names no subject if it stands alone or beside a style word."""
@@ -184,11 +195,15 @@ def _clause_parts(clause: str) -> tuple[str, list[str]]:
     """Return what a clause names first, and what it says about that."""
     bound = _BOUND.sub(lambda match: "_".join(match[0].split()) + " ", clause)
     medium = _MEDIUM_OF.match(bound)
+    first, *rest = _SPLIT.split(medium["subject"] if medium else bound)
     if medium:
-        first, *rest = _SPLIT.split(medium["subject"])
         rest.append(medium["medium"])
-    else:
-        first, *rest = _SPLIT.split(bound)
+    after = _MEDIUM_AFTER.match(first)
+    if (
+        after and kinds_of(after["subject"]) and not _is_effect_only(after["subject"])
+    ):  # "hedgehog sticker", but not "pencil sketch"
+        first = after["subject"]
+        rest.insert(0, after["medium"])
     return first.replace("_", " "), [part.replace("_", " ") for part in rest]
 
 
@@ -223,10 +238,7 @@ def is_overall_style(phrase: str) -> bool:
 def _is_effect_only(phrase: str) -> bool:
     """Tell whether a phrase names no subject: "pixel art", "an old photograph"."""
     parts = (part for word in content_words(phrase) for part in word.split("-"))
-    return all(
-        part in EFFECT_WORDS or part in _FINISH_WORDS or stem(part) in _FINISH_WORDS
-        for part in parts
-    )
+    return all(part in EFFECT_WORDS or part in _FINISH_WORDS for part in parts)
 
 
 def _without_opening(clause: str) -> str:

@@ -36,8 +36,10 @@ def review(
         by_query[candidate.kind, candidate.query].append(place)
     verdicts: dict[int, Verdict] = {}
     kept: list[Candidate] = []
-    for places in sorted(
-        by_query.values(), key=lambda p: -max(candidates[i].similarity for i in p)
+    # checkpoints first: what a checkpoint does for a style needs no adapter besides
+    for (_, _), places in sorted(
+        by_query.items(),
+        key=lambda group: (group[0][0], -max(candidates[i].similarity for i in group[1])),
     ):
         ranked = sorted(places, key=lambda i: (-candidates[i].similarity, candidates[i].ref))
         for place, reason, is_kept in _one_query(
@@ -89,9 +91,12 @@ def _why_redundant(
     """Return why a relevant candidate adds nothing to those kept before it."""
     skills = content_stems(candidate.text)
     for other in kept:
-        if other.kind != candidate.kind:
-            continue
         if other.ref == candidate.ref:
+            continue
+        serves_it_too = other.query == candidate.query and other.similarity > candidate.similarity
+        if other.kind != candidate.kind:
+            if serves_it_too:
+                return f"{other.name} already serves {candidate.query!r}, and better"
             continue
         if other.query == candidate.query and not adds:
             return f"{other.name} already serves {candidate.query!r}, and better"

@@ -6,6 +6,8 @@ microseconds.
 
 import re
 import unicodedata
+from collections import Counter
+from functools import lru_cache
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
@@ -25,12 +27,13 @@ FUNCTION_WORDS = frozenset(
 
 EMPTY_WORDS = frozenset(
     """
-    picture pictures image images photo pic art artwork illustration render style styles styled
-    look looks looking effect effects aesthetic vibe feel mood theme themed version kind sort type
-    thing things something make makes making made use used using add adds adding give gives turn
-    turns turned apply applied put draw drawn create created generate generated show shows showing
-    beautiful nice good great best better perfect amazing awesome cool quality detailed masterpiece
-    model models lora locon lycoris dora loha lokr checkpoint expert trained training concept whole
+    everything picture pictures image images photo pic art artwork illustration render style styles
+    styled look looks looking effect effects aesthetic vibe feel mood theme themed version kind
+    sort type thing things something make makes making made use used using add adds adding give
+    gives turn turns turned apply applied put draw drawn create created generate generated show
+    shows showing beautiful nice good great best better perfect amazing awesome cool quality
+    detailed masterpiece model models icon icons emoji emojis design lora locon lycoris dora loha
+    lokr checkpoint expert trained training concept whole
     """.split()
 )
 """Words that any page or prompt may hold: they tell no skill from another."""
@@ -54,6 +57,7 @@ def _gap(char: str) -> str:
     return " " if char in "\t\n\v\f\r\x85" else ""
 
 
+@lru_cache(maxsize=100_000)
 def stem(word: str) -> str:
     """Return what the forms of an English word share: `snowy`, `snowing`, `snow` → `snow`.
 
@@ -93,6 +97,11 @@ def content_words(text: str) -> tuple[str, ...]:
 def content_stems(text: str) -> frozenset[str]:
     """Return the stems of a text's content words."""
     return frozenset(stem(word) for word in content_words(text))
+
+
+def content_counts(text: str) -> Counter[str]:
+    """Return how often each content word's stem is said."""
+    return Counter(stem(word) for word in words(text) if _has_content(word))
 
 
 def _has_content(word: str) -> bool:

@@ -15,8 +15,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgraph.agents.words import content_stems
+from diffgraph.agents.words import content_counts, content_stems
 from diffgraph.experts.expert import Kind
+
+TIMES_COUNT = (0.7, 0.9, 1.0)
+"""How much a word counts that is said once, twice, thrice: in passing, or what it is all about."""
 
 
 class ExpertNodes(Protocol):
@@ -62,10 +65,16 @@ class ExpertIndex:
             "peft": np.flatnonzero(kinds == "peft"),
         }
         rows_of: dict[str, list[int]] = defaultdict(list)
+        times: dict[str, list[int]] = defaultdict(list)
         for row, (name, text) in enumerate(zip(nodes.names, nodes.texts, strict=True)):
-            for stem in content_stems(f"{name} {text}"):
+            for stem, count_here in content_counts(f"{name} {text}").items():
                 rows_of[stem].append(row)
+                times[stem].append(min(count_here, len(TIMES_COUNT)))
         self._rows_of = {stem: np.asarray(rows, dtype=np.intp) for stem, rows in rows_of.items()}
+        self._parts_of = {
+            stem: np.asarray(TIMES_COUNT, dtype=np.float32)[np.asarray(found) - 1]
+            for stem, found in times.items()
+        }
         self._unused = math.log(1.0 + count)  # how much a word counts that no expert uses
 
     def overlap(self, query: str) -> NDArray[np.float32]:
@@ -77,13 +86,11 @@ class ExpertIndex:
             weight = self._unused
             if rows is not None:
                 weight = math.log(1.0 + len(shared) / len(rows))
-                shared[rows] += weight
+                shared[rows] += weight * self._parts_of[stem]
             total += weight
         return shared / total if total else shared
 
-    def nearest(
-        self, kind: Kind, similarity: NDArray[np.float32], count: int
-    ) -> list[tuple[int, float]]:
+    def nearest(self, kind: Kind, similarity: NDArray[np.float32], count: int) -> list[int]:
         """Return the rows of one kind with the highest similarity, best first."""
         rows = self._rows[kind]
         if count <= 0 or not len(rows):
@@ -94,22 +101,26 @@ class ExpertIndex:
             rows, values = rows[near], values[near]
         refs = self.nodes.refs
         order = sorted(range(len(rows)), key=lambda i: (-values[i], refs[int(rows[i])]))
-        return [(int(rows[i]), float(values[i])) for i in order]
+        return [int(rows[i]) for i in order]
 
     def similarities(
         self, queries: Sequence[str], embedded: NDArray[np.float32], words_count: float
-    ) -> NDArray[np.float32]:
-        """Return how near each expert is to each query, (queries, experts), at most 1.
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return how near each expert is to each query, at most 1, and whether they share words.
 
         Args:
             queries: phrases.
             embedded: their embeddings, unit vectors, (queries, 384).
             words_count: in [0, 1], how much of what the embedding leaves open shared words
                 explain.
+
+        Returns:
+            Two arrays of (queries, experts).
         """
-        cosine = embedded @ self.nodes.embeddings.T
-        np.clip(cosine, 0.0, 1.0, out=cosine)
+        similar = np.clip(embedded @ self.nodes.embeddings.T, 0.0, 1.0)
+        shares_words = np.zeros(similar.shape, dtype=bool)
         for row, query in enumerate(queries):
             overlap = self.overlap(query)
-            cosine[row] = 1.0 - (1.0 - cosine[row]) * (1.0 - words_count * overlap**2)
-        return cosine
+            shares_words[row] = overlap > 0
+            similar[row] = 1.0 - (1.0 - similar[row]) * (1.0 - words_count * overlap**2)
+        return similar, shares_words

@@ -18,6 +18,8 @@ from diffgraph.planner.retrieval import ExpertIndex, ExpertNodes
 
 log = logging.getLogger(__name__)
 
+WORDS_MATTER = 0.15  # in units of similarity, when it is decided which part a checkpoint is for
+
 
 class SelectionConfig(BaseModel, frozen=True):
     """How widely candidates are searched."""
@@ -106,28 +108,42 @@ def select(
 def retrieve(
     request: Request, nodes: ExpertNodes, embedder: TextEmbedder, config: SelectionConfig
 ) -> tuple[Candidate, ...]:
-    """Return the checkpoints nearest to the summary, the PEFT experts nearest to attributes."""
+    """Return the checkpoints nearest to the summary, the PEFT experts nearest to attributes.
+
+    A checkpoint is for a subject or for a style, seldom for both, so the summary is also asked
+    part by part, and by the broader words for its subject; what is nearest to any of them counts.
+    """
     if not len(nodes.refs):
         return ()
     index = _index_of(nodes)
-    queries = [request.summary, *request.attributes]
-    similar = index.similarities(queries, embedder.embed(queries), config.words_count)
-    found: list[Candidate] = []
-    for row, query in enumerate(queries):
-        kind: Kind = "peft" if row else "checkpoint"
-        count = config.k2 if row else config.k1
+    parts = [part.strip() for part in request.summary.split(",") if part.strip()]
+    asked = list(dict.fromkeys([*parts, *request.broader]))
+    queries = [*asked, *request.attributes]
+    similar, shares_words = index.similarities(queries, embedder.embed(queries), config.words_count)
+    # a part that the page names is better evidence than one that only sounds like it
+    evidence = similar[: len(asked)] + WORDS_MATTER * shares_words[: len(asked)]
+    best_part = evidence.argmax(axis=0)
+    found = [
+        _candidate(nodes, place, asked[best_part[place]], float(similar[best_part[place], place]))
+        for place in index.nearest("checkpoint", evidence.max(axis=0), config.k1)
+    ]
+    for row, query in enumerate(request.attributes, start=len(asked)):
         found.extend(
-            Candidate(
-                ref=nodes.refs[place],
-                kind=kind,
-                name=nodes.names[place],
-                text=nodes.texts[place],
-                query=query,
-                similarity=round(similarity, 4),
-            )
-            for place, similarity in index.nearest(kind, similar[row], count)
+            _candidate(nodes, place, query, float(similar[row, place]))
+            for place in index.nearest("peft", similar[row], config.k2)
         )
     return tuple(found)
+
+
+def _candidate(nodes: ExpertNodes, place: int, query: str, similarity: float) -> Candidate:
+    return Candidate(
+        ref=nodes.refs[place],
+        kind=nodes.kinds[place],
+        name=nodes.names[place],
+        text=nodes.texts[place],
+        query=query,
+        similarity=round(similarity, 4),
+    )
 
 
 def _decided(
