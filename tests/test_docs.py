@@ -46,7 +46,7 @@ def verbs() -> str:
         [
             *lines,
             "",
-            "All but `demo` take `--home` and `--json`; what works on a family, `--family`.",
+            "All take `--json`; all but `demo` take `--home`; what works on a family takes `--family`.",
         ]
     )
 
