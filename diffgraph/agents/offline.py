@@ -12,6 +12,7 @@ from diffgraph.agents.pages import (
     recommended_strength,
 )
 from diffgraph.agents.prompts import (
+    LONGEST_PROMPT,
     attributes_of,
     cleaned,
     is_overall_style,
@@ -70,8 +71,7 @@ class OfflineAgent:
         """Return what the page's expert is good for, whatever else the page says."""
         name = _readable_name(listing.name)
         triggers = _short_texts(listing.trigger_words)
-        examples = [phrases(cleaned(prompt)) for prompt in listing.example_prompts[:MOST_EXAMPLES]]
-        examples = [parts for parts in examples if parts]
+        examples = _examples(listing)
         told = [
             sentence
             for sentence in descriptive_sentences(listing.description)
@@ -154,6 +154,16 @@ def _short_texts(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(t for t in clean if t and len(t) <= LONGEST_SKILL and not is_an_order(t))
     )
+
+
+def _examples(listing: Listing) -> list[tuple[str, ...]]:
+    """Return what the example prompts are made of, the subject of each first."""
+    honest = (
+        prompt
+        for prompt in listing.example_prompts[:MOST_EXAMPLES]
+        if not is_an_order(plain(prompt, LONGEST_PROMPT))
+    )
+    return [parts for prompt in honest if (parts := phrases(cleaned(prompt)))]
 
 
 def _spoken(trigger: str) -> str:
