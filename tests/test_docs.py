@@ -3,6 +3,7 @@
 `DIFFGRAPH_WRITE_DOCS=1 python -m pytest tests/test_docs.py` writes those blocks anew.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ import typer.main
 
 ROOT = Path(__file__).parent.parent
 OPERATIONS = ROOT / "docs" / "operations.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+FIGURES = ROOT / "docs" / "figures"
 DOCUMENTS = sorted(
     path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/*.md"))
 )
@@ -46,7 +49,7 @@ def verbs() -> str:
         [
             *lines,
             "",
-            "All take `--json`; all but `demo` take `--home`; what works on a family takes `--family`.",
+            "All take `--json`; all but `demo` take `--home`; what has to do with models, `--family`.",
         ]
     )
 
@@ -78,7 +81,59 @@ def tables() -> str:
     return "\n".join(["| table | entries |", "|---|---|", *rows])
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"verbs": verbs, "tables": tables}
+def speed() -> str:
+    """What `tests/benchmarks/*.py` printed, kept in docs/figures."""
+    lines = []
+    for path in sorted(FIGURES.glob("speed-*.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        machine = told.pop("machine")
+        where = machine["gpu"] or f"{machine['cores']} CPU cores"
+        lines += [f"**{told.pop('benchmark')}**, {where}", "", "| figure | value |", "|---|---|"]
+        lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in flat(told)]
+        lines.append("")
+    return "\n".join(lines).strip()
+
+
+def flat(told: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in told.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{before}{name}, ")
+        else:
+            yield before + name, value
+
+
+def methods() -> str:
+    """What `diffgraph evaluate` found, kept in docs/figures."""
+    from diffgraph.evaluation.report import METHOD_NOTES, METHOD_TITLES
+    from diffgraph.evaluation.statistics import Interval, Summary
+
+    path = FIGURES / "bench.json"
+    if not path.is_file():
+        return ""
+    summary = Summary.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def told(interval: Interval) -> str:
+        return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+    lines = [
+        f"{summary.methods[0].prompts} prompts, {summary.seeds} seeds each.",
+        "",
+        f"| method | what it does | mean reward | lead of {METHOD_TITLES[summary.reference]} |",
+        "|---|---|---|---|",
+    ]
+    for row in summary.methods:
+        lead = told(row.lead["reward"]) if row.lead else ""
+        title, note = METHOD_TITLES[row.method], METHOD_NOTES[row.method]
+        lines.append(f"| {title} | {note} | {told(row.scores['reward'])} | {lead} |")
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, tuple[Path, Callable[[], str]]] = {
+    "verbs": (OPERATIONS, verbs),
+    "tables": (OPERATIONS, tables),
+    "speed": (PERFORMANCE, speed),
+    "methods": (PERFORMANCE, methods),
+}
 
 
 def block(name: str) -> re.Pattern[str]:
@@ -87,17 +142,16 @@ def block(name: str) -> re.Pattern[str]:
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_a_block_made_from_the_code_is_up_to_date(name):
-    text = OPERATIONS.read_text(encoding="utf-8")
-    wanted = f"{BLOCKS[name]()}\n"
+    document, make = BLOCKS[name]
+    text = document.read_text(encoding="utf-8")
+    wanted = f"{make()}\n"
     match = block(name).search(text)
-    assert match, f"docs/operations.md has no block {name}"
+    assert match, f"{document.name} has no block {name}"
     if os.environ.get("DIFFGRAPH_WRITE_DOCS"):
         fresh = block(name).sub(lambda found: found[1] + wanted + found[3], text)
-        OPERATIONS.write_text(fresh, encoding="utf-8")
+        document.write_text(fresh, encoding="utf-8")
     else:
-        assert match[2] == wanted, (
-            "stale: run DIFFGRAPH_WRITE_DOCS=1 python -m pytest tests/test_docs.py"
-        )
+        assert match[2] == wanted, "stale: DIFFGRAPH_WRITE_DOCS=1 pytest tests/test_docs.py"
 
 
 def test_every_setting_is_documented_with_its_default():

@@ -1,12 +1,18 @@
 import json
 import logging
+from itertools import combinations
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from diffgraph.errors import MissingInput, UnknownFamily
-from diffgraph.evaluation.prompt_sets import LONGEST_PROMPT, load_prompts, read_prompts
+from diffgraph.evaluation.prompt_sets import (
+    LONGEST_PROMPT,
+    bundled_sets,
+    load_prompts,
+    read_prompts,
+)
 
 TRUTH = {
     "id": "bench-7",
@@ -105,3 +111,16 @@ def test_an_unknown_set_and_an_unknown_family_are_named():
         load_prompts("nothing-like-it")
     with pytest.raises(UnknownFamily):
         load_prompts("bench", family="sd99")
+
+
+def test_the_bundled_sets_are_whole_and_disjoint():
+    sets = bundled_sets()
+    assert {"bench", "freeform", "reference", "train"} <= set(sets)
+    texts = {}
+    for name in sets:
+        found = read_prompts(name)
+        assert found.broken == ()
+        texts[name] = {prompt.text for prompt in found.prompts}
+    for one, other in combinations(texts, 2):
+        assert not texts[one] & texts[other], f"{one} and {other} share prompts"
+    assert all(prompt.experts and prompt.subject for prompt in load_prompts("bench"))
