@@ -1,0 +1,63 @@
+"""What the benchmarks share: the bundled experts, a stopwatch, and one way of printing."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffgraph.errors import ExpertError
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.reading import read_delta
+from diffgraph.families import get_family
+from diffgraph.merging.apply import Merger
+
+
+def seconds(work: Callable[[], Any], times: int = 5) -> float:
+    """Return the median duration of some runs, after one that warms up."""
+    work()
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return round(statistics.median(taken), 4)
+
+
+def bundled(family: str = "emoji64", device: str = "cpu") -> tuple[Merger, dict[str, Path]]:
+    """Return the family's base, and the weights files of its hub that can be merged."""
+    chosen = get_family(family)
+    if chosen.hub is None:
+        raise SystemExit(f"{family} ships no hub")
+    merger = Merger(chosen.load(device))
+    return merger, {path.stem: path for path in sorted(chosen.hub.rglob("*.safetensors"))}
+
+
+def readable(merger: Merger, files: dict[str, Path]) -> dict[str, Delta]:
+    """Return the deltas of the files that are what they should be."""
+    deltas = {}
+    for name, path in files.items():
+        try:
+            deltas[name] = read_delta(path, merger.base).to(merger.model.device)
+        except ExpertError:
+            continue  # the hub holds broken files on purpose
+    return deltas
+
+
+def tell(name: str, figures: dict[str, Any]) -> None:
+    """Print the figures as JSON, with the machine they were taken on."""
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    json.dump({"benchmark": name, **figures, "machine": machine}, sys.stdout, indent=1)
+    sys.stdout.write("\n")
