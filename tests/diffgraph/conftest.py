@@ -1,7 +1,7 @@
 """A small graph, for every room that reads one."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ def make_nodes(count: int = 6, seed: int = 0) -> list[ExpertNode]:
                 kind="checkpoint" if place < 2 else "peft",
                 family="emoji64",
                 sha256=f"{place:064x}",
-                published_at=datetime(2024, 1, 1 + place, tzinfo=UTC),
+                published_at=datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=place),
                 licence=Licence(name="CC0", creator="somebody"),
             ),
             ExpertCard(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,19 @@ def test_a_snapshot_without_experts_is_whole(tmp_path: Path) -> None:
     assert snapshot.embeddings.shape == (0, 384)
     with pytest.raises(SnapshotError, match="no scores"):
         snapshot.reward  # noqa: B018
+
+
+def test_writers_at_once_leave_whole_snapshots_and_one_pointer(tmp_path: Path) -> None:
+    def one(number: int) -> str:
+        table = scores(
+            [*BASE_ROWS, ("folder:a@1", "cat", 7, number), ("folder:a@1", "dog", 7, 0.0)]
+        )
+        return write(tmp_path, [node("folder:a@1")], table)
+
+    with ThreadPoolExecutor(4) as pool:
+        written = set(pool.map(one, [0, 1, 2, 3, 0, 1]))
+    assert len(written) == 4
+    assert set(snapshot_ids(tmp_path)) == written
+    assert open_snapshot(tmp_path).id in written
+    parents = [open_snapshot(tmp_path, name).manifest.parent for name in written]
+    assert parents.count(None) == 1  # each but the first knows what was current before it
