@@ -41,8 +41,8 @@ _ADJECTIVES = frozenset(
     """.split()
 )
 _ADJECTIVE_ENDINGS = (
-    "ful", "less", "ous", "ish", "ive", "able", "ible", "esque", "istic", "ated", "ured", "coloured",
-    "colored", "toned", "shaped", "styled", "like",
+    "ful", "less", "ous", "ish", "ive", "able", "ible", "esque", "istic", "ated", "ured",
+    "coloured", "colored", "toned", "shaped", "styled", "like",
 )  # fmt: skip
 _VERBS = frozenset(
     """
