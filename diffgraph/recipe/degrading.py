@@ -14,8 +14,8 @@ WAYS = ("noise", "blur", "saturation", "grey", "blocks", "cut-out")
 def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
     """Return images (n, 3, 64, 64), uint8, each spoilt in one way, more or less: uint8.
 
-    Every way is worked out for all and one is chosen for each: that has no branch, so it can be recorded in
-    a CUDA graph.
+    Every way is worked out for all and one is chosen for each: that has no branch, so it can be
+    recorded in a CUDA graph.
     """
     clear = as_float(images)
     count, device = len(clear), clear.device

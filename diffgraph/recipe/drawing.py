@@ -1,9 +1,10 @@
 """How are tens of thousands of merged images drawn in a minute?
 
-The product merges and draws one plan at a time, exactly. Here many prompts share each plan: every expert's
-update lies dense on the device, a plan is one in-place write of the live weights, and the whole sampling loop
-is recorded once as a CUDA graph and replayed. The arithmetic is the product's own (DDIM without noise on
-the family's schedule, guidance, decoding); a test holds the two side by side.
+The product merges and draws one plan at a time, exactly. Here many prompts share each plan: every
+expert's update lies dense on the device, a plan is one in-place write of the live weights, and the
+whole sampling loop is recorded once as a CUDA graph and replayed. The arithmetic is the product's
+own (DDIM without noise on the family's schedule, guidance, decoding); a test holds the two side by
+side.
 """
 
 import logging
@@ -23,7 +24,7 @@ Updates = Mapping[str, Tensor]
 
 
 class Easel:
-    """A base model with the experts' dense updates: writes a plan, draws a fixed number of prompts."""
+    """A base model with the experts' dense updates: writes a plan, draws a batch of prompts."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Easel:
             )
 
     def draw(self, prompts: Sequence[str], noise: Tensor) -> Tensor:
-        """Return images of at most `batch` prompts with the weights as they are: (n, 3, 64, 64), uint8."""
+        """Return images of at most `batch` prompts by the weights as they are: uint8."""
         context = self.context(prompts)
         return self.draw_from(context, noise)
 
@@ -123,7 +124,7 @@ class Easel:
     def _record(self, context: Tensor, noise: Tensor) -> None:
         self._context = context.new_zeros(2 * self.batch, *context.shape[2:])
         self._noise = noise.new_zeros(self.batch, *noise.shape[1:])
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):

@@ -1,8 +1,9 @@
 """What can merging gain on the bench, and how much of it can a planner earn?
 
-Base, best single expert, the right experts merged at the strengths their pages recommend, and the best of many
-random plans over the right experts, prompt by prompt. What has to be chosen (the best single expert,
-the best random plan) is chosen on some seeds and judged on others, so that luck does not count.
+Base, best single expert, the right experts merged at the strengths their pages recommend, and the
+best of many random plans over the right experts, prompt by prompt. What has to be chosen (the best
+single expert, the best random plan) is chosen on some seeds and judged on others, so that luck does
+not count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from diffgraph.recipe.truth import closeness_to, true_images
 from diffgraph.scoring import Reward
 
 METHODS = ("base", "best single", "equal shares", "uniform", "oracle")
-"""equal shares: 1/n of each kind, the paper's softmax of equal weights. uniform: recommended strengths."""
+"""equal shares: 1/n of each kind, a softmax of equal weights. uniform: recommended strengths."""
 STEPS = (("base", "best single"), ("best single", "uniform"), ("uniform", "oracle"))
 SHOWN = 16
 
@@ -77,9 +78,7 @@ def prove_headroom(studio: Studio, folder: Path, config: HeadroomConfig) -> dict
 def equal_shares(prompt: BenchPrompt) -> dict[str, float]:
     """Return 1/n of each kind: what a softmax gives to equal weights."""
     kinds = [recipe_of(slug).kind for slug in prompt.experts]
-    return {
-        slug: 1 / kinds.count(kind) for slug, kind in zip(prompt.experts, kinds, strict=True)
-    }
+    return {slug: 1 / kinds.count(kind) for slug, kind in zip(prompt.experts, kinds, strict=True)}
 
 
 def recommended(prompt: BenchPrompt) -> dict[str, float]:
@@ -125,8 +124,8 @@ def _draw(
     images = torch.cat(parts)
     rows = torch.zeros(len(images), dtype=torch.long, device=studio.device)
     truths = true_images(studio.art, [prompt.composition]).take(rows)
-    scores = studio.score(images, [prompt.text] * len(images)).split(len(seeds))
-    close = closeness_to(images, truths).cpu().split(len(seeds))
+    scores = studio.score(images, [prompt.text] * len(images)).view(len(plans), len(seeds), -1)
+    close = closeness_to(images, truths).cpu().view(len(plans), len(seeds))
     return [
         _Drawn(score, near, part[0].cpu())
         for score, near, part in zip(scores, close, parts, strict=True)

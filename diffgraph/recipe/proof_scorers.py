@@ -1,6 +1,7 @@
 """Do the scorers follow the truth? On compositions whose pairs of treatments they never saw."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def _correlations(scores: Tensor, close: Tensor, clean: Tensor) -> dict[str, flo
     pick = slice(None, None, max(1, scores[:, drawn].numel() // POOLED))
     flat = [values[:, drawn].flatten()[pick] for values in (scores, close, clean)]
     return {
-        "within_prompt": round(float(rank_correlation(scores[:, drawn], close[:, drawn]).mean()), 4),
+        "within_prompt": round(
+            float(rank_correlation(scores[:, drawn], close[:, drawn]).mean()), 4
+        ),
         "pooled": round(float(rank_correlation(flat[0], flat[1])), 4),
         "pooled_with_cleanness": round(float(rank_correlation(flat[0], flat[2])), 4),
     }
@@ -84,7 +87,7 @@ def _correlations(scores: Tensor, close: Tensor, clean: Tensor) -> dict[str, flo
 def _preferences(
     scores: Tensor, foreign: Tensor, close: Tensor, foreign_close: Tensor
 ) -> dict[str, dict[str, float]]:
-    """Return how often the right image is preferred: of all pairs, and of pairs the truth decides."""
+    """Return how often the right image is preferred: in all pairs, in those the truth decides."""
     right = scores[:, KINDS.index(RIGHT)]
     right_close = close[:, KINDS.index(RIGHT)]
     others = {
@@ -116,7 +119,9 @@ def _neighbours(data: ScorerData) -> Tensor:
     found = []
     for row, own in enumerate(data.compositions):
         first = row - row % data.together
-        order = [first + (row - first + step) % data.together for step in range(1, data.together + 1)]
+        order = [
+            first + (row - first + step) % data.together for step in range(1, data.together + 1)
+        ]
         other = [place for place in order if data.compositions[place].subject != own.subject]
         found.append(other[0] if other else row)
     return torch.tensor(found, device=data.images.device)
@@ -129,12 +134,12 @@ def _peak(curve: list[float]) -> float:
 def _rises_and_falls(curve: list[float]) -> bool:
     """Say whether a curve has one summit, rising all the way to it and falling from it."""
     summit = max(range(len(curve)), key=curve.__getitem__)
-    steps = [after - before for before, after in zip(curve, curve[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(curve)]
     return all(step > 0 for step in steps[:summit]) and all(step < 0 for step in steps[summit:])
 
 
 def _agreement(rated: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the scorers' rank correlations with each other, within prompts: 1 would be one scorer."""
+    """Return the scorers' rank correlations with each other, within prompts: 1 is one scorer."""
     names = list(rated)
     return {
         f"{first} / {second}": round(float(rank_correlation(rated[first], rated[second]).mean()), 4)

@@ -69,7 +69,9 @@ def _draw_experts(studio: Studio, folder: Path) -> list[str]:
 def _prompts(studio: Studio, recipe: Recipe | None, rng: np.random.Generator) -> list[str]:
     """Return four prompts for what an expert is for: its treatment, its group, its style."""
     subjects = [
-        studio.art.subjects[studio.numbers[name]] for name in EXPERT_SUBJECTS if name in studio.numbers
+        studio.art.subjects[studio.numbers[name]]
+        for name in EXPERT_SUBJECTS
+        if name in studio.numbers
     ]
     if recipe is not None and recipe.groups:
         subjects = [own for own in studio.art.subjects if own.group in recipe.groups]

@@ -5,8 +5,8 @@
     scorers         do they follow the truth, on compositions they never saw?
     headroom        what merging can gain on the bench, and how much a planner can earn
 
-A proof whose JSON is there is not run again. `write_document` makes docs/emoji64.md from the JSON: no figure is
-typed by hand.
+A proof whose JSON is there is not run again. `write_document` makes docs/emoji64.md from the JSON:
+no figure is typed by hand.
 """
 
 import json
@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from diffgraph.artifacts import write_text
 from diffgraph.recipe.proof_headroom import HeadroomConfig, prove_headroom
@@ -34,10 +36,10 @@ Proof = Callable[[Studio, Path], dict[str, Any]]
 class ProofConfig:
     """How much is drawn. The default is for a GPU; `small` is for two CPU cores."""
 
-    skills: SkillsConfig = SkillsConfig()
-    scorers: DataConfig = DataConfig(test_sets=16, prompts=40, seed=90210)
-    headroom: HeadroomConfig = HeadroomConfig()
-    only: tuple[str, ...] = field(default=())
+    skills: SkillsConfig = field(default_factory=SkillsConfig)
+    scorers: DataConfig = field(default_factory=lambda: DataConfig(test_sets=16, seed=90210))
+    headroom: HeadroomConfig = field(default_factory=HeadroomConfig)
+    only: tuple[str, ...] = ()
 
     @classmethod
     def small(cls) -> "ProofConfig":
@@ -58,7 +60,8 @@ def prove(
     """Run the proofs that were not run yet; return what all of them found.
 
     Args:
-        out: may hold `base/`, `weights/`, `scorers/`; what ships is used otherwise. The proofs go to
+        out: may hold `base/`, `weights/`, `scorers/`; what ships is used otherwise. The proofs go
+            to
             `proofs/` below it.
         device: `cuda` or `cpu`.
         config: how much is drawn.
@@ -74,6 +77,7 @@ def prove(
     }
     wanted = [name for name in proofs if not config.only or name in config.only]
     missing = [name for name in wanted if not (folder / f"{name}.json").is_file()]
+    torch.set_float32_matmul_precision("high")
     studio = Studio.open(out, cache, device) if missing else None
     for name in missing:
         assert studio is not None

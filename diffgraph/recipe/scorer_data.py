@@ -1,9 +1,10 @@
-"""What do the scorers learn from? Groups of images for one prompt, ranked by closeness to the truth.
+"""What do the scorers learn from? Groups of images of one prompt, ranked by closeness to the truth.
 
-A set of treatments is drawn with the right experts at many strengths, with some of them only, with wrong ones, with
-checkpoints, with any experts at all; beside these stand the true composition, compositions that lack or add
-a treatment, and degraded images. Prompts are organised by set, so that one write of the weights serves a
-whole batch. Every image keeps the name of what it is (`KINDS`): proofs count by it.
+A set of treatments is drawn with the right experts at many strengths, with some of them only, with
+wrong ones, with checkpoints, with any experts at all; beside these stand the true composition,
+compositions that lack or add a treatment, and degraded images. Prompts are organised by set, so
+that one write of the weights serves a whole batch. Every image keeps the name of what it is
+(`KINDS`): proofs count by it.
 """
 
 import json
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diffgraph.artifacts import new_file, write_text
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.recipe import captions
 from diffgraph.recipe.art import STYLES, Art
@@ -39,9 +42,17 @@ log = logging.getLogger(__name__)
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 DRAWN = (
-    "base", *(f"right {strength}" for strength in STRENGTHS), "right mixed", "right mixed again", "one right",
-    "right and wrong", "wrong", "right and checkpoint", "checkpoint", "anything",
-)  # fmt: skip
+    "base",
+    *(f"right {strength}" for strength in STRENGTHS),
+    "right mixed",
+    "right mixed again",
+    "one right",
+    "right and wrong",
+    "wrong",
+    "right and checkpoint",
+    "checkpoint",
+    "anything",
+)
 """Images of merges, by what was merged."""
 MADE = ("truth", "lacking", "extra", "degraded truth", "degraded right")
 """Images that no model drew."""
@@ -95,35 +106,36 @@ class ScorerData:
 
 
 def save_data(data: ScorerData, path: Path) -> None:
-    """Write the data to one file; it never leaves the machine that trains."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {
-            "compositions": [(c.subject, c.style, c.treatments) for c in data.compositions],
-            "prompts": data.prompts,
-            "truths": data.truths.images,
-            "allowed": data.truths.allowed,
-            "images": data.images,
-            "closeness": data.closeness,
-            "cleanness": data.cleanness,
-            "together": data.together,
-        },
-        path,
-    )
+    """Write the data to one safetensors file; it never leaves the machine that trains."""
+    story = {
+        "compositions": [(own.subject, own.style, own.treatments) for own in data.compositions],
+        "prompts": data.prompts,
+        "together": data.together,
+    }
+    tensors = {
+        "truths": data.truths.images,
+        "allowed": data.truths.allowed,
+        "images": data.images,
+        "closeness": data.closeness,
+        "cleanness": data.cleanness,
+    }
+    with new_file(path) as part:
+        save_file({name: own.contiguous() for name, own in tensors.items()}, part)
+    write_text(path.with_suffix(".json"), json.dumps(story))
 
 
 def load_data(path: Path, device: torch.device | str = "cpu") -> ScorerData:
     """Read what `save_data` wrote."""
-    kept = torch.load(path, map_location=device, weights_only=True)
-    compositions = tuple(Composition(s, style, tuple(t)) for s, style, t in kept["compositions"])
+    kept = load_file(path, device=str(device))
+    story = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     return ScorerData(
-        compositions,
-        tuple(tuple(own) for own in kept["prompts"]),
+        tuple(Composition(own[0], own[1], tuple(own[2])) for own in story["compositions"]),
+        tuple(tuple(own) for own in story["prompts"]),
         Truths(kept["truths"], kept["allowed"]),
         kept["images"],
         kept["closeness"],
         kept["cleanness"],
-        kept["together"],
+        story["together"],
     )
 
 
@@ -136,7 +148,7 @@ def asked_by_bench() -> frozenset[tuple[str, tuple[str, ...]]]:
 
 
 def is_held_out(treatments: Collection[str]) -> bool:
-    """Say whether scorers must never train on these treatments together: the bench asks for such a pair."""
+    """Say whether the bench asks for such a pair: scorers must not train on it."""
     asked = {own for _, own in asked_by_bench()}
     names = sorted(treatments)
     return len(names) > 1 and (
@@ -153,7 +165,7 @@ def covered(community: Sequence[Recipe] = COMMUNITY) -> frozenset[str]:
 def treatment_sets(
     count: int, held_out: bool, rng: np.random.Generator, known: Collection[str] | None = None
 ) -> list[tuple[str, ...]]:
-    """Return sets of 0 to 3 treatments, spread evenly over the treatments; or of held-out pairs only.
+    """Return sets of 0 to 3 treatments, spread evenly over them; or of held-out pairs only.
 
     Args:
         count: how many.
@@ -323,11 +335,17 @@ def plans_of(
     wrong = some(others, int(rng.integers(1, 3)))
     anything = some([*others, *right, *right, *checkpoints], int(rng.integers(2, 5)))
     plans: list[dict[str, float]] = [
-        {}, *(at(main, strength) for strength in STRENGTHS), at(main, 0.3, 1.8), at(main, 0.6, 1.3),
-        at(some(main, 1), 0.7, 1.2), {**at(main, 0.7, 1.2), **at(wrong[:1], 0.5, 1.2)}, at(wrong, 0.7, 1.2),
-        {**at(main, 0.8, 1.1), **at(some(checkpoints, 1), 0.5, 1.0)}, at(some(checkpoints, 1), 0.6, 1.4),
+        {},
+        *(at(main, strength) for strength in STRENGTHS),
+        at(main, 0.3, 1.8),
+        at(main, 0.6, 1.3),
+        at(some(main, 1), 0.7, 1.2),
+        {**at(main, 0.7, 1.2), **at(wrong[:1], 0.5, 1.2)},
+        at(wrong, 0.7, 1.2),
+        {**at(main, 0.8, 1.1), **at(some(checkpoints, 1), 0.5, 1.0)},
+        at(some(checkpoints, 1), 0.6, 1.4),
         at(anything, 0.1, 1.5),
-    ]  # fmt: skip
+    ]
     named = {recipe.slug: recipe for recipe in community}
     return [
         (
@@ -403,7 +421,7 @@ def _a_place(
 
 
 class _Meanings:
-    """What anybody could have meant to draw of these subjects: any style, some sets of treatments."""
+    """What anybody could have meant of these subjects: any style, some sets of treatments."""
 
     def __init__(self, art: Art, compositions: Sequence[Composition]):
         self.art, self.compositions = art, compositions

@@ -45,7 +45,9 @@ class Studio:
         folder = _first(made / "scorers", ASSETS / "scorers")
         model = StableDiffusion.from_folder("emoji64", base, EMOJI64.sampler, device)
         files = {recipe.slug: weights / f"{recipe.slug}.safetensors" for recipe in COMMUNITY}
-        updates = read_updates({slug: path for slug, path in files.items() if path.is_file()}, model)
+        updates = read_updates(
+            {slug: path for slug, path in files.items() if path.is_file()}, model
+        )
         scorers = {
             name: kind.load(folder / name, model.tokenizer, device)
             for name, kind in SCORERS.items()
@@ -64,14 +66,18 @@ class Studio:
         return [recipe for recipe in COMMUNITY if recipe.slug in self.updates]
 
     def easel(self, batch: int) -> Easel:
-        """Return an easel for batches of so many prompts. Have one at a time: they share the model."""
+        """Return an easel for so many prompts at once. Have one at a time: they share the model."""
         return Easel(self.model, self.updates, batch)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the five scores of uint8 images: (n, 5), on the CPU."""
         return torch.cat(
             [
-                score(self.scorers, as_float(images[start : start + 512]), prompts[start : start + 512])
+                score(
+                    self.scorers,
+                    as_float(images[start : start + 512]),
+                    prompts[start : start + 512],
+                )
                 for start in range(0, len(images), 512)
             ]
         )

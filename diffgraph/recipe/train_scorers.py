@@ -1,15 +1,16 @@
 """How do the five scorers learn?
 
-From groups of images of one prompt with their closeness to the truth (scorer_data.py). Every step draws groups
-afresh, moves images by a pixel or two, and adds images of other prompts (wrong subject, wrong treatment)
-and freshly degraded ones, whose closeness is worked out on the spot. The five differ in network, loss, seed and
-in the prompts they see: each leaves out a fifth of them.
+From groups of images of one prompt with their closeness to the truth (scorer_data.py). Every step
+draws groups afresh, moves images by a pixel or two, and adds images of other prompts (wrong
+subject, wrong treatment) and freshly degraded ones, whose closeness is worked out on the spot. The
+five differ in network, loss, seed and in the prompts they see: each leaves out a fifth of them.
 
     clip_score       contrastive over prompts and within a group
     image_reward     Bradley-Terry over all pairs of a group
     pick_score       the pick among two
     hps              list-wise over a whole group
-    aesthetic_score  regression and pairs on cleanness, without the prompt, from clip_score's encoder
+    aesthetic_score  regression and pairs on cleanness, without the prompt, from clip_score's
+    encoder
 """
 
 import logging
@@ -51,6 +52,8 @@ SHARPNESS = 0.02  # the difference of closeness that is preferred with odds of e
 SEEN_SHARE = 0.8  # of the prompts, another part for every scorer
 SAME_SET, ANY = 1, 1  # strangers a group: of the same treatments, of any prompt
 SPOILT = 2  # freshly degraded images a group
+SHARES = {"aesthetic_score": 0.5}  # of the time: it begins with a trained encoder
+TRANSFORMERS = ("image_reward", "pick_score")  # learn at half the rate
 SCALES = {"image_reward": (0.0, 100.0), "hps": (25.0, 5.0), "aesthetic_score": (5.5, 1.5)}
 """Offset and scale of standardised ratings, so that scores look as people expect."""
 
@@ -157,7 +160,7 @@ class Teacher:
         )
 
 
-def make_scorers(
+def make_scorers(  # noqa: PLR0913 (a stage's paths and configs)
     art: Art,
     base: Path,
     weights: Path,
@@ -173,7 +176,8 @@ def make_scorers(
         art: all of it.
         base: the base model's folder, in the diffusers layout.
         weights: the folder of `<slug>.safetensors`; experts that are not there are left out.
-        out: `scorers/<name>/` and the drawn data (`scorer_data/`, only for resuming) appear below it.
+        out: `scorers/<name>/` and the drawn data (`scorer_data/`, only for resuming) appear below
+            it.
         device: `cuda` or `cpu`.
         seconds_each: how long each scorer learns.
         data: how much is drawn.
@@ -181,8 +185,9 @@ def make_scorers(
     """
     folder = out / "scorers"
     data = data or DataConfig()
+    torch.set_float32_matmul_precision("high")
     model = StableDiffusion.from_folder("emoji64", base, EMOJI64.sampler, device)
-    kept = {split: out / "scorer_data" / f"{split}.pt" for split in ("training", "test")}
+    kept = {split: out / "scorer_data" / f"{split}.safetensors" for split in ("training", "test")}
     if not all(path.is_file() for path in kept.values()):
         paths = {recipe.slug: weights / f"{recipe.slug}.safetensors" for recipe in COMMUNITY}
         here = {slug: path for slug, path in paths.items() if path.is_file()}
@@ -249,8 +254,8 @@ def train_scorer(
 
     loop = LoopConfig(
         steps=config.steps,
-        seconds=seconds,
-        learning_rate=config.learning_rate,
+        seconds=seconds * SHARES.get(name, 1.0),
+        learning_rate=config.learning_rate * (0.5 if name in TRANSFORMERS else 1.0),
         weight_decay=2e-2,
         seed=zlib.crc32(name.encode()) % 10_000,
     )
@@ -344,7 +349,7 @@ def listwise_loss(rating: Tensor, close: Tensor, per_unit: float) -> Tensor:
 
 
 def agreement_loss(rating: Tensor, close: Tensor) -> Tensor:
-    """Return 1 minus the correlation over all images of all groups: scores compare across prompts."""
+    """Return 1 minus the correlation over all groups: scores shall compare across prompts."""
     left, right = rating.flatten() - rating.mean(), close.flatten() - close.mean()
     size = (left.square().sum() * right.square().sum() + 1e-8).sqrt()
     return 1 - (left * right).sum() / size

@@ -1,17 +1,20 @@
 """How close is an image to what was asked for?
 
-What a prompt asks for is known exactly: the subject's art in the style asked for, with the treatments
-asked for applied to it. No style asked for means that any of the five will do: the closest one counts.
+What a prompt asks for is known exactly: the subject's art in the style asked for, with the
+treatments asked for applied to it. No style asked for means that any of the five will do: the
+closest one counts.
 
 Closeness is 1 minus a weighted sum of root mean square distances between two images:
 
     4 x 0.18   colours at 64, 32, 16 and 8 pixels a side: what is where, from outlines to areas
-    0.20       texture: how much fine detail each cell of 8x8 pixels holds. Dots in another place still are
-               dots; a blurred average of all answers, which plain pixel distance would favour, is not.
+    0.20       texture: how much fine detail each cell of 8x8 pixels holds. Dots in another place
+    still are
+               dots; a blurred average of all answers, which plain pixel distance would favour, is
+               not.
     0.08       the means and spreads of the three colours over the whole image
 
-1 is identical, about 0.9 a good likeness, below 0.6 another picture. It is fixed: nothing is fitted, so
-scorers, experts and planners can be measured with it.
+1 is identical, about 0.9 a good likeness, below 0.6 another picture. It is fixed: nothing is
+fitted, so scorers, experts and planners can be measured with it.
 """
 
 from collections import defaultdict
@@ -31,6 +34,7 @@ TEXTURE_WEIGHT = 0.20
 COLOUR_WEIGHT = 0.08
 CELL = 8  # pixels a side of a texture cell
 TEXTURE_GAIN = 3.0  # brings the spread of fine detail to that of colours
+COMPOSED_TOGETHER = 4096  # images
 TINY = 1e-8  # keeps the root's slope finite
 
 
@@ -87,13 +91,11 @@ def true_images(art: Art, compositions: Sequence[Composition]) -> Truths:
             )
         alike[composition.treatments] += [(row, style, place) for style, place in drawn]
     for treatments, members in alike.items():
-        rows, styles, places = (
-            torch.tensor(part, device=device) for part in zip(*members, strict=True)
-        )
-        for part in torch.arange(len(rows), device=device).split(4096):
-            made = composed(art, places[part], treatments)
-            images[rows[part], styles[part]] = made
-        allowed[rows, styles] = True
+        table = torch.tensor(members, device=device)
+        for start in range(0, len(members), COMPOSED_TOGETHER):
+            rows, drawn_in, places = table[start : start + COMPOSED_TOGETHER].unbind(1)
+            images[rows, drawn_in] = composed(art, places, treatments)
+            allowed[rows, drawn_in] = True
     return Truths(images, allowed)
 
 

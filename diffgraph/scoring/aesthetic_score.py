@@ -1,7 +1,8 @@
 """Is the image well made, whatever was asked for? Stands where the LAION aesthetic predictor does.
 
-A regressor on the embedding of the contrastive image encoder, whose last layers it may adapt; it never sees the
-prompt. It learnt to tell clean pictures from noisy, washed-out, half-treated, over-strong and broken ones.
+A regressor on the embedding of the contrastive image encoder, whose last layers it may adapt; it
+never sees the prompt. It learnt to tell clean pictures from noisy, washed-out, half-treated,
+over-strong and broken ones.
 """
 
 from torch import Tensor, nn

@@ -1,7 +1,8 @@
 """Does the image show what the prompt says? Stands where CLIP Score does.
 
-Two encoders trained to bring images and their prompts together (https://arxiv.org/abs/2103.00020); the
-score is Hessel's 2.5 times the cosine, at least 0, in percent (https://arxiv.org/abs/2104.08718).
+Two encoders trained to bring images and their prompts together (https://arxiv.org/abs/2103.00020);
+the score is Hessel's 2.5 times the cosine, at least 0, in percent
+(https://arxiv.org/abs/2104.08718).
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Where would the image come in a ranking of many? Stands where HPSv2.1 does.
 
-The prompt modulates how a convolutional network sees the image (FiLM, https://arxiv.org/abs/1709.07871);
-trained list-wise on whole groups of images of one prompt, as the human preference score was on
-rankings (https://arxiv.org/abs/2306.09341).
+The prompt modulates how a convolutional network sees the image (FiLM,
+https://arxiv.org/abs/1709.07871); trained list-wise on whole groups of images of one prompt, as the
+human preference score was on rankings (https://arxiv.org/abs/2306.09341).
 """
 
 import torch

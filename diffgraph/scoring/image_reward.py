@@ -1,8 +1,8 @@
 """Which image would be preferred, judged word by word? Stands where ImageReward does.
 
-The prompt's words look at the image through cross-attention and one number comes out, trained on ranked
-pairs with the Bradley-Terry loss (https://arxiv.org/abs/2304.05977). As there, scores are standardised:
-0 is an average image, 100 one standard deviation better.
+The prompt's words look at the image through cross-attention and one number comes out, trained on
+ranked pairs with the Bradley-Terry loss (https://arxiv.org/abs/2304.05977). As there, scores are
+standardised: 0 is an average image, 100 one standard deviation better.
 """
 
 import torch

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
@@ -35,7 +35,7 @@ class ScorerConfig(BaseModel, frozen=True):
 class LearnedScorer:
     """A `Scorer` that is a small network; one subclass a scorer names it and builds the network."""
 
-    name: ClassVar[str]
+    name: str = ""
 
     def __init__(
         self,
@@ -117,7 +117,9 @@ class LearnedScorer:
         with torch.no_grad():
             parts = [
                 self.network(prepared(part.to(self.device, torch.float32)), own.to(self.device))
-                for part, own in zip(images.split(CHUNK), ids.split(CHUNK), strict=True)
+                for part, own in zip(
+                    torch.split(images, CHUNK), torch.split(ids, CHUNK), strict=True
+                )
             ]
             ratings = torch.cat(parts).float().cpu() if len(images) else torch.zeros(0)
         return self.config.offset + self.config.scale * ratings

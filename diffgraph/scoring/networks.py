@@ -1,7 +1,8 @@
 """What are the learned scorers made of?
 
-Small pieces that read a 64 px image or a prompt. Every one treats each row of a batch on its own (group and
-layer normalisation, never batch normalisation): an image's score must not depend on its neighbours.
+Small pieces that read a 64 px image or a prompt. Every one treats each row of a batch on its own
+(group and layer normalisation, never batch normalisation): an image's score must not depend on its
+neighbours.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ class Residual(nn.Module):
     def forward(
         self, features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Tensor:
-        """Return features of the same shape; `scale` and `shift` (n, width) modulate the inner ones."""
+        """Return features of one shape; `scale` and `shift` (n, width) modulate the inner ones."""
         inner = self.norm(self.first(features))
         if scale is not None and shift is not None:
             inner = inner * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
@@ -57,7 +58,7 @@ class Down(nn.Module):
 
 
 class ConvTrunk(nn.Module):
-    """Images to features at 8x8: three halvings, a residual block after the second and the third."""
+    """Images to features at 8x8: three halvings, residual blocks after the second and third."""
 
     def __init__(self, widths: Sequence[int] = (32, 64, 96)):
         super().__init__()
@@ -84,7 +85,10 @@ class Summary(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (n, outside)."""
-        return self.project(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1))
+        result: Tensor = self.project(
+            torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
+        )
+        return result
 
 
 class Attention(nn.Module):
@@ -107,7 +111,8 @@ class Attention(nn.Module):
         )
         mask = None if seen is None else seen[:, None, None, :]
         made = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out(made.transpose(1, 2).flatten(2))
+        result: Tensor = self.out(made.transpose(1, 2).flatten(2))
+        return result
 
 
 class TransformerBlock(nn.Module):
@@ -132,7 +137,8 @@ class TransformerBlock(nn.Module):
         tokens = tokens + self.attend_self(inner, inner, seen)
         if self.attend_source is not None and self.norm_source is not None and source is not None:
             tokens = tokens + self.attend_source(self.norm_source(tokens), source)
-        return tokens + self.feed(self.norm_feed(tokens))
+        result: Tensor = tokens + self.feed(self.norm_feed(tokens))
+        return result
 
 
 class Words(nn.Module):
@@ -147,7 +153,7 @@ class Words(nn.Module):
         nn.init.normal_(self.table.weight, std=0.5)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (n, tokens, width) and a bool mask (n, tokens); the first end token still is seen."""
+        """Return (n, tokens, width) and what is seen (n, tokens): up to the first end token."""
         ends = (ids == self.end).long()
         seen = ends.cumsum(1) - ends == 0
         return self.widen(self.table(ids)) + self.position[: ids.shape[1]], seen
@@ -171,13 +177,15 @@ class TextEncoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, seen)
         weight = seen.unsqueeze(-1).to(tokens.dtype)
-        return self.project(self.norm((tokens * weight).sum(1) / weight.sum(1)))
+        result: Tensor = self.project(self.norm((tokens * weight).sum(1) / weight.sum(1)))
+        return result
 
 
 class Patches(nn.Module):
     """Images to 64 tokens and on through a transformer (https://arxiv.org/abs/2010.11929).
 
-    A convolution comes first (https://arxiv.org/abs/2106.14881): dots and lines are finer than a patch.
+    A convolution comes first (https://arxiv.org/abs/2106.14881): dots and lines are finer than a
+    patch.
     """
 
     def __init__(self, width: int, layers: int, heads: int = 4):
@@ -194,4 +202,5 @@ class Patches(nn.Module):
         tokens = self.stem(images).flatten(2).transpose(1, 2) + self.position
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)
+        result: Tensor = self.norm(tokens)
+        return result

@@ -1,7 +1,7 @@
 """Which of two images would be picked? Stands where PickScore does.
 
-A patch transformer and a text encoder; the scaled cosine is trained so that its softmax over two images of
-one prompt predicts the pick (https://arxiv.org/abs/2305.01569).
+A patch transformer and a text encoder; the scaled cosine is trained so that its softmax over two
+images of one prompt predicts the pick (https://arxiv.org/abs/2305.01569).
 """
 
 import torch

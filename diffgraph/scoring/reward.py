@@ -1,7 +1,7 @@
 """How do five scores become one number?
 
-Each is brought to mean 0 and standard deviation 1 on the calibration table, so that none outweighs another
-by its units, and their weighted mean is the reward.
+Each is brought to mean 0 and standard deviation 1 on the calibration table, so that none outweighs
+another by its units, and their weighted mean is the reward.
 """
 
 import math
@@ -53,7 +53,7 @@ class Reward(BaseModel, frozen=True):
         )
 
     def standardised(self, scores: Tensor) -> Tensor:
-        """Return scores (n, scores) in standard deviations from the mean; 0 where nothing varied."""
+        """Return (n, scores) in standard deviations from the mean; 0 where nothing varied."""
         mean, spread = (
             torch.tensor(part, dtype=torch.float64) for part in (self.mean, self.spread)
         )

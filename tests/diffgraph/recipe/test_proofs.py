@@ -59,7 +59,10 @@ class TestMeasures:
 
     def test_the_interval_holds_the_mean_and_shrinks(self):
         generator = torch.Generator().manual_seed(0)
-        few, many = torch.randn(30, generator=generator) + 1, torch.randn(3000, generator=generator) + 1
+        few, many = (
+            torch.randn(30, generator=generator) + 1,
+            torch.randn(3000, generator=generator) + 1,
+        )
         low, high = bootstrap_interval(few, generator)
         lower, higher = bootstrap_interval(many, generator)
         assert low < float(few.mean()) < high

@@ -118,8 +118,8 @@ class TestData:
         assert all(is_held_out(own.treatments) for own in test.compositions)
 
     def test_survives_a_round_trip(self, drawn, tmp_path):
-        save_data(drawn[0], tmp_path / "data.pt")
-        again = load_data(tmp_path / "data.pt")
+        save_data(drawn[0], tmp_path / "data.safetensors")
+        again = load_data(tmp_path / "data.safetensors")
         assert again.compositions == drawn[0].compositions
         assert again.prompts == drawn[0].prompts
         assert torch.equal(again.images, drawn[0].images)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 
 from diffgraph.recipe.truth import Composition, closeness, closeness_to, composed, true_images
 
