@@ -49,7 +49,7 @@ def verbs() -> str:
         [
             *lines,
             "",
-            "All take `--json`; all but `demo` take `--home`; what has to do with models, `--family`.",
+            "All take `--json`; all but `demo`, `--home`; what has to do with models, `--family`.",
         ]
     )
 

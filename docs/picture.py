@@ -1,0 +1,43 @@
+"""Draws the README's picture from real output: prompts down, methods across.
+
+    python docs/picture.py docs/pictures/methods.png bench-003 bench-017 …
+
+Without ids, five prompts that are spread over the bench. Nothing is picked by its reward.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from diffgraph.evaluation.figure import SHOWN, write_figure
+from diffgraph.evaluation.gathering import comparisons
+from diffgraph.evaluation.harness import Bench, EvaluationConfig, evaluate, evenly
+from diffgraph.evaluation.prompt_sets import load_prompts
+from diffgraph.scoring import score
+from diffgraph.settings import Settings
+from tasks.studio import Studio
+
+ROWS = 5
+
+
+def main(path: Path, ids: list[str]) -> None:
+    """Draw the prompts with every method, and write the picture."""
+    studio = Studio.of(Settings())
+    prompts = load_prompts("bench")
+    chosen = [prompt for prompt in prompts if prompt.id in ids] or evenly(prompts, ROWS)
+    bench = Bench(
+        make_plans=studio.plans,
+        render=studio.renderer.render,
+        score=lambda images, texts: score(studio.scorers, images, texts),
+        reward=studio.snapshot.reward.of,
+        identity="picture",
+    )
+    config = EvaluationConfig(methods=SHOWN, seeds=(0,), keep_images=len(chosen))
+    with tempfile.TemporaryDirectory() as folder:
+        result = evaluate(chosen, bench, Path(folder), config)
+        names = dict(zip(studio.snapshot.refs, studio.snapshot.names, strict=True))
+        write_figure(path, comparisons(result, names))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
