@@ -143,9 +143,7 @@ def test_a_hundred_merges_leave_no_trace(merger: Merger) -> None:
     for _ in range(100):
         values = torch.randn(len(deltas), generator=generator).tolist()
         kept = torch.rand(len(deltas), generator=generator) < 0.5
-        merger.apply(
-            {r: v for r, v, k in zip(deltas, values, kept, strict=True) if k}, deltas
-        )
+        merger.apply({r: v for r, v, k in zip(deltas, values, kept, strict=True) if k}, deltas)
     merger.reset()
     assert identical(merger)
 

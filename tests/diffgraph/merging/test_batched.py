@@ -36,9 +36,7 @@ def touching(base: dict[str, torch.Tensor], kind: str, rank: int, seed: int) -> 
             shape = value.shape
             low = LowRankUpdate(draw(shape[0], rank), draw(rank, shape[1:].numel()), 1.0, shape)
             size = 1 + draw(shape[0])
-            updates[name] = (
-                RenormalisedUpdate(low, size, 0, value) if kind == "dora" else low
-            )
+            updates[name] = RenormalisedUpdate(low, size, 0, value) if kind == "dora" else low
     return Delta(updates, kind, Coverage())
 
 

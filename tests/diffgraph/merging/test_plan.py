@@ -1,0 +1,81 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from diffgraph.merging.plan import STRONGEST, MergePlan, PlannedExpert
+
+weights = st.lists(st.floats(0, 1), min_size=1, max_size=6)
+any_weights = st.lists(st.floats(-30, 30), min_size=1, max_size=6)
+
+
+def planned(number: int, kind: str, coefficient: float) -> PlannedExpert:
+    return PlannedExpert(ref=f"hub:{kind}{number}@1", kind=kind, coefficient=coefficient)
+
+
+def plan_of(
+    checkpoints: list[float], adapters: list[float], normalisation: str = "none"
+) -> MergePlan:
+    experts = [planned(n, "checkpoint", value) for n, value in enumerate(checkpoints)]
+    experts += [planned(n, "peft", value) for n, value in enumerate(adapters)]
+    return MergePlan(family="emoji64", experts=tuple(experts), normalisation=normalisation)
+
+
+def of_kind(plan: MergePlan, kind: str) -> list[float]:
+    return [value for ref, value in plan.coefficients().items() if f":{kind}" in ref]
+
+
+@given(checkpoints=any_weights, adapters=any_weights)
+def test_softmax_sums_to_one_within_a_kind(checkpoints: list[float], adapters: list[float]) -> None:
+    plan = plan_of(checkpoints, adapters, "softmax")
+    assert math.isclose(sum(of_kind(plan, "checkpoint")), 1)
+    assert math.isclose(sum(of_kind(plan, "peft")), 1)
+    assert all(value >= 0 for value in plan.coefficients().values())
+
+
+@given(checkpoints=weights, adapters=weights)
+def test_strength_never_makes_more_than_one_model_of_checkpoints(
+    checkpoints: list[float], adapters: list[float]
+) -> None:
+    plan = plan_of(checkpoints, adapters, "strength")
+    shares = of_kind(plan, "checkpoint")
+    assert sum(shares) <= 1 + 1e-9
+    if STRONGEST * sum(checkpoints) <= 1:
+        assert shares == [STRONGEST * value for value in checkpoints]
+    assert of_kind(plan, "peft") == [STRONGEST * value for value in adapters]
+
+
+@given(order=st.permutations(range(6)), normalisation=st.sampled_from(["softmax", "strength"]))
+def test_the_order_of_experts_changes_nothing(order: list[int], normalisation: str) -> None:
+    plan = plan_of([0.1, 0.7, 0.3], [0.9, 0.2, 0.4], normalisation)
+    shuffled = plan.model_copy(update={"experts": tuple(plan.experts[index] for index in order)})
+    assert shuffled.id == plan.id
+    assert shuffled.coefficients() == plan.coefficients()  # to the last bit
+
+
+def test_a_plan_is_named_by_its_content() -> None:
+    plan = plan_of([0.5], [0.25])
+    assert MergePlan.model_validate_json(plan.model_dump_json()) == plan
+    assert MergePlan.model_validate_json(plan.model_dump_json()).id == plan.id
+    others = [plan_of([0.5], [0.26]), plan_of([0.5], []), plan_of([0.5], [0.25], "softmax")]
+    assert len({plan.id, *(other.id for other in others)}) == 4
+
+
+def test_no_experts_is_a_plan() -> None:
+    assert MergePlan(family="emoji64").coefficients() == {}
+    assert MergePlan(family="emoji64", normalisation="softmax").coefficients() == {}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_coefficient_is_a_number(value: float) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        planned(1, "peft", value)
+
+
+def test_an_expert_is_named_once_and_well() -> None:
+    with pytest.raises(ValidationError, match="named twice: hub:peft1@1"):
+        MergePlan(family="emoji64", experts=(planned(1, "peft", 1), planned(1, "peft", 2)))
+    with pytest.raises(ValidationError, match="not an expert reference"):
+        PlannedExpert(ref="../../etc/passwd", kind="peft", coefficient=1)
