@@ -34,7 +34,7 @@ class SearchConfig(BaseModel, frozen=True):
     """How the planner learns from rewards."""
 
     samples: int = Field(default=4, ge=2, description="plans tried a prompt and update")
-    epochs: int = Field(default=4, ge=1, description="update steps a batch of rewards")
+    epochs: int = Field(default=2, ge=1, description="update steps a batch of rewards")
     clip: float = Field(default=0.2, gt=0, description="how far a batch may move a probability")
     learning_rate: float = Field(default=1e-2, gt=0)
     last_learning_rate: float = Field(default=1e-3, gt=0, description="cosine decay ends here")
