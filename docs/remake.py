@@ -2,7 +2,7 @@
 
     python docs/remake.py README.md
 
-A document is one terminal session, which starts in an empty folder with an empty home: the lines that
+A document is one terminal session, which starts in an empty folder with an empty home: lines that
 start with `$ ` are run one after the other, and everything between them is replaced.
 """
 
