@@ -18,6 +18,7 @@ from tasks.registration import describe
 from tasks.snapshots import Written, write
 
 PAGES_A_TASK = 50
+IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
 
 
 class Build(Result, Written):
@@ -60,7 +61,11 @@ def build(
     """
     settings = Settings()
     family = family or settings.family
-    config = CalibrationConfig(prompts=reference_prompts, seeds=images_a_prompt)
+    config = CalibrationConfig(
+        prompts=reference_prompts,
+        seeds=images_a_prompt,
+        shard_size=max(1, IMAGES_A_TASK // (reference_prompts * images_a_prompt)),
+    )
     refs = _known_refs(settings, family)
     pages = [
         describe.submit(part, settings.home, family, settings.agent)
@@ -101,11 +106,11 @@ def _calibrate(shards: Sequence[Shard], settings: Settings) -> dict[str, str]:
     }
     failed: dict[str, str] = {}
     done = 0
-    report("measure", 0, total, f"{len(shards)} shards")
+    report("calibrate", 0, total, f"{len(shards)} shards")
     for future in as_completed(list(futures)):
         failed |= future.result().failed
         done += futures[future].images
-        report("measure", done, total, futures[future].experts[-1].ref)
+        report("calibrate", done, total, futures[future].experts[-1].ref)
     return failed
 
 

@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+WIDTH_OF_FILES = 160
+"""Letters a line of a table that is not shown on a terminal."""
+
 
 class Result(BaseModel, frozen=True):
     """What a verb found out; `lines` is what a person is told of it."""
@@ -52,12 +55,14 @@ def write(result: Printable, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(result.model_dump_json(indent=2) + "\n")
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH_OF_FILES)
     for line in result.lines():
         if isinstance(line, str):
-            console.print(line, markup=False)
+            console.print(line, markup=False, soft_wrap=True)
         else:
-            console.print(_drawn(line), soft_wrap=False)
+            console.print(_drawn(line))
 
 
 def _drawn(table: Rows) -> Table:

@@ -27,6 +27,7 @@ QUIET: Mapping[str, str] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # our own bars tell how far the work is
     "HF_HUB_OFFLINE": "1",  # what the bundled family needs is on the disk
     "OMP_WAIT_POLICY": "passive",  # spinning threads make two busy processes ten times slower
 }

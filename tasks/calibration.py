@@ -8,7 +8,6 @@ from diffgraph.families import get_family
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
 from tasks.policies import LOCAL
-from tasks.progress import report
 from tasks.studio import Studio
 
 TESTED = ("train", "bench", "freeform")
@@ -25,7 +24,6 @@ def choose_reference_prompts(family: str, count: int) -> list[ReferencePrompt]:
     """Choose the prompts that experts are measured on from those that ship with the family."""
     from diffgraph.errors import MissingInput
     from diffgraph.graph.reference_prompts import choose, read_candidates
-    from tasks.studio import Studio
 
     assets = get_family(family).assets
     if assets is None:
@@ -78,11 +76,4 @@ def calibrate_shard(shard: Shard, home: Path, device: str) -> Calibrated:
     from diffgraph.graph.calibration import calibrate
 
     studio = Studio(home, shard.family, device)
-    done = 0
-
-    def advance(images: int) -> None:
-        nonlocal done
-        done += images
-        report("calibrate", done, shard.images, shard.experts[0].ref)
-
-    return calibrate(shard, studio.renderer, studio.scorers, scores_folder(home), advance)
+    return calibrate(shard, studio.renderer, studio.scorers, scores_folder(home))

@@ -42,11 +42,12 @@ def look_at_hub(hub: Path, home: Path, family: str) -> Discovered:
 
     library = Library(home)
     crawler = FolderCrawler(hub)
+    total = sum(1 for _ in crawler.listings())
     found = discover(
         crawler,
         library,
         get_family(family),
-        on_progress=lambda done, name: report("discover", done, None, name),
+        on_progress=lambda done, name: report("discover", done, total, name),
     )
     return Discovered(
         source=found.source,

@@ -49,6 +49,7 @@ def record_training(
 ) -> Recorded:
     """Record a training run, register its planner, and give it the alias if it won."""
     with _run(home, uri, "train") as (mlflow, run_id):
+        _hush()
         mlflow.log_params(_flat(params))
         _log_history(run_id, history)
         mlflow.log_metrics(dict(metrics))
@@ -92,10 +93,8 @@ def _run(home: Path, uri: str | None, experiment: str) -> Iterator[tuple[Any, st
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
-    from mlflow.utils.logging_utils import disable_logging
 
-    disable_logging()
-    logging.getLogger("alembic").setLevel(logging.ERROR)
+    _hush()
     with storing(home):
         home.mkdir(parents=True, exist_ok=True)
     address = uri or f"sqlite:///{home.resolve()}/mlflow.db"
@@ -107,6 +106,14 @@ def _run(home: Path, uri: str | None, experiment: str) -> Iterator[tuple[Any, st
     mlflow.set_experiment(name)
     with mlflow.start_run() as run:
         yield mlflow, str(run.info.run_id)
+
+
+def _hush() -> None:
+    """Keep MLflow's chatter off standard error; it turns its logging on with some first uses."""
+    from mlflow.utils.logging_utils import disable_logging
+
+    disable_logging()
+    logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
 def _log_history(run_id: str, history: History) -> None:
