@@ -6,6 +6,7 @@ in a batch may differ from the one drawn alone by float rounding: less than one 
 """
 
 import importlib.metadata
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -49,7 +50,7 @@ class Experts(Protocol):
 
 
 class Renderer:
-    """Draws plans with one resident base model.
+    """Draws plans with one resident base model; threads take turns at it.
 
     Args:
         family: the base.
@@ -76,6 +77,7 @@ class Renderer:
         self._cache: OrderedDict[str, Delta] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._applied = ""  # id of the plan that the weights hold
+        self._turn = threading.Lock()
 
     @cached_property
     def merger(self) -> Merger:
@@ -109,10 +111,11 @@ class Renderer:
             ExpertError: an expert cannot be merged.
         """
         _demand_equal_counts(prompts, seeds)
-        self._apply(plan, self.deltas([plan]))
-        if not prompts:
-            return self._no_images()
-        return self.model.sample(prompts, seeds, sampler or self.family.sampler, on_step)
+        with self._turn:
+            self._apply(plan, self._deltas([plan]))
+            if not prompts:
+                return self._no_images()
+            return self.model.sample(prompts, seeds, sampler or self.family.sampler, on_step)
 
     def render_rollouts(
         self,
@@ -126,8 +129,22 @@ class Renderer:
         Plans that differ in coefficients only share their forward passes.
         """
         _demand_equal_counts(plans, prompts, seeds)
-        sampler = sampler or self.family.sampler
-        deltas = self.deltas(plans)
+        with self._turn:
+            return self._rollouts(plans, prompts, seeds, sampler or self.family.sampler)
+
+    def deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
+        """Return the deltas that these plans need, by reference, decoding what is not cached."""
+        with self._turn:
+            return self._deltas(plans)
+
+    def _rollouts(
+        self,
+        plans: Sequence[MergePlan],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampler: SamplerConfig,
+    ) -> Tensor:
+        deltas = self._deltas(plans)
         images = [self._no_images()]
         if len({plan.id for plan in plans}) > 1 and is_batchable(deltas):
             size = ROLLOUTS_TOGETHER.get(self.device.type, 1)
@@ -143,8 +160,7 @@ class Renderer:
             images.append(self.model.sample(prompts[part], seeds[part], sampler))
         return torch.cat(images)
 
-    def deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
-        """Return the deltas that these plans need, by reference, decoding what is not cached."""
+    def _deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
         found: dict[str, Delta] = {}
         for plan in plans:
             if plan.family != self.family.name:

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,14 @@ def test_a_small_cache_forgets_and_still_draws(tiny_model: Any, shelf: Shelf) ->
     renderer.render(plan_of(0.0), ["a cat"], [1], SAMPLER)
     assert torch.equal(renderer.render(plan_of(), ["a cat"], [1], SAMPLER), both)
     assert shelf.opened == 3  # the second was the last one used, and was kept
+
+
+def test_threads_take_turns(renderer: Renderer) -> None:
+    plans = [plan_of(share) for share in (0.1, 0.5, 0.9)] * 2
+    expected = [renderer.render(plan, ["a cat"], [1], SAMPLER) for plan in plans]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda plan: renderer.render(plan, ["a cat"], [1], SAMPLER), plans))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_an_empty_plan_is_the_base(renderer: Renderer, tiny_model: Any) -> None:
