@@ -193,30 +193,38 @@ class HeatRow:
 
 
 def draw_heat_map(view: GraphView, score_names: Sequence[str]) -> list[HeatRow]:
-    """Return a row per expert, best mean gain first within its kind; prompts keep their order."""
+    """Return a row per expert, best mean gain first within its kind.
+
+    Prompts are ordered by the expert that helps them most, so that specialists form a diagonal.
+    """
     cells, scores = view.gains.mean(axis=2), view.gains.mean(axis=1)
-    full_cell = max(float(np.quantile(np.abs(cells), 0.98)), 1e-9) if cells.size else 1.0
-    full_score = max(float(np.quantile(np.abs(scores), 0.98)), 1e-9) if scores.size else 1.0
-    order = sorted(
-        range(len(view.refs)), key=lambda row: (view.kinds[row], -float(scores[row].mean()))
-    )
+    rows = sorted(range(len(cells)), key=lambda row: (view.kinds[row], -float(scores[row].mean())))
+    columns = np.argsort(cells[rows].argmax(axis=0), kind="stable")
+    cells = cells[:, columns]
+    prompts = [view.prompts[column] for column in columns]
     return [
         HeatRow(
             name=view.names[row],
             kind=view.kinds[row],
-            cells=np.clip(cells[row] / full_cell, -1, 1).tolist(),
+            cells=_shares(cells)[row].tolist(),
             titles=[
                 f"{view.names[row]} on “{prompt}”: {signed(gain)}"
-                for prompt, gain in zip(view.prompts, cells[row], strict=True)
+                for prompt, gain in zip(prompts, cells[row], strict=True)
             ],
-            scores=np.clip(scores[row] / full_score, -1, 1).tolist(),
+            scores=_shares(scores)[row].tolist(),
             score_titles=[
                 f"{view.names[row]}, {name}: {signed(gain)}"
                 for name, gain in zip(score_names, scores[row], strict=True)
             ],
         )
-        for row in order
+        for row in rows
     ]
+
+
+def _shares(values: Array) -> Array:
+    """Return values in [-1, 1]: all but the most extreme fiftieth use the whole range."""
+    full = max(float(np.quantile(np.abs(values), 0.98)), 1e-9)
+    return np.asarray(np.clip(values / full, -1, 1))
 
 
 @dataclass(frozen=True)
