@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from diffgraph.errors import FamilyMismatch
 from diffgraph.experts.delta import norm
+from diffgraph.experts.formats import ADAPTERS, dora
 from diffgraph.experts.reading import read_delta
 
 PARAMETERS = {
@@ -189,3 +190,59 @@ def test_factors_in_half_precision_are_multiplied_in_float32(
     )
     found = read_delta(tmp_path / "x.safetensors", PARAMETERS).updates[name].dense()
     assert_close(found, up.double() @ down.double())
+
+
+TO_OUT = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"
+TO_QUERY = "text_encoder.encoder.layers.0.self_attn.q_proj"
+KEYS = {
+    "kohya": (TO_OUT, "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0"),
+    "kohya, single file": (
+        TO_OUT,
+        "lora_unet_input_blocks_3_1_transformer_blocks_0_attn1_to_out_0",
+    ),
+    "kohya, text": (TO_QUERY, "lora_te_text_model_encoder_layers_0_self_attn_q_proj"),
+    "diffusers": (TO_OUT, TO_OUT),
+    "diffusers, text": (TO_QUERY, "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"),
+    "PEFT": (TO_OUT, f"base_model.model.{TO_OUT.removeprefix('unet.')}"),
+    "bare": (TO_OUT, TO_OUT.removeprefix("unet.")),
+}
+SUFFIXES = {
+    "kohya": ("lora_down.weight", "lora_up.weight"),
+    "PEFT": ("lora_A.weight", "lora_B.weight"),
+    "PEFT with its adapter's name": ("lora_A.default.weight", "lora_B.default.weight"),
+    "diffusers 0.2x": ("lora.down.weight", "lora.up.weight"),
+    "diffusers 0.19": ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
+}
+
+
+@pytest.mark.parametrize(("name", "stem"), KEYS.values(), ids=KEYS.keys())
+@pytest.mark.parametrize("suffixes", SUFFIXES.values(), ids=SUFFIXES.keys())
+def test_every_way_of_naming_a_module(
+    name: str, stem: str, suffixes: tuple[str, str], tiny_model: Any, tmp_path: Path
+) -> None:
+    parameters = tiny_model.parameters()
+    shape = parameters[f"{name}.weight"].shape
+    up, down = draw(1, shape[0], 2), draw(2, 2, shape[1])
+    tensors = {f"{stem}.{suffixes[0]}": down, f"{stem}.{suffixes[1]}": up}
+    save_file({key: value.float() for key, value in tensors.items()}, tmp_path / "x.safetensors")
+    delta = read_delta(tmp_path / "x.safetensors", parameters)
+    assert_close(delta.updates[f"{name}.weight"].dense(), up @ down)
+
+
+def test_the_oldest_diffusers_names(tiny_model: Any, tmp_path: Path) -> None:
+    parameters = tiny_model.parameters()
+    shape = parameters[f"{TO_OUT}.weight"].shape
+    stem = TO_OUT.replace("to_out.0", "processor.to_out_lora")
+    up, down = draw(1, shape[0], 2), draw(2, 2, shape[1])
+    tensors = {f"{stem}.down.weight": down.float(), f"{stem}.up.weight": up.float()}
+    save_file(tensors, tmp_path / "x.safetensors")
+    delta = read_delta(tmp_path / "x.safetensors", parameters)
+    assert_close(delta.updates[f"{TO_OUT}.weight"].dense(), up @ down)
+
+
+def test_no_two_formats_claim_the_same_keys() -> None:
+    for form in ADAPTERS:
+        assert set(form.marks) <= set(form.suffixes.values()), form.name
+        for other in ADAPTERS:
+            if other is not form:
+                assert not set(form.suffixes) & {*other.suffixes, *dora.SUFFIXES, ".alpha"}
