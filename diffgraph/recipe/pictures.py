@@ -106,7 +106,7 @@ def save_curves(
 
 
 def _picture(image: Tensor) -> Image.Image:
-    return Image.fromarray(image.to("cpu", torch.uint8).permute(1, 2, 0).numpy(), "RGB")
+    return Image.fromarray(image.to("cpu", torch.uint8).permute(1, 2, 0).numpy())
 
 
 def _shade(value: float) -> tuple[int, int, int]:

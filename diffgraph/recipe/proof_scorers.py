@@ -57,7 +57,7 @@ def prove_scorers(studio: Studio, folder: Path, config: DataConfig) -> dict[str,
             name: {
                 **_correlations(own, close, clean),
                 "peak_strength": _peak(curves[name]),
-                "rises_and_falls": _rises_and_falls(curves[name]),
+                "rises_and_falls": rises_and_falls(curves[name]),
                 "preferences": pairs[name],
             }
             for name, own in rated.items()
@@ -131,7 +131,7 @@ def _peak(curve: list[float]) -> float:
     return STRENGTHS[max(range(len(curve)), key=curve.__getitem__)]
 
 
-def _rises_and_falls(curve: list[float]) -> bool:
+def rises_and_falls(curve: list[float]) -> bool:
     """Say whether a curve has one summit, rising all the way to it and falling from it."""
     summit = max(range(len(curve)), key=curve.__getitem__)
     steps = [after - before for before, after in pairwise(curve)]

@@ -1,20 +1,22 @@
 import json
+import re
 
 import pytest
 import torch
 
+from diffgraph.recipe import proof_headroom
 from diffgraph.recipe.community import COMMUNITY
+from diffgraph.recipe.document import write_document
 from diffgraph.recipe.measures import bootstrap_interval, rank_correlation
 from diffgraph.recipe.proof_headroom import (
     HeadroomConfig,
     equal_shares,
-    prove_headroom,
     random_plan,
     recommended,
 )
-from diffgraph.recipe.proof_scorers import prove_scorers
-from diffgraph.recipe.proof_sheets import prove_sheets
-from diffgraph.recipe.proof_skills import SkillsConfig, prove_skills
+from diffgraph.recipe.proof_scorers import rises_and_falls
+from diffgraph.recipe.proof_skills import SkillsConfig
+from diffgraph.recipe.proofs import ProofConfig, prove
 from diffgraph.recipe.scorer_data import DataConfig
 from diffgraph.recipe.studio import BenchPrompt, Studio
 from diffgraph.recipe.truth import Composition
@@ -38,7 +40,7 @@ def studio(tiny_model_parts, few_pictures):
     return Studio(few_pictures, model, updates, scorers)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def prompt():
     experts = ("critter_cabin", "puffy_3d", "night", "red_frame")
     return BenchPrompt("bench-1", "a dog at night", Composition(0, None, ("night",)), experts)
@@ -90,35 +92,72 @@ class TestPlans:
             assert all(value >= 0 for value in plan.values())
 
 
+SMALL = ProofConfig(
+    SkillsConfig(prompts=1, batch=4),
+    DataConfig(test_sets=1, prompts=3, seed=3),
+    HeadroomConfig(plans=2, seeds=2),
+)
+
+
+@pytest.fixture(scope="module")
+def proved(studio, prompt, tmp_path_factory):
+    """All four proofs of an untrained family, as small as they get."""
+    out = tmp_path_factory.mktemp("emoji64")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Studio, "open", lambda *_: studio)
+        patch.setattr(proof_headroom, "bench_prompts", lambda *_: [prompt])
+        found = prove(out, "cpu", SMALL)
+    return out / "proofs", found
+
+
 class TestProofs:
-    def test_sheets(self, studio, tmp_path):
-        found = prove_sheets(studio, tmp_path)
-        assert set(found["experts"]) == set(KEPT)
-        for image in found["images"]:
-            assert (tmp_path / image).read_bytes().startswith(b"\x89PNG")
+    def test_every_picture_is_there(self, proved):
+        folder, found = proved
+        assert set(found) == {"sheets", "specialisation", "scorers", "headroom"}
+        for proof in found.values():
+            for image in proof["images"]:
+                assert (folder / image).read_bytes().startswith(b"\x89PNG")
+            json.dumps(proof, allow_nan=False)
 
-    def test_specialisation(self, studio, tmp_path):
-        found = prove_skills(studio, tmp_path, SkillsConfig(prompts=1, batch=4))
-        assert len(found["gains"]) == len(KEPT)
+    def test_sheets_show_every_expert(self, proved):
+        assert set(proved[1]["sheets"]["experts"]) == set(KEPT)
+
+    def test_specialisation_holds_every_expert_and_skill(self, proved):
+        found = proved[1]["specialisation"]
+        assert len(found["gains"]) == len(found["experts"]) == len(KEPT)
         assert {len(row) for row in found["gains"]} == {len(found["skills"])}
-        assert set(found["own_gain_of_expert"]) <= set(KEPT)
         assert 0 <= found["experts_best_at_their_own"] <= 1
-        json.dumps(found, allow_nan=False)
 
-    def test_scorers(self, studio, tmp_path):
-        found = prove_scorers(studio, tmp_path, DataConfig(test_sets=1, prompts=3, seed=3))
+    def test_scorers_are_compared_with_the_truth(self, proved):
+        found = proved[1]["scorers"]
         for own in found["scorers"].values():
             assert -1 <= own["within_prompt"] <= 1
             assert 0 <= own["preferences"]["degraded"]["all"] <= 1
-        json.dumps(found, allow_nan=False)
+        assert set(found["curves"]) == {*SCORERS, "closeness"}
 
-    def test_headroom(self, studio, prompt, tmp_path, monkeypatch):
-        from diffgraph.recipe import proof_headroom
-
-        monkeypatch.setattr(proof_headroom, "bench_prompts", lambda studio, count: [prompt])
-        found = prove_headroom(studio, tmp_path, HeadroomConfig(plans=2, seeds=2))
+    def test_headroom_climbs_in_three_steps(self, proved):
+        found = proved[1]["headroom"]
         assert found["prompts"] == 1
-        assert set(found["steps"]) == {
-            "base -> best single", "best single -> uniform", "uniform -> oracle",
-        }  # fmt: skip
-        json.dumps(found, allow_nan=False)
+        assert list(found["steps"]) == [
+            "base -> best single",
+            "best single -> uniform",
+            "uniform -> oracle",
+        ]
+
+    def test_what_is_proved_is_not_proved_again(self, proved):
+        assert prove(proved[0].parent, "cpu", SMALL) == proved[1]  # without a studio
+
+    def test_the_document_tells_the_figures(self, proved, tmp_path):
+        folder, found = proved
+        document = write_document(folder, tmp_path)
+        text = document.read_text()
+        assert f"{found['scorers']['scorers']['hps']['within_prompt']:.2f}" in text
+        assert f"{found['headroom']['reward']['oracle']:+.3f}" in text
+        for link in re.findall(r"\]\(([^)]+\.png)\)", text):
+            assert (tmp_path / link).is_file()
+
+
+class TestCurves:
+    def test_one_summitrises_and_falls(self):
+        assert rises_and_falls([0, 1, 3, 5, 4, 2, 1])
+        assert not rises_and_falls([0, 1, 3, 2, 4, 2, 1])
