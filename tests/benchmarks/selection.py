@@ -1,0 +1,155 @@
+"""How fast is expert selection among very many experts, and does it find the right ones?
+
+    python tests/benchmarks/selection.py [--sizes 10000 100000] [--prompts bench]
+
+Prints one JSON document. Speed: milliseconds a prompt, parsing, embedding, retrieval and review
+included, over made-up experts. Quality: the share of a bundled prompt set's prompts for which
+every expert that the prompt was composed from is selected (or a twin that the set names), and how
+many others are.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffgraph.agents import OfflineAgent
+from diffgraph.crawlers.folder import FolderCrawler
+from diffgraph.experts.expert import Listing
+from diffgraph.families.emoji64 import ASSETS
+from diffgraph.graph.embedding import TextEmbedder
+from diffgraph.planner.selection import select
+from diffgraph.recipe.community import COMMUNITY
+
+SUBJECTS = tuple("dog cat robot castle rocket owl pizza ship face tree".split())
+SKILLS = tuple(
+    "pencil sketch,night scene,neon lights,watercolour,snow,film noir,gold,comic,stained glass,rain,"
+    "wooden frame,polka dots,glitch,sunset,blueprint,pastel".split(",")
+)
+
+
+@dataclass
+class Nodes:
+    """Experts as a snapshot offers them."""
+
+    refs: list[str]
+    kinds: list[Any]
+    names: list[str]
+    texts: list[str]
+    embeddings: np.ndarray
+
+
+def made_up(count: int) -> Nodes:
+    """Return experts whose cards name real words, with random embeddings."""
+    rng = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(20_000)]
+    texts = [
+        f"{SKILLS[n % len(SKILLS)]} for a {SUBJECTS[n % len(SUBJECTS)]}. "
+        + " ".join(words[place] for place in rng.integers(len(words), size=30))
+        for n in range(count)
+    ]
+    vectors = rng.standard_normal((count, 384), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    kinds = ["checkpoint" if n % 8 == 0 else "peft" for n in range(count)]
+    refs = [f"made_up:{n}@1" for n in range(count)]
+    return Nodes(refs, kinds, [f"expert {n}" for n in range(count)], texts, vectors)
+
+
+def speed(count: int, embedder: TextEmbedder) -> dict[str, float]:
+    """Return how long a prompt takes among `count` experts."""
+    nodes, agent = made_up(count), OfflineAgent()
+    pairs = itertools.product(SUBJECTS, itertools.combinations(SKILLS[:9], 2))
+    prompts = [f"a {subject}, {', '.join(two)}" for subject, two in pairs][:200:2]
+    start = time.perf_counter()
+    select(prompts[0], nodes, agent, embedder)
+    first = time.perf_counter() - start
+    taken = []
+    for prompt in prompts[1:]:
+        start = time.perf_counter()
+        select(prompt, nodes, agent, embedder)
+        taken.append(1000 * (time.perf_counter() - start))
+    p50, p95 = np.percentile(taken, [50, 95])
+    return {
+        "experts": count,
+        "first_seconds": round(first, 2),
+        "p50_ms": round(float(p50), 1),
+        "p95_ms": round(float(p95), 1),
+    }
+
+
+def community(hub: Path, embedder: TextEmbedder) -> Nodes:
+    """Return the newest version of every expert of emoji64, described from its page."""
+    older = {recipe.supersedes for recipe in COMMUNITY}
+    newest = {recipe.ref: recipe for recipe in COMMUNITY if recipe.slug not in older}
+    pages = [
+        page
+        for page in FolderCrawler(hub).listings()
+        if isinstance(page, Listing) and str(page.ref) in newest
+    ]
+    refs = [str(page.ref) for page in pages]
+    texts = [OfflineAgent().describe(page).text for page in pages]
+    return Nodes(
+        refs,
+        [newest[ref].kind for ref in refs],
+        [page.name for page in pages],
+        texts,
+        embedder.embed(texts),
+    )
+
+
+def quality(name: str, nodes: Nodes, embedder: TextEmbedder) -> dict[str, float | str]:
+    """Return how often the experts that a prompt was composed from are selected."""
+    recipes = {recipe.ref: recipe for recipe in COMMUNITY}
+    agent = OfflineAgent()
+    whole, served, recalls, others = [], [], [], []
+    path = ASSETS / "prompts" / f"{name}.jsonl"
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        chosen = set(select(row["prompt"], nodes, agent, embedder).refs)
+        wanted = set(row["experts"]) & set(nodes.refs)
+        known = {
+            skill
+            for ref in chosen & (wanted | set(row["also"]))
+            for skill in (*recipes[ref].treatments, *recipes[ref].groups, *recipes[ref].styles)
+        }
+        missing = {
+            ref
+            for ref in wanted
+            if not known & {*recipes[ref].treatments, *recipes[ref].groups, *recipes[ref].styles}
+        }
+        whole.append(wanted <= chosen)
+        served.append(not missing)
+        recalls.append(1 - len(missing) / len(wanted) if wanted else 1.0)
+        others.append(len(chosen - wanted))
+    return {
+        "prompts": name,
+        "count": len(served),
+        "all_of_them": round(float(np.mean(whole)), 3),
+        "all_or_twins": round(float(np.mean(served)), 3),
+        "recall": round(float(np.mean(recalls)), 3),
+        "others": round(float(np.mean(others)), 2),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--prompts", nargs="*", default=[])
+    parser.add_argument("--hub", type=Path, default=ASSETS / "hub")
+    given = parser.parse_args()
+    embedder = TextEmbedder()
+    result: dict[str, Any] = {"speed": [speed(size, embedder) for size in given.sizes]}
+    if given.prompts:
+        nodes = community(given.hub, embedder)
+        result["quality"] = [quality(name, nodes, embedder) for name in given.prompts]
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

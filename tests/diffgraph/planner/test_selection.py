@@ -1,0 +1,217 @@
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from diffgraph.agents import Candidate, OfflineAgent, Verdict
+from diffgraph.crawlers.folder import FolderCrawler
+from diffgraph.experts.expert import Kind, Listing
+from diffgraph.families.emoji64 import ASSETS
+from diffgraph.graph.embedding import TextEmbedder
+from diffgraph.planner.retrieval import ExpertIndex
+from diffgraph.planner.selection import Selection, SelectionConfig, select
+from diffgraph.recipe.community import COMMUNITY, Recipe
+from diffgraph.recipe.hub import write_hub
+
+
+@dataclass
+class Nodes:
+    """Experts as a snapshot offers them."""
+
+    refs: Sequence[str]
+    kinds: Sequence[Kind]
+    names: Sequence[str]
+    texts: Sequence[str]
+    embeddings: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return TextEmbedder()
+
+
+def nodes_of(embedder: TextEmbedder, *experts: tuple[str, str, Kind]) -> Nodes:
+    names = [name for name, _, _ in experts]
+    texts = [f"{name}. {text}" for name, text, _ in experts]
+    refs = [f"hub:{number}@1" for number in range(len(experts))]
+    return Nodes(refs, [kind for _, _, kind in experts], names, texts, embedder.embed(texts))
+
+
+@pytest.fixture(scope="module")
+def shelf(embedder):
+    return nodes_of(
+        embedder,
+        ("Animals", "dogs, cats and wild animals with clean fur", "checkpoint"),
+        ("Cars", "vehicles: cars, trains and planes", "checkpoint"),
+        ("Pencil Sketch", "grey graphite lines on white paper, pencil sketch", "peft"),
+        ("Nightfall", "turns day into a moonlit night scene", "peft"),
+        ("Moonlit", "night scene in the moonlight", "peft"),
+        ("Flamingo", "pink feathers", "peft"),
+    )
+
+
+def names(selection: Selection) -> list[str]:
+    return [expert.name for expert in selection.experts]
+
+
+class TestSelect:
+    def test_finds_a_checkpoint_for_the_subject_and_an_expert_for_each_attribute(
+        self, shelf, embedder
+    ):
+        chosen = select("a poodle, pencil sketch, at night", shelf, OfflineAgent(), embedder)
+        assert names(chosen) == ["Animals", "Pencil Sketch", "Nightfall"]
+        assert [expert.kind for expert in chosen.experts] == ["checkpoint", "peft", "peft"]
+        assert chosen.summary == "poodle, pencil sketch"
+        assert chosen.attributes == ("pencil sketch", "night")
+
+    def test_may_choose_none(self, shelf, embedder):
+        chosen = select("a mushroom", shelf, OfflineAgent(), embedder)
+        assert chosen.refs == ()
+        assert any("base model draws alone" in line for line in chosen.lines())
+
+    def test_says_why_each_was_chosen_or_dropped(self, shelf, embedder):
+        chosen = select("a dog at night", shelf, OfflineAgent(), embedder)
+        assert "Moonlit" in [choice.name for choice in chosen.dropped]
+        assert all(choice.reason for choice in (*chosen.experts, *chosen.dropped))
+        assert not set(chosen.refs) & {choice.ref for choice in chosen.dropped}
+        explanation = "\n".join(chosen.lines())
+        assert "+ Nightfall" in explanation
+        assert "- Moonlit" in explanation
+
+    def test_is_kept_as_json(self, shelf, embedder):
+        chosen = select("a dog at night", shelf, OfflineAgent(), embedder)
+        assert Selection.model_validate_json(chosen.model_dump_json()) == chosen
+
+    def test_k1_and_k2_bound_the_candidates(self, shelf, embedder):
+        config = SelectionConfig(k1=1, k2=2)
+        found = select("a dog, pencil sketch, at night", shelf, OfflineAgent(), embedder, config)
+        kinds = [candidate.kind for candidate in found.candidates]
+        assert (kinds.count("checkpoint"), kinds.count("peft")) == (1, 4)
+
+    def test_no_experts_no_selection(self, embedder):
+        empty = Nodes([], [], [], [], np.zeros((0, 384), dtype=np.float32))
+        assert select("a dog at night", empty, OfflineAgent(), embedder).refs == ()
+
+    def test_does_not_depend_on_the_order_of_the_experts(self, shelf, embedder):
+        order = [3, 0, 5, 2, 4, 1]
+        mixed = Nodes(
+            *([column[i] for i in order] for column in (shelf.refs, shelf.kinds, shelf.names)),
+            [shelf.texts[i] for i in order],
+            shelf.embeddings[order],
+        )
+        prompt = "a dog, pencil sketch, at night"
+        assert (
+            select(prompt, mixed, OfflineAgent(), embedder).experts
+            == select(prompt, shelf, OfflineAgent(), embedder).experts
+        )
+
+
+class Unruly(OfflineAgent):
+    """Names experts it was not shown, forgets others, judges out of order."""
+
+    def review(self, request, candidates: Sequence[Candidate]):
+        night = next(c for c in candidates if c.name == "Nightfall")
+        return (
+            Verdict(ref="evil:1@1", kept=True, reason="I like it"),
+            Verdict(ref=night.ref, kept=True, reason="dark"),
+        )
+
+
+def test_an_agent_may_only_choose_what_it_was_shown(shelf, embedder):
+    chosen = select("a dog at night", shelf, Unruly(), embedder)
+    assert names(chosen) == ["Nightfall"]
+    assert {choice.reason for choice in chosen.dropped} == {"the agent gave no verdict"}
+
+
+class TestExpertIndex:
+    def test_overlap_is_the_share_of_words_rare_ones_first(self, shelf):
+        overlap = ExpertIndex(shelf).overlap("pencil night")
+        assert overlap[2] > 0.4  # pencil, said twice
+        assert overlap[3] > 0
+        assert overlap[2] > overlap[3]  # night is said by two experts
+        assert overlap[5] == 0
+
+    def test_shared_words_add_to_the_cosine_and_never_pass_one(self, shelf, embedder):
+        queries = ["pencil sketch", "night"]
+        index = ExpertIndex(shelf)
+        plain, _ = index.similarities(queries, embedder.embed(queries), 0.0)
+        with_words, shares = index.similarities(queries, embedder.embed(queries), 0.6)
+        np.testing.assert_allclose(
+            plain, np.clip(embedder.embed(queries) @ shelf.embeddings.T, 0, 1), atol=1e-6
+        )
+        assert (with_words >= plain - 1e-6).all()
+        assert with_words.max() <= 1.0
+        assert shares[0].tolist() == [False, False, True, False, False, False]
+
+    def test_nearest_keeps_to_one_kind_best_first(self, shelf):
+        index = ExpertIndex(shelf)
+        similarity = np.array([0.9, 0.1, 0.5, 0.7, 0.7, 0.2], dtype=np.float32)
+        assert index.nearest("peft", similarity, 3) == [3, 4, 2]  # ties by reference
+        assert index.nearest("checkpoint", similarity, 5) == [0, 1]
+        assert index.nearest("peft", similarity, 0) == []
+
+    def test_refuses_embeddings_of_other_experts(self, shelf):
+        with pytest.raises(ValueError, match="6 experts"):
+            ExpertIndex(
+                Nodes(shelf.refs, shelf.kinds, shelf.names, shelf.texts, shelf.embeddings[:3])
+            )
+
+
+@pytest.fixture(scope="module")
+def community(embedder, tmp_path_factory):
+    """The newest version of every expert of emoji64, described from its page."""
+    weights = tmp_path_factory.mktemp("weights")
+    for recipe in COMMUNITY:
+        (weights / f"{recipe.slug}.safetensors").write_bytes(recipe.slug.encode())
+    hub = write_hub(weights, tmp_path_factory.mktemp("hub") / "hub")
+    recipes = newest_recipes()
+    listings = [
+        page
+        for page in FolderCrawler(hub).listings()
+        if isinstance(page, Listing) and str(page.ref) in recipes
+    ]
+    refs = [str(page.ref) for page in listings]
+    texts = [OfflineAgent().describe(page).text for page in listings]
+    kinds = [recipes[ref].kind for ref in refs]
+    return Nodes(refs, kinds, [page.name for page in listings], texts, embedder.embed(texts))
+
+
+def newest_recipes() -> dict[str, Recipe]:
+    older = {recipe.supersedes for recipe in COMMUNITY}
+    return {recipe.ref: recipe for recipe in COMMUNITY if recipe.slug not in older}
+
+
+def test_finds_the_experts_that_training_prompts_were_composed_from(community, embedder):
+    """Nine prompts in ten are served whole, with few others; a twin of an expert will do."""
+    recipes = newest_recipes()
+
+    def skills(ref: str) -> set[str]:
+        recipe = recipes[ref]
+        return {*recipe.treatments, *recipe.groups, *recipe.styles}
+
+    lines = (ASSETS / "prompts" / "train.jsonl").read_text(encoding="utf-8").splitlines()[::6]
+    served, others = [], []
+    for row in map(json.loads, lines):
+        chosen = set(select(row["prompt"], community, OfflineAgent(), embedder).refs)
+        twins = chosen & set(row["also"])
+        wanted = {ref for ref in row["experts"] if ref in recipes}
+        missing = {
+            ref for ref in wanted - chosen if not any(skills(ref) & skills(twin) for twin in twins)
+        }
+        served.append(not missing)
+        others.append(len(chosen - wanted))
+    assert np.mean(served) >= 0.9
+    assert np.mean(others) <= 2
+
+
+def test_every_expert_that_does_what_it_says_can_be_found(community, embedder):
+    """By the words of its own page's examples."""
+    recipes = newest_recipes()
+    for recipe in recipes.values():
+        if recipe.kind == "checkpoint" or recipe.quality != "good":
+            continue
+        phrase = recipe.treatments[0].replace("_", " ")
+        found = select(f"a cat, {phrase}", community, OfflineAgent(), embedder)
+        assert recipe.ref in {candidate.ref for candidate in found.candidates}, phrase
