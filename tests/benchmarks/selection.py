@@ -29,8 +29,8 @@ from diffgraph.recipe.community import COMMUNITY
 
 SUBJECTS = tuple("dog cat robot castle rocket owl pizza ship face tree".split())
 SKILLS = tuple(
-    "pencil sketch,night scene,neon lights,watercolour,snow,film noir,gold,comic,stained glass,rain,"
-    "wooden frame,polka dots,glitch,sunset,blueprint,pastel".split(",")
+    "pencil sketch,night scene,neon lights,watercolour,snow,film noir,gold,comic,stained glass,"
+    "rain,wooden frame,polka dots,glitch,sunset,blueprint,pastel".split(",")
 )
 
 
