@@ -121,7 +121,7 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:
-    # a header shorter than 1.4 MB cannot begin like a pickle: bytes 2 to 8 of its length are zeros
+    # the length of a header may begin like a pickle, but below 16 MB it goes on with zeros
     looks_like_pickle = start.startswith(PICKLE_STARTS) and start[3:8] != bytes(5)
     if looks_like_pickle or start.startswith(ZIP_START):
         raise UnsafeFile(f"{path.name}: is a pickle, which can run code; only safetensors is read")

@@ -14,7 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from diffgraph.errors import DamagedFile, ExpertError, FamilyMismatch, MissingInput, UnsafeFile
+from diffgraph.errors import (
+    DamagedFile,
+    ExpertError,
+    FamilyMismatch,
+    MissingInput,
+    UnknownFormat,
+    UnsafeFile,
+)
 from diffgraph.experts.reading import read_delta
 
 NAME = "unet.mid_block.attentions.0.to_q.weight"
@@ -226,6 +233,13 @@ def test_a_pattern_of_alphas_is_never_run_as_an_expression(tmp_path: Path) -> No
     )
     delta = read_delta(path, PARAMETERS)
     assert float(delta.updates[NAME].dense()[0, 0]) == 2 * 4 / 2
+
+
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    padding = 0x0280 - len(json.dumps({"__metadata__": {"a": ""}, "b": entry([1], 0, 4)}))
+    data = with_header({"__metadata__": {"a": "x" * padding}, "b": entry([1], 0, 4)}, b"\0" * 4)
+    assert data.startswith(b"\x80\x02")
+    assert "b" in refuse(data, UnknownFormat, tmp_path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
