@@ -38,17 +38,27 @@ def save_sheet(
     _save(sheet, path)
 
 
-def save_rows(rows: Mapping[str, Tensor], blocks: int, path: Path) -> None:
-    """Save rows of images (n, 3, h, w), uint8, a name before each, in `blocks` side by side."""
+def save_rows(
+    rows: Mapping[str, Tensor], blocks: int, path: Path, heads: Sequence[str] = ()
+) -> None:
+    """Save rows of images (n, 3, h, w), uint8, a name before each, in `blocks` side by side.
+
+    `heads`, if there are any, stand over the columns.
+    """
     names = list(rows)
     deep = math.ceil(len(names) / blocks)
     count, _, height, width = next(iter(rows.values())).shape
     label, font = 118, ImageFont.load_default(10)
     step = label + count * (width + 2) + 10
-    sheet = Image.new("RGB", (blocks * step, deep * (height + 2)), "white")
+    band = CAPTION + 2 if heads else 0
+    sheet = Image.new("RGB", (blocks * step, deep * (height + 2) + band), "white")
     pen = ImageDraw.Draw(sheet)
+    for place in range(len(heads) * blocks):
+        left = place // len(heads) * step + label + place % len(heads) * (width + 2)
+        head = _fitted(heads[place % len(heads)], width, ImageFont.load_default(8))
+        pen.text((left, 2), head, "black", ImageFont.load_default(8))
     for number, name in enumerate(names):
-        left, top = number // deep * step, number % deep * (height + 2)
+        left, top = number // deep * step, number % deep * (height + 2) + band
         pen.text((left + 2, top + height // 2 - 6), _fitted(name, label, font), "black", font)
         for place, image in enumerate(rows[name]):
             sheet.paste(_picture(image), (left + label + place * (width + 2), top))

@@ -176,4 +176,4 @@ def _save_examples(
         )
         for prompt, own in list(zip(prompts, finals, strict=True))[::step]
     }
-    save_rows(rows, 2, folder / "headroom.png")
+    save_rows(rows, 2, folder / "headroom.png", METHODS)

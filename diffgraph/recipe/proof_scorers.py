@@ -24,6 +24,7 @@ from diffgraph.scoring import Reward
 
 RIGHT = "right 1.0"
 ENOUGH = 0.02  # closeness: pairs that differ by less have no winner
+ACROSS = (0.0, *STRENGTHS)  # the base is the right experts at strength 0
 POOLED = 4000  # images that are ranked together
 
 
@@ -44,11 +45,11 @@ def prove_scorers(studio: Studio, folder: Path, config: DataConfig) -> dict[str,
         name: _preferences(rated[name], foreign_scores[:, number], close, foreign_close)
         for number, name in enumerate(studio.scorers)
     }
-    columns = [KINDS.index(f"right {strength}") for strength in STRENGTHS]
+    columns = [KINDS.index("base"), *(KINDS.index(f"right {own}") for own in STRENGTHS)]
     curves = {name: own[:, columns].mean(0).tolist() for name, own in rated.items()}
     curves["closeness"] = close[:, columns].mean(0).tolist()
     title = "mean score by strength of the right experts (each scaled to 0..1)"
-    save_curves(STRENGTHS, curves, title, folder / "strength.png")
+    save_curves(ACROSS, curves, title, folder / "strength.png")
     _save_examples(data, folder)
     return {
         "prompts": len(data),
@@ -64,7 +65,7 @@ def prove_scorers(studio: Studio, folder: Path, config: DataConfig) -> dict[str,
         },
         "reward": _correlations(rewards, close, clean),
         "closeness_peak_strength": _peak(curves["closeness"]),
-        "strengths": list(STRENGTHS),
+        "strengths": list(ACROSS),
         "curves": {name: [round(value, 4) for value in own] for name, own in curves.items()},
         "agreement": _agreement(rated),
     }
@@ -128,7 +129,7 @@ def _neighbours(data: ScorerData) -> Tensor:
 
 
 def _peak(curve: list[float]) -> float:
-    return STRENGTHS[max(range(len(curve)), key=curve.__getitem__)]
+    return ACROSS[max(range(len(curve)), key=curve.__getitem__)]
 
 
 def rises_and_falls(curve: list[float]) -> bool:
@@ -155,4 +156,5 @@ def _save_examples(data: ScorerData, folder: Path) -> None:
         {" + ".join(data.compositions[row].treatments): data.images[row].cpu() for row in rows},
         1,
         folder / "groups.png",
+        KINDS,
     )
