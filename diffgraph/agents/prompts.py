@@ -276,7 +276,9 @@ def _says_something(phrase: str) -> bool:
 def attributes_of(parts: tuple[str, ...]) -> tuple[str, ...]:
     """Return what a prompt's phrases ask for besides the subject, at most a dozen."""
     subject, *rest = parts
-    found = dict.fromkeys(phrase.lower() for phrase in rest)
+    # "pixel art" or "a snowy night" alone: there is no subject, what is there is for adapters
+    asked = parts if _is_effect_only(subject) else rest
+    found = dict.fromkeys(phrase.lower() for phrase in asked)
     for effect in effects_before(subject):
         if not any(effect in phrase for phrase in found):
             found[effect] = None

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from diffgraph.agents.agent import Agent, Candidate, Request, Verdict
+from diffgraph.agents.words import plain
 from diffgraph.experts.expert import Kind
 from diffgraph.graph.embedding import TextEmbedder
 from diffgraph.planner.retrieval import ExpertIndex, ExpertNodes
 
 log = logging.getLogger(__name__)
 
+LONGEST_NAME = 80
 WORDS_MATTER = 0.15  # in units of similarity, when it is decided which part a checkpoint is for
 
 
@@ -139,7 +141,7 @@ def _candidate(nodes: ExpertNodes, place: int, query: str, similarity: float) ->
     return Candidate(
         ref=nodes.refs[place],
         kind=nodes.kinds[place],
-        name=nodes.names[place],
+        name=plain(nodes.names[place], LONGEST_NAME),  # as its page gives it
         text=nodes.texts[place],
         query=query,
         similarity=round(similarity, 4),

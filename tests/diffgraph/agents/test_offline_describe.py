@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffgraph.agents import OfflineAgent
 from diffgraph.agents.offline import LONGEST_CARD
@@ -182,3 +184,11 @@ def test_hidden_text_is_not_read_and_what_follows_it_is():
         '<p style="visibility:hidden">one<p>two</p><div aria-hidden="true"><b>three</b></div>four'
     )
     assert lines == ("two", "four")
+
+
+@given(st.text(), st.text(max_size=300), st.lists(st.text(max_size=60), max_size=20))
+def test_any_page_gives_a_printable_card_of_bounded_length(description, name, words):
+    card = describe(description, name=name, tags=tuple(words), trigger_words=tuple(words))
+    assert 0 < len(card.text) <= LONGEST_CARD
+    assert card.text.isprintable()
+    assert all(word.isprintable() for word in card.trigger_words)

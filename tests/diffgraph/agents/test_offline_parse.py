@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffgraph.agents import OfflineAgent
 from diffgraph.agents.things import kinds_of
@@ -30,6 +32,8 @@ def parse(prompt: str):
             "train",
             ("sunset", "old photograph"),
         ),
+        ("pixel art", "pixel art", ("pixel art",)),
+        ("a snowy night", "snowy night", ("snowy night",)),
         ("what would a cup look like as a stained glass window?", "cup", ("stained glass window",)),
     ],
 )
@@ -115,3 +119,14 @@ def test_a_hostile_prompt_is_read_or_refused_quickly(junk):
     except EmptyPrompt:
         return
     assert len(request.attributes) <= 12
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text):
+    try:
+        request = parse(text)
+    except EmptyPrompt:
+        return
+    assert request.summary
+    assert request.prompt == text
+    assert all(part.isprintable() for part in (request.summary, *request.attributes))
