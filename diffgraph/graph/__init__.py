@@ -1,0 +1,1 @@
+"""What do we know about experts, and how does it relate?"""

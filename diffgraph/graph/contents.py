@@ -1,8 +1,10 @@
-"""What goes into a snapshot's tables, and what follows from their numbers?"""
+"""What goes into a snapshot's tables and manifest, and what follows from their numbers?"""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from diffgraph.errors import SnapshotError
 from diffgraph.families.family import SamplerConfig
@@ -22,11 +25,13 @@ from diffgraph.graph.schema import (
     SCHEMA_VERSION,
     SCORES,
     ExpertNode,
+    Manifest,
     PromptNode,
 )
 from diffgraph.scoring.reward import Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
 
+MANIFEST = "manifest.json"
 KEPT_STATUSES = ("ready", "registered_only")
 
 
@@ -145,3 +150,62 @@ def fit_reward(scores: Any) -> Reward | None:
 def is_mergeable(row: Mapping[str, Any]) -> bool:
     """Whether a node may be merged, as far as its own row can tell."""
     return row["status"] == "ready" and row["allow_derivatives"] and bool(row["agent"])
+
+
+def build_manifest(
+    snapshot_id: str, family: str, tables: Mapping[str, Any], sampler: SamplerConfig, scorers: str
+) -> Manifest:
+    """Return the manifest of these tables, without parent and files."""
+    prompt_ids = tuple(tables["prompts"]["id"].to_pylist())
+    cube = mean_scores(tables["scores"], prompt_ids)
+    rows = tables["nodes"].to_pylist()
+    candidates = [row["ref"] for row in rows if is_mergeable(row)]
+    lacking = tuple(
+        ref for ref in candidates if ref not in cube or not np.isfinite(cube[ref]).all()
+    )
+    return Manifest(
+        id=snapshot_id,
+        family=family,
+        created_at=datetime.now(UTC),
+        code_version=_code_version(),
+        files={},
+        sampler=sampler,
+        scorers=scorers,
+        reward=fit_reward(tables["scores"]),
+        experts=len(rows),
+        mergeable=len(candidates) - len(lacking),
+        uncalibrated=lacking,
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return a snapshot's manifest.
+
+    Raises:
+        SnapshotError: it is missing, damaged or of another schema version.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise SnapshotError(f"no snapshot: {file} is missing")
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SnapshotError(f"{file} cannot be read: {error}") from error
+    version = facts.get("schema_version") if isinstance(facts, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SnapshotError(
+            f"{file} has schema version {version}, this code reads {SCHEMA_VERSION}"
+        )
+    try:
+        return Manifest.model_validate(facts)
+    except ValidationError as error:
+        raise SnapshotError(
+            f"{file} is not a manifest: {error.error_count()} wrong entries"
+        ) from error
+
+
+def _code_version() -> str:
+    try:
+        return metadata.version("diffgraph")
+    except metadata.PackageNotFoundError:
+        return "unknown"

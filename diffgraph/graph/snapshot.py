@@ -8,13 +8,10 @@ Parquet files; it is never the store itself, because a `.duckdb` file refuses re
 writes.
 """
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from diffgraph.artifacts import new_folder, sha256_of, storing, write_text
 from diffgraph.errors import SnapshotError
 from diffgraph.experts.expert import Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.contents import (
+    MANIFEST,
+    build_manifest,
     build_tables,
     content_id,
-    fit_reward,
     is_mergeable,
     mean_scores,
+    read_manifest,
 )
 from diffgraph.graph.schema import (
     BASE,
@@ -50,7 +48,6 @@ from diffgraph.scoring.scorer import SCORE_NAMES
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 CURRENT = "current"
 
 
@@ -319,7 +316,7 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
             with new_folder(folder) as part:
                 for name, table in tables.items():
                     pq.write_table(table, part / f"{name}.parquet", compression="zstd")
-                manifest = _manifest(snapshot_id, family, tables, sampler, scorers).model_copy(
+                manifest = build_manifest(snapshot_id, family, tables, sampler, scorers).model_copy(
                     update={
                         "parent": parent,
                         "files": {file.name: sha256_of(file) for file in sorted(part.iterdir())},
@@ -351,7 +348,7 @@ def open_snapshot(place: Path, snapshot_id: str | None = None) -> GraphSnapshot:
         if not snapshot_id.isalnum():
             raise SnapshotError(f"not the id of a snapshot: {snapshot_id!r}")
         folder = place / "snapshots" / snapshot_id
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     if snapshot_id is not None and manifest.id != snapshot_id:
         raise SnapshotError(f"{folder} holds snapshot {manifest.id}, not {snapshot_id}")
     for name in TABLES:
@@ -372,60 +369,14 @@ def current_id(home: Path) -> str | None:
 def snapshot_ids(home: Path) -> tuple[str, ...]:
     """Return the ids of a home's snapshots, oldest first."""
     found = [file.parent for file in (home / "snapshots").glob(f"*/{MANIFEST}")]
-    made = [(_read_manifest(folder).created_at, folder.name) for folder in found]
+    made = [(read_manifest(folder).created_at, folder.name) for folder in found]
     return tuple(name for _, name in sorted(made))
 
 
 # -- writing ------------------------------------------------------------
 
 
-def _manifest(
-    snapshot_id: str, family: str, tables: Mapping[str, Any], sampler: SamplerConfig, scorers: str
-) -> Manifest:
-    prompt_ids = tuple(tables["prompts"]["id"].to_pylist())
-    cube = mean_scores(tables["scores"], prompt_ids)
-    rows = tables["nodes"].to_pylist()
-    candidates = [row["ref"] for row in rows if is_mergeable(row)]
-    lacking = tuple(
-        ref for ref in candidates if ref not in cube or not np.isfinite(cube[ref]).all()
-    )
-    return Manifest(
-        id=snapshot_id,
-        family=family,
-        created_at=datetime.now(UTC),
-        code_version=_code_version(),
-        files={},
-        sampler=sampler,
-        scorers=scorers,
-        reward=fit_reward(tables["scores"]),
-        experts=len(rows),
-        mergeable=len(candidates) - len(lacking),
-        uncalibrated=lacking,
-    )
-
-
 # -- reading ------------------------------------------------------------
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    file = folder / MANIFEST
-    if not file.is_file():
-        raise SnapshotError(f"no snapshot: {file} is missing")
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SnapshotError(f"{file} cannot be read: {error}") from error
-    version = facts.get("schema_version") if isinstance(facts, dict) else None
-    if version != SCHEMA_VERSION:
-        raise SnapshotError(
-            f"{file} has schema version {version}, this code reads {SCHEMA_VERSION}"
-        )
-    try:
-        return Manifest.model_validate(facts)
-    except ValidationError as error:
-        raise SnapshotError(
-            f"{file} is not a manifest: {error.error_count()} wrong entries"
-        ) from error
 
 
 def _facts(nodes: Any) -> dict[str, tuple[str, str, str]]:
@@ -445,10 +396,3 @@ def _matrix(column: Any) -> NDArray[np.float32]:
 
 def _no_edges(snapshot: GraphSnapshot) -> NDArray[np.float64]:
     return np.zeros((0, len(snapshot.prompt_ids), len(SCORE_NAMES)))
-
-
-def _code_version() -> str:
-    try:
-        return metadata.version("diffgraph")
-    except metadata.PackageNotFoundError:
-        return "unknown"

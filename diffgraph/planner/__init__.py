@@ -1,0 +1,1 @@
+"""Which experts does a prompt need, and how strongly should each count?"""

@@ -128,11 +128,13 @@ def train(
 
 def history(folder: Path) -> list[StepRecord]:
     """Return the steps of the training in a folder, as far as its last checkpoint knows."""
-    found = _checkpoints(folder)
-    if not found:
-        return []
-    facts = json.loads((found[-1] / PROGRESS).read_text(encoding="utf-8"))
-    return [StepRecord.model_validate(record) for record in facts["records"]]
+    for checkpoint in reversed(_checkpoints(folder)):
+        try:
+            facts = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
+            return [StepRecord.model_validate(record) for record in facts["records"]]
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("checkpoint %s cannot be read: %s", checkpoint, error)
+    return []
 
 
 class _Run:
