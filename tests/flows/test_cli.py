@@ -1,0 +1,187 @@
+"""The command: exit codes, one line for an error, one JSON document for a program."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffgraph.generation import read_png
+
+ROOT = Path(__file__).parent.parent.parent
+VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "batch", "evaluate",
+         "show", "export-graph", "doctor")  # fmt: skip
+PROMPT = "a smiling robot, pencil sketch, at night"
+
+
+def only_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(diffgraph, verb):
+    told = diffgraph(verb, "--help")
+    assert told.code == 0
+    assert "--json" in told.out
+
+
+class TestWrongUsage:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["nonsense"],
+            ["generate"],
+            ["generate", "a cat", "--seed", "many"],
+            ["train", "--steps", "0"],
+            ["discover", "--source", "nowhere"],
+            ["show", "expert"],
+            ["batch", "prompts.txt"],
+        ],
+    )
+    def test_is_exit_code_2(self, diffgraph, arguments):
+        assert diffgraph(*arguments).code == 2
+
+
+class TestBadInput:
+    """One clear line that says what and where, exit code 1, nothing on standard output."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["generate", "a cat", "--family", "sd9"], ["UnknownFamily", "sd9", "emoji64"]),
+            (["generate", ""], ["EmptyPrompt"]),
+            (["generate", "  \n "], ["EmptyPrompt"]),
+            (["generate", "zxqv wkrtp"], ["UnknownWords", "zxqv"]),
+            (["plan", "a cat", "--method", "magic"], ["InputError", "magic", "diffgraph"]),
+            (["generate", "a cat", "--plan", "/nowhere/plan.json"], ["/nowhere/plan.json"]),
+            (["show", "expert", "nobody"], ["nobody"]),
+            (["show", "snapshot", "nothing"], ["nothing"]),
+            (["show", "plan", "/nowhere/image.png"], ["/nowhere/image.png"]),
+        ],
+    )
+    def test_is_told_in_one_line(self, diffgraph, tmp_path, arguments, says):
+        told = diffgraph(*arguments, "--home", tmp_path / "home")
+        assert told.code == 1
+        assert told.out == ""
+        line = only_line(told.err)
+        assert line.startswith("diffgraph: ")
+        for word in says:
+            assert word in line
+        assert not (tmp_path / "home").exists()
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"family": 3}'])
+    def test_a_file_that_holds_no_plan(self, diffgraph, tmp_path, content):
+        (tmp_path / "plan.json").write_text(content)
+        told = diffgraph("generate", "a cat", "--plan", tmp_path / "plan.json", "--out", tmp_path)
+        assert told.code == 1
+        assert "plan.json" in only_line(told.err)
+        assert not list(tmp_path.glob("*.png"))
+
+    @pytest.mark.parametrize("verb", ["discover", "build", "train", "evaluate", "refresh"])
+    def test_a_home_that_cannot_be_written_is_told_before_any_work(self, diffgraph, tmp_path, verb):
+        (tmp_path / "file").write_text("in the way")
+        told = diffgraph(verb, "--home", tmp_path / "file" / "home")
+        assert told.code == 1
+        assert "StorageError" in (line := only_line(told.err))
+        assert str(tmp_path / "file") in line
+
+    def test_a_folder_that_cannot_be_written(self, diffgraph, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        told = diffgraph("generate", "a cat", "--out", tmp_path / "file", "--home", tmp_path / "h")
+        assert told.code == 1
+        assert "StorageError" in only_line(told.err)
+
+    def test_a_setting_that_cannot_be_used(self, diffgraph, monkeypatch):
+        monkeypatch.setenv("DIFFGRAPH_GPUS", "all of them")
+        told = diffgraph("plan", "a cat")
+        assert told.code == 1
+        assert "gpus" in only_line(told.err)
+
+
+class TestServingAPerson:
+    """With nothing set up: the bundled snapshot, planner and experts, no server, no home."""
+
+    def test_generate_draws_and_says_why(self, diffgraph, tmp_path):
+        told = diffgraph("generate", PROMPT, "--out", tmp_path, "--home", tmp_path / "home")
+        assert told.code == 0, told.err
+        (image,) = tmp_path.glob("*.png")
+        assert image.name in told.out
+        assert "asked for" in told.out
+        drawn = read_png(image)
+        assert (drawn.prompt, drawn.seed) == (PROMPT, 0)
+        assert drawn.plan.experts
+        assert not (tmp_path / "home").exists()
+
+    def test_the_plan_of_an_image_draws_it_again(self, diffgraph, tmp_path):
+        first = diffgraph("generate", PROMPT, "--out", tmp_path / "1", "--json").json["images"][0]
+        plan = tmp_path / "plan.json"
+        plan.write_text(json.dumps(diffgraph("show", "plan", first["file"], "--json").json))
+        again = diffgraph(
+            "generate", PROMPT, "--plan", plan, "--out", tmp_path / "2", "--json"
+        ).json["images"][0]
+        assert again["plan_id"] == first["plan_id"]
+        assert Path(again["file"]).read_bytes() == Path(first["file"]).read_bytes()
+
+    def test_several_prompts_share_one_model(self, diffgraph, tmp_path):
+        told = diffgraph("generate", "a cat", "a dog", "--out", tmp_path, "--json")
+        assert [image["prompt"] for image in told.json["images"]] == ["a cat", "a dog"]
+        assert len(list(tmp_path.glob("*.png"))) == 2
+
+    def test_plan_agrees_with_generate(self, diffgraph, tmp_path):
+        planned = diffgraph("plan", PROMPT, "--json").json["plans"][0]
+        drawn = diffgraph("generate", PROMPT, "--out", tmp_path, "--json").json["images"][0]
+        assert planned["plan_id"] == drawn["plan_id"]
+        assert planned["coefficients"] == drawn["coefficients"]
+
+    def test_a_prompt_never_becomes_a_path(self, diffgraph, tmp_path):
+        told = diffgraph("generate", "../../a cat /etc/passwd", "--out", tmp_path / "out")
+        assert told.code == 0, told.err
+        (image,) = tmp_path.rglob("*.png")
+        assert image.parent == tmp_path / "out"
+
+    @pytest.mark.parametrize("what", ["graph", "experts", "snapshot"])
+    def test_show_what_ships(self, diffgraph, tmp_path, what):
+        told = diffgraph("show", what, "--home", tmp_path / "home", "--json")
+        assert told.code == 0, told.err
+        assert told.json
+
+    def test_export_graph(self, diffgraph, tmp_path):
+        from diffgraph.graph.tensors import load_npz
+
+        told = diffgraph("export-graph", "--out", tmp_path / "graph")
+        assert told.code == 0, told.err
+        assert load_npz(tmp_path / "graph")
+
+    def test_doctor_finds_nothing_wrong(self, diffgraph, tmp_path):
+        told = diffgraph("doctor", "--home", tmp_path / "home", "--json")
+        assert told.code == 0, told.out
+        assert {check["status"] for check in told.json["checks"]} <= {"ok", "note"}
+
+    def test_doctor_finds_a_home_that_cannot_be_written(self, diffgraph, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        told = diffgraph("doctor", "--home", tmp_path / "file" / "home", "--json")
+        assert told.code == 1
+        (problem,) = [c for c in told.json["checks"] if c["status"] == "problem"]
+        assert problem["name"] == "home"
+        assert "--home" in problem["advice"]
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_image(tmp_path):
+    """A limit on the size of files stands for a disk that fills up while an image is written."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200));"
+        "sys.argv = ['diffgraph', 'generate', 'a cat', '--out', sys.argv[1]];"
+        "from flows.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(tmp_path / "out")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "StorageError" in done.stderr.strip().splitlines()[-1]
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
