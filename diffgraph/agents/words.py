@@ -41,6 +41,7 @@ EMPTY_WORDS = frozenset(
 _BRITISH = (("colour", "color"), ("grey", "gray"), ("jewellery", "jewelry"), ("centre", "center"))
 
 
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TYPOGRAPHY = str.maketrans(
     {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x2010: "-", 0x2013: "-", 0x2014: "-"}
 )
@@ -48,7 +49,8 @@ _TYPOGRAPHY = str.maketrans(
 
 def plain(text: str, limit: int = 100_000) -> str:
     """Return a text on one line, in plain punctuation, without control or invisible characters."""
-    text = unicodedata.normalize("NFKC", text[:limit]).translate(_TYPOGRAPHY)
+    text = _TERMINAL_CODE.sub(" ", text[:limit])
+    text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
     kept = (char if unicodedata.category(char)[0] != "C" else _gap(char) for char in text)
     return " ".join("".join(kept).split())
 

@@ -32,6 +32,7 @@ def parse(prompt: str):
             "train",
             ("sunset", "old photograph"),
         ),
+        ("a cat\x1b[31m, at night", "cat", ("night",)),
         ("pixel art", "pixel art", ("pixel art",)),
         ("a snowy night", "snowy night", ("snowy night",)),
         ("what would a cup look like as a stained glass window?", "cup", ("stained glass window",)),
