@@ -69,7 +69,9 @@ def train_denoiser(
             made = unet(alpha * latents + sigma * noise, time, context, return_dict=False)[0]
         return torch.nn.functional.mse_loss(made.float(), wanted)
 
-    if device.type == "cuda":
+    # peft's DoRA reshapes convolutions' factors in a way that needs them contiguous
+    dora = any("lora_magnitude" in key for key, _ in unet.named_parameters())
+    if device.type == "cuda" and not dora:
         unet.to(memory_format=torch.channels_last)
     report = optimise(draw_loss, list(parameters), config, name)
     unet.to(memory_format=torch.contiguous_format)

@@ -199,7 +199,10 @@ def make_some_experts(workshop: Workshop, slugs: Sequence[str]) -> None:
     for slug in slugs:
         recipe = recipe_of(slug)
         if not weights(workshop, recipe).is_file():
-            make_expert(workshop, recipe, base, art)
+            try:
+                make_expert(workshop, recipe, base, art)
+            except RuntimeError:  # one expert's trouble must not cost the others their time
+                log.exception("%s was not made", slug)
 
 
 def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path:
