@@ -10,14 +10,8 @@ from torch import Tensor
 
 from diffgraph.recipe.measures import rank_correlation
 from diffgraph.recipe.pictures import save_curves, save_rows
-from diffgraph.recipe.scorer_data import (
-    DRAWN,
-    KINDS,
-    STRENGTHS,
-    DataConfig,
-    ScorerData,
-    make_data,
-)
+from diffgraph.recipe.scorer_data import KINDS, DataConfig, ScorerData, make_data
+from diffgraph.recipe.scorer_plans import DRAWN, STRENGTHS
 from diffgraph.recipe.studio import Studio
 from diffgraph.recipe.truth import Truths, closeness_to
 from diffgraph.scoring import Reward

@@ -13,7 +13,7 @@ from diffgraph.recipe.art import STYLES
 from diffgraph.recipe.community import Recipe
 from diffgraph.recipe.freeform import SUBJECTS
 from diffgraph.recipe.pictures import save_heat_map
-from diffgraph.recipe.scorer_data import covered
+from diffgraph.recipe.scorer_plans import covered
 from diffgraph.recipe.studio import Studio
 from diffgraph.recipe.treatments import TREATMENTS
 from diffgraph.recipe.truth import Composition, closeness_to, true_images

@@ -7,27 +7,24 @@ from diffgraph.recipe.community import COMMUNITY
 from diffgraph.recipe.degrading import degraded
 from diffgraph.recipe.drawing import Easel
 from diffgraph.recipe.scorer_data import (
-    DRAWN,
     KINDS,
     DataConfig,
-    asked_by_bench,
-    covered,
     draw_compositions,
-    is_held_out,
     load_data,
     make_data,
-    plans_of,
     save_data,
+)
+from diffgraph.recipe.scorer_lessons import ScorerTraining, moved
+from diffgraph.recipe.scorer_losses import listwise_loss, pick_loss, preference_loss
+from diffgraph.recipe.scorer_plans import (
+    DRAWN,
+    asked_by_bench,
+    covered,
+    is_held_out,
+    plans_of,
     treatment_sets,
 )
-from diffgraph.recipe.train_scorers import (
-    ScorerTraining,
-    listwise_loss,
-    moved,
-    pick_loss,
-    preference_loss,
-    train_scorers,
-)
+from diffgraph.recipe.train_scorers import train_scorers
 from diffgraph.recipe.truth import closeness
 from diffgraph.scoring import SCORE_NAMES, SCORERS
 
