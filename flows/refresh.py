@@ -43,6 +43,7 @@ def refresh(
     family: str | None = None,
     reference_prompts: int = 48,
     steps: int | None = None,
+    training_prompts: int | None = None,
 ) -> Refresh:
     """Bring library, graph and planner up to date with a hub, and say what changed.
 
@@ -51,13 +52,14 @@ def refresh(
         family: the model family; the setting if unset.
         reference_prompts: prompts that every expert is measured on.
         steps: of the training, if it is due.
+        training_prompts: it practises on so many at most.
     """
     settings = Settings()
     family = family or settings.family
     found = discover(path=path, family=family)
     built = build(family=family, reference_prompts=reference_prompts)
     is_due, why = _is_training_due(settings, family, built)
-    trained = train(steps=steps, family=family) if is_due else None
+    trained = train(steps=steps, prompts=training_prompts, family=family) if is_due else None
     night = Refresh(discovery=found, build=built, training=trained, why=why)
     told = [line for line in night.lines() if isinstance(line, str)]
     create_markdown_artifact("\n\n".join(told), key="what-changed")

@@ -97,7 +97,7 @@ def train(
         settings.mlflow_tracking_uri,
         {"family": family, "snapshot": studio.snapshot.id, **config.model_dump(mode="json")},
         [_numbers(record) for record in history(folder)],
-        {"reward": reward, **({} if champion is None else {"champion_reward": champion})},
+        {"trial_reward": reward, **({} if champion is None else {"champion_reward": champion})},
         folder,
         promoted,
     )

@@ -111,7 +111,10 @@ class FolderCrawler:
 
 def _source(path: Path) -> str:
     """Return the name a hub gives itself."""
-    about = _read_json(path)
+    try:
+        about = _read_json(path)
+    except MissingInput as error:
+        raise MissingInput(f"{path.parent} is no hub folder: {error}") from error
     name = about.get("name") if isinstance(about, Mapping) else None
     if not isinstance(name, str) or SOURCE.fullmatch(name) is None:
         raise MissingInput(

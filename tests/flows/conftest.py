@@ -59,7 +59,7 @@ def diffgraph(our_environment, capsys, monkeypatch) -> Callable[..., Told]:
     return run
 
 
-def write_page(hub: Path, number: int, name: str, text: str, words: str, **changes) -> None:
+def page(hub: Path, number: int, name: str, text: str, words: str, **changes) -> None:
     """Write a page of a hub with one version."""
     version = {
         "id": number * 10 + 1,
@@ -70,14 +70,19 @@ def write_page(hub: Path, number: int, name: str, text: str, words: str, **chang
         "files": [{"downloadUrl": f"files/{number}.safetensors", "sizeKB": 1}],
         "images": [{"url": "", "meta": {"prompt": f"a cat, {words}"}}],
     } | changes.pop("version", {})
-    page = {
+    content = {
         "id": number,
         "name": name,
         "description": f"<p>{text} Best at 0.9.</p>",
         "type": "LORA",
         "modelVersions": [version],
     } | changes
-    (hub / "models" / f"{number}.json").write_text(json.dumps(page))
+    (hub / "models" / f"{number}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def write_page() -> Callable[..., None]:
+    return page
 
 
 def write_hub(hub: Path) -> Path:
@@ -91,17 +96,17 @@ def write_hub(hub: Path) -> Path:
         (hub / name).mkdir(parents=True)
     (hub / "hub.json").write_text('{"name": "smallhub"}')
     for strength, (number, (name, text, words)) in enumerate(EFFECTS.items(), 1):
-        write_page(hub, number, name, text, words)
+        page(hub, number, name, text, words)
         (hub / "files" / f"{number}.safetensors").write_bytes(lora(strength / 50))
     layer = get_family("emoji64").load("cpu").parameters()[LAYER]
     save_file({LAYER: layer + 0.01}, hub / "files" / f"{CHECKPOINT}.safetensors")
-    write_page(hub, CHECKPOINT, "Animal Park", "Cats, dogs and robots.", "robot", type="Checkpoint")
-    write_page(hub, NAN, "Not a number", "Broken.", "nan")
+    page(hub, CHECKPOINT, "Animal Park", "Cats, dogs and robots.", "robot", type="Checkpoint")
+    page(hub, NAN, "Not a number", "Broken.", "nan")
     (hub / "files" / f"{NAN}.safetensors").write_bytes(lora(float("nan")))
-    write_page(hub, TRUNCATED, "Half a file", "Broken.", "half")
+    page(hub, TRUNCATED, "Half a file", "Broken.", "half")
     (hub / "files" / f"{TRUNCATED}.safetensors").write_bytes(lora(0.5)[:-100])
     pickle = {"files": [{"downloadUrl": "files/x.pt", "metadata": {"format": "PickleTensor"}}]}
-    write_page(hub, PICKLE, "Pickled", "Unsafe.", "pickle", version=pickle)
+    page(hub, PICKLE, "Pickled", "Unsafe.", "pickle", version=pickle)
     (hub / "models" / "9999.json").write_text("{ half a page")
     return hub
 

@@ -1,0 +1,306 @@
+"""The stages, for real, on a small hub: nothing is done twice, nothing is lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from diffgraph.experts.library import Library
+from diffgraph.graph.snapshot import current_id, open_snapshot, snapshot_ids
+from diffgraph.recipe.unusable import lora
+
+ROOT = Path(__file__).parent.parent.parent
+GOOD = {f"smallhub:{number}@{number}1" for number in (9001, 9002, 9003, 9010)}
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+
+
+@pytest.fixture
+def own_hub(hub, tmp_path) -> Path:
+    return Path(shutil.copytree(hub, tmp_path / "hub"))
+
+
+class TestDiscover:
+    def test_good_experts_are_kept_and_bad_ones_have_their_reason(self, built_home):
+        library = Library(built_home)
+        assert {expert.ref for expert in library.experts("ready")} == GOOD
+        reasons = {expert.name: expert.reason for expert in library.experts("rejected")}
+        assert "NaN" in reasons["Not a number v1"]
+        assert "bytes" in reasons["Half a file v1"]
+        assert "run code" in reasons["Pickled v1"]
+
+    def test_a_second_look_changes_nothing(self, diffgraph, home, hub):
+        told = diffgraph("discover", "--path", hub, "--json")
+        assert told.code == 0, told.err
+        found = told.json
+        assert (found["new"], found["updated"], found["retired"]) == ([], [], [])
+        assert found["ready"] == len(GOOD)
+        assert [refusal["what"] for refusal in found["refused"]] == ["models/9999.json"]
+
+    @pytest.mark.parametrize(
+        ("damage", "says"),
+        [
+            (lambda hub: shutil.rmtree(hub), "no hub folder"),
+            (lambda hub: (hub / "hub.json").unlink(), "hub.json"),
+            (lambda hub: (hub / "hub.json").write_text("{"), "not JSON"),
+            (lambda hub: shutil.rmtree(hub / "models"), "models"),
+        ],
+    )
+    def test_a_hub_that_is_none(self, diffgraph, own_hub, tmp_path, damage, says):
+        damage(own_hub)
+        told = diffgraph("discover", "--path", own_hub, "--home", tmp_path / "home")
+        assert told.code == 1
+        line = told.err.strip().splitlines()[-1]
+        assert line.startswith("diffgraph: MissingInput: ")
+        assert says in line
+        assert str(own_hub) in line
+        assert not Library(tmp_path / "home").experts()
+
+    def test_a_full_disk_leaves_the_library_whole(self, hub, tmp_path, prefect_server):
+        """A limit on the size of files stands for a disk that fills up."""
+        code = (
+            "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700));"
+            "sys.argv = ['diffgraph', *sys.argv[1:]];"
+            "from flows.cli import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", code, "discover", "--path", hub, "--home", tmp_path / "h"],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1, done.stderr
+        assert "StorageError" in done.stderr.strip().splitlines()[-1]
+        library = Library(tmp_path / "h")
+        for expert in library.experts("ready"):
+            assert library.path_of(expert.sha256).is_file()
+        leftovers = [file.name for file in (tmp_path / "h").rglob("*.part")]
+        assert not leftovers
+
+
+class TestBuild:
+    def test_every_expert_and_the_base_are_measured_on_every_prompt(self, built_home):
+        snapshot = open_snapshot(built_home)
+        assert set(snapshot.refs) == GOOD
+        assert snapshot.scores.num_rows == (len(GOOD) + 1) * 2
+
+    def test_nothing_is_drawn_twice(self, home):
+        before = current_id(home)
+        told = run_build()
+        assert told["images"] == 0
+        assert told["snapshot"] == before
+        assert snapshot_ids(home) == (before,)
+
+    def test_a_new_expert_costs_its_own_images_only(self, diffgraph, home, own_hub, write_page):
+        write_page(own_hub, 9004, "Snowfall", "It snows.", "in the snow")
+        (own_hub / "files" / "9004.safetensors").write_bytes(lora(0.33))
+        before = current_id(home)
+        assert diffgraph("discover", "--path", own_hub, "--json").json["new"] == [
+            "smallhub:9004@90041"
+        ]
+        told = run_build()
+        assert told["images"] == 2
+        assert told["new"] == ["smallhub:9004@90041"]
+        assert told["parent"] == before
+        assert len(snapshot_ids(home)) == 2
+
+    def test_an_expert_that_has_gone_is_retired_and_kept_in_history(self, diffgraph, home, own_hub):
+        before = current_id(home)
+        (own_hub / "models" / "9003.json").unlink()
+        assert diffgraph("discover", "--path", own_hub, "--json").json["retired"] == [
+            "smallhub:9003@90031"
+        ]
+        told = run_build()
+        assert (told["images"], told["retired"]) == (0, ["smallhub:9003@90031"])
+        assert "smallhub:9003@90031" in open_snapshot(home, before).refs
+        assert "smallhub:9003@90031" not in open_snapshot(home).refs
+
+    def test_without_experts_it_says_what_to_do_first(self, diffgraph, tmp_path):
+        told = diffgraph("build", "--home", tmp_path / "empty")
+        assert told.code == 1
+        assert "diffgraph discover" in told.err.strip().splitlines()[-1]
+
+    @pytest.mark.slow
+    def test_a_killed_build_goes_on_where_it_was(self, home):
+        """Killed without warning after some experts, as by a power cut."""
+        whole = current_id(home)
+        shutil.rmtree(home / "scores")
+        shutil.rmtree(home / "snapshots")
+        script = "from flows.build_graph import build; print(build(reference_prompts=2).images)"
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+        try:
+            wait_for(lambda: len(list((home / "scores").glob("*.parquet"))) >= 2)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        parts = {part.name: part.stat().st_mtime_ns for part in (home / "scores").iterdir()
+                 if part.suffix == ".parquet"}  # fmt: skip
+        assert current_id(home) is None
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert int(done.stdout.split()[-1]) == 2 * (len(GOOD) + 1 - len(parts))
+        for name, written in parts.items():
+            assert (home / "scores" / name).stat().st_mtime_ns == written
+        assert current_id(home) == whole  # bit for bit the same graph
+
+
+class TestTrain:
+    @pytest.fixture
+    def trained(self, home):
+        from flows.train_planner import train
+
+        return train(steps=1, prompts=24)
+
+    def test_a_planner_is_trained_tracked_and_compared(self, home, trained):
+        import mlflow
+
+        from diffgraph.planner.planner import Planner
+
+        planner = Planner.load(trained.folder)
+        assert planner.config.snapshot == current_id(home)
+        mlflow.set_tracking_uri(trained.run.uri)
+        run = mlflow.get_run(trained.run.run_id)
+        assert run.data.metrics["trial_reward"] == pytest.approx(trained.reward)
+        assert run.data.params["search.samples"] == str(
+            planner.config.training["search"]["samples"]
+        )
+
+    def test_it_is_promoted_only_if_it_is_better(self, home, trained):
+        pointer = home / "planners" / "champion"
+        assert trained.promoted == (
+            trained.champion_reward is None or trained.reward > trained.champion_reward
+        )
+        assert pointer.is_file() == trained.promoted
+
+    def test_the_same_training_goes_on_instead_of_starting_again(self, home, trained):
+        from flows.train_planner import train
+
+        state = {f: f.stat().st_mtime_ns for f in (trained.folder / "checkpoints").rglob("*")}
+        again = train(steps=1, prompts=24)
+        assert again.planner == trained.planner
+        assert again.reward == pytest.approx(trained.reward)
+        assert {
+            f: f.stat().st_mtime_ns for f in (trained.folder / "checkpoints").rglob("*")
+        } == state
+
+
+class TestEvaluate:
+    def test_methods_are_compared_and_told(self, diffgraph, home, tmp_path):
+        page = tmp_path / "report.html"
+        arguments = ("evaluate", "--methods", "base,uniform,diffgraph", "--limit", "2",
+                     "--report", page, "--json")  # fmt: skip
+        told = diffgraph(*arguments)
+        assert told.code == 0, told.err
+        summary = told.json["summary"]
+        assert {method["method"] for method in summary["methods"]} == {
+            "base", "uniform", "diffgraph",
+        }  # fmt: skip
+        assert summary["reference"] == "diffgraph"
+        html = page.read_text()
+        assert "Silver Pencil" in html
+        assert "http://" not in html.replace("http://www.w3.org", "")
+        assert diffgraph(*arguments).json["drawn"] == 0
+
+    def test_a_prompt_set_that_is_not_there(self, diffgraph, home):
+        told = diffgraph("evaluate", "--prompts", "nowhere.jsonl")
+        assert told.code == 1
+        assert "nowhere.jsonl" in told.err.strip().splitlines()[-1]
+
+
+class TestBatch:
+    @pytest.fixture
+    def prompts(self, tmp_path) -> Path:
+        texts = ("a cat, pencil sketch", "zxqv", "a dog at night")
+        rows = [*({"prompt": text} for text in texts), {"caption": "no prompt here"}]
+        path = tmp_path / "prompts.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n{ broken\n")
+        return path
+
+    def test_images_and_table(self, diffgraph, home, prompts, tmp_path):
+        out = tmp_path / "out"
+        told = diffgraph("batch", prompts, "--out", out, "--json")
+        assert told.code == 0, told.err
+        assert (told.json["images"], told.json["failed"], told.json["broken"]) == (2, 1, 2)
+        table = pq.read_table(out / "results.parquet").to_pylist()
+        drawn = [row for row in table if not row["error"]]
+        assert [row["prompt"] for row in drawn] == ["a cat, pencil sketch", "a dog at night"]
+        for row in drawn:
+            assert (out / row["file"]).is_file()
+            assert json.loads(row["plan"])["family"] == "emoji64"
+            assert row["reward"] == row["reward"]
+        (failed,) = [row for row in table if row["error"]]
+        assert "UnknownWords" in failed["error"]
+
+    def test_a_second_run_draws_nothing(self, diffgraph, home, prompts, tmp_path):
+        out = tmp_path / "out"
+        diffgraph("batch", prompts, "--out", out)
+        before = {file: file.stat().st_mtime_ns for file in (out / "images").iterdir()}
+        told = diffgraph("batch", prompts, "--out", out, "--json")
+        assert told.json["images"] == 2
+        assert {file: file.stat().st_mtime_ns for file in (out / "images").iterdir()} == before
+
+
+def test_an_expert_whose_file_was_damaged_later_is_told(diffgraph, home, tmp_path):
+    library = Library(home)
+    ref = "smallhub:9001@90011"
+    plan = {"family": "emoji64", "experts": [{"ref": ref, "kind": "peft", "coefficient": 1.0}]}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    draw = ("generate", "a cat", "--plan", tmp_path / "plan.json", "--out", tmp_path / "out")
+    assert diffgraph(*draw).code == 0
+    file = library.path_of(library.get(ref).sha256)
+    file.write_bytes(file.read_bytes()[:-50])
+    from tasks import studio
+
+    studio._renderer.cache_clear()
+    told = diffgraph(*draw)
+    assert told.code == 1
+    assert file.name in told.err.strip().splitlines()[-1]
+
+
+def test_refresh_says_what_changed_and_whether_training_was_due(diffgraph, home, own_hub):
+    from flows.refresh import refresh
+
+    (own_hub / "models" / "9003.json").unlink()
+    night = refresh(path=own_hub, reference_prompts=2, steps=1, training_prompts=16)
+    assert night.discovery.retired == ("smallhub:9003@90031",)
+    assert night.build.images == 0
+    assert night.build.retired == ("smallhub:9003@90031",)
+    assert night.training is not None
+    assert "training is due: 33 %" in night.why
+
+
+@pytest.mark.slow
+def test_shards_run_in_dask_workers_by_a_setting(home):
+    """The same build on a local cluster gives the same graph, bit for bit."""
+    whole = current_id(home)
+    shutil.rmtree(home / "scores")
+    shutil.rmtree(home / "snapshots")
+    script = "from flows.build_graph import build; print(build(reference_prompts=2).images)"
+    environment = {**os.environ, "DIFFGRAPH_SCHEDULER": "local", "DIFFGRAPH_WORKERS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"if __name__ == '__main__':\n    {script}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) == 2 * (len(GOOD) + 1)
+    assert current_id(home) == whole
+
+
+def run_build() -> dict:
+    """Build on two reference prompts, as the home was built, and return what it said."""
+    from flows.build_graph import build
+
+    return json.loads(build(reference_prompts=2).model_dump_json())
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
