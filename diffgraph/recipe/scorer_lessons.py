@@ -22,7 +22,7 @@ from diffgraph.scoring.networks import TEXT_TOKENS
 SHIFT = 2  # pixels an image may be moved by; its closeness stays what it was
 SEEN_SHARE = 0.8  # of the prompts, another part for every scorer
 SAME_SET, ANY = 1, 1  # strangers a group: of the same treatments, of any prompt
-SPOILT = 2  # freshly degraded images a group
+SPOILT = 3  # freshly degraded images a group
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffgraph.experts.reading import read_delta
+from diffgraph.merging.apply import Merger
 from diffgraph.recipe.community import COMMUNITY
 from diffgraph.recipe.degrading import degraded
-from diffgraph.recipe.drawing import Easel
+from diffgraph.recipe.drawing import Easel, read_updates
 from diffgraph.recipe.scorer_data import (
     KINDS,
     DataConfig,
@@ -26,6 +28,7 @@ from diffgraph.recipe.scorer_plans import (
 )
 from diffgraph.recipe.train_scorers import train_scorers
 from diffgraph.recipe.truth import closeness
+from diffgraph.recipe.writing import write_checkpoint
 from diffgraph.scoring import SCORE_NAMES, SCORERS
 
 
@@ -73,6 +76,26 @@ class TestEasel:
         torch.testing.assert_close(easel.live[name], expected)
         easel.write({})
         assert torch.equal(easel.live[name], before)
+
+    def test_merges_as_the_product_does(self, tiny_model, tmp_path):
+        generator = torch.Generator().manual_seed(2)
+        live = tiny_model.parameters()
+        names = [name for name in live if name.endswith(("to_k.weight", "conv1.weight"))]
+        for slug, part in (("one", names[:3]), ("two", names[1:5])):
+            learnt = {
+                name: live[name] + 0.1 * torch.randn(live[name].shape, generator=generator)
+                for name in part
+            }
+            write_checkpoint({**live, **learnt}, tmp_path / f"{slug}.safetensors", "fp16")
+        paths = {slug: tmp_path / f"{slug}.safetensors" for slug in ("one", "two")}
+        plan = {"one": 0.7, "two": -0.4}
+        merger = Merger(tiny_model)
+        merger.apply(plan, {slug: read_delta(path, merger.base) for slug, path in paths.items()})
+        expected = {name: value.clone() for name, value in live.items()}
+        merger.reset()
+        Easel(tiny_model, read_updates(paths, tiny_model), batch=1).write(plan)
+        for name in names:
+            torch.testing.assert_close(live[name], expected[name])
 
     def test_names_an_unknown_expert(self, easel):
         with pytest.raises(KeyError, match="nobody"):
