@@ -60,9 +60,14 @@ def write(result: Printable, as_json: bool) -> None:
         console = Console(highlight=False, width=WIDTH_OF_FILES)
     for line in result.lines():
         if isinstance(line, str):
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(harmless(line), markup=False, soft_wrap=True)
         else:
             console.print(_drawn(line))
+
+
+def harmless(text: str) -> str:
+    """Return a text that came from anywhere without characters that steer a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _drawn(table: Rows) -> Table:
@@ -70,7 +75,7 @@ def _drawn(table: Rows) -> Table:
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))  # Text: a page's words are never markup
+        drawn.add_row(*(Text(harmless(cell)) for cell in row))  # Text: never markup
     return drawn
 
 

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from flows.printing import harmless
 from tasks.progress import listening
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -32,7 +33,7 @@ class Bars:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
         )
         self.stages: dict[str, TaskID] = {}
@@ -40,8 +41,8 @@ class Bars:
     def __call__(self, stage: str, done: int, total: int | None, note: str) -> None:
         """Move the stage's bar."""
         if stage not in self.stages:
-            self.stages[stage] = self.progress.add_task(stage, total=total, note=note)
-        self.progress.update(self.stages[stage], completed=done, total=total, note=note)
+            self.stages[stage] = self.progress.add_task(stage, total=total, note="")
+        self.progress.update(self.stages[stage], completed=done, total=total, note=harmless(note))
 
 
 class Lines:
@@ -61,7 +62,7 @@ class Lines:
             return
         self.last[stage] = now
         of = f"/{total}" if total is not None else ""
-        text = f"{stage}: {done}{of}, {now - start:.0f} s {note}".rstrip()
+        text = f"{stage}: {done}{of}, {now - start:.0f} s {harmless(note)}".rstrip()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -52,9 +52,10 @@ def test_every_task_has_a_policy():
     import importlib
     import pkgutil
 
-    import tasks
     from prefect import Task
     from prefect.cache_policies import NO_CACHE
+
+    import tasks
 
     found = []
     for module in pkgutil.walk_packages(tasks.__path__, "tasks."):

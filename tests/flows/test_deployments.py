@@ -1,0 +1,118 @@
+"""The deployments of prefect.yaml, on a real server, carried out by a real worker."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from diffgraph.experts.library import Library
+from diffgraph.graph.snapshot import current_id
+
+ROOT = Path(__file__).parent.parent.parent
+PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
+SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server, built_home, tmp_path_factory) -> Path:
+    """Everything in prefect.yaml is deployed and a worker waits; returns the home it works in."""
+    import shutil
+
+    home = Path(shutil.copytree(built_home, tmp_path_factory.mktemp("deployed") / "home"))
+    environment = {
+        **os.environ,
+        "DIFFGRAPH_HOME": str(home),
+        "PREFECT_API_URL": prefect_server,
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PWD": str(ROOT),
+    }
+    for command in (
+        ["work-pool", "create", "--type", "process", "diffgraph"],
+        ["deploy", "--all"],
+    ):
+        subprocess.run(
+            [*PREFECT, *command], cwd=ROOT, env=environment, check=True, capture_output=True
+        )
+    worker = subprocess.Popen(
+        [*PREFECT, "worker", "start", "--pool", "diffgraph", "--limit", "1"],
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    yield home
+    worker.terminate()
+    try:
+        worker.wait(20)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+def run(name: str, **parameters: object) -> None:
+    """Start a deployment's run and wait until the worker has carried it out."""
+    from prefect.deployments import run_deployment
+
+    done = run_deployment(name, parameters=parameters, timeout=SECONDS, poll_interval=0.5)
+    assert done.state.is_completed(), done.state
+
+
+def read_deployment(name: str):
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return client.read_deployment_by_name(name)
+
+
+def test_every_flow_of_the_file_is_there():
+    told = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    names = {deployment["name"] for deployment in told["deployments"]}
+    assert names == {"nightly-refresh", "train-planner", "batch-generate"}
+    for deployment in told["deployments"]:
+        file, _, flow = deployment["entrypoint"].partition(":")
+        assert f"def {flow}(" in (ROOT / file).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("deployed")
+def test_the_nightly_refresh_is_scheduled():
+    (schedule,) = read_deployment("refresh/nightly-refresh").schedules
+    assert schedule.active
+    assert schedule.schedule.cron == "17 3 * * *"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("deployed")
+def test_the_page_shows_typed_parameters():
+    schema = read_deployment("train-planner/train-planner").parameter_openapi_schema
+    parameters = schema["properties"]
+    assert parameters["seed"]["type"] == "integer"
+    assert parameters["normalisation"]["enum"] == ["softmax", "strength", "none"]
+    assert "softmax is the paper's" in parameters["normalisation"]["description"]
+    needed = read_deployment("batch-generate/batch-generate").parameter_openapi_schema
+    assert set(needed["required"]) == {"prompts", "out"}
+
+
+@pytest.mark.slow
+def test_a_worker_carries_out_all_three(deployed, hub, tmp_path):
+    started = time.time()
+    run("refresh/nightly-refresh", path=str(hub), reference_prompts=2, steps=1, training_prompts=16)
+    assert current_id(deployed)
+    assert len(Library(deployed).experts("ready")) == 4
+
+    run("train-planner/train-planner", steps=1, prompts=16, seed=1)
+    configs = [
+        json.loads(file.read_text()) for file in (deployed / "planners").glob("*/config.json")
+    ]
+    assert any(config["seed"] == 1 for config in configs)
+    assert (deployed / "mlflow.db").stat().st_mtime > started
+
+    (tmp_path / "prompts.txt").write_text("a cat, pencil sketch\na dog at night\n")
+    out = tmp_path / "out"
+    run("batch-generate/batch-generate", prompts=str(tmp_path / "prompts.txt"), out=str(out))
+    table = pq.read_table(out / "results.parquet").to_pylist()
+    assert [row["error"] for row in table] == ["", ""]
+    assert all((out / row["file"]).is_file() for row in table)

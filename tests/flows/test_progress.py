@@ -1,0 +1,47 @@
+"""A person sees how far the work is, on a terminal and in a log, and never on standard output."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from flows import progress
+from tasks.progress import report
+
+
+def shown(is_terminal: bool) -> str:
+    told = io.StringIO()
+    console = Console(file=told, force_terminal=is_terminal, width=120)
+    with progress.shown(console):
+        for done in range(4):
+            report("calibrate", done, 3, f"expert {done}")
+    return told.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_stage_and_its_end_are_seen(is_terminal):
+    told = shown(is_terminal)
+    assert "calibrate" in told
+    assert "3/3" in told
+
+
+def test_a_log_is_not_flooded(monkeypatch):
+    told = io.StringIO()
+    with progress.shown(Console(file=told, force_terminal=False, width=120)):
+        for done in range(1001):
+            report("train", done, 1000)
+    assert len(told.getvalue().splitlines()) == 2  # the first and the last, within five seconds
+
+
+def test_a_page_cannot_paint_the_terminal():
+    told = io.StringIO()
+    with progress.shown(Console(file=told, force_terminal=True, width=120)):
+        report("discover", 1, 1, "[red]name[/red][/ \x1b[41mred")
+    assert "[red]name" in told.getvalue()
+    assert "\x1b[41m" not in told.getvalue()
+
+
+def test_standard_output_stays_clean(capsys):
+    with progress.shown():
+        report("draw", 1, 1)
+    assert capsys.readouterr().out == ""
