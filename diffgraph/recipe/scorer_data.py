@@ -48,6 +48,9 @@ MADE = ("truth", "lacking", "extra", "degraded truth", "degraded right")
 KINDS = (*DRAWN, *MADE)
 
 WORDINGS = 4  # captions a composition
+PLAIN_WORDINGS = 3  # of them as the base learnt captions; images are drawn from the first
+OPENINGS = ("please draw ", "i would love ", "can you make ", "show me ", "i want ", "give me ")
+ENDINGS = ("", " please", " for me", ", thanks", " for a poster", " for my logo")
 STYLED_SHARE = 0.6  # of prompts that name a style
 CURATED_SHARE = 0.6  # of compositions show a subject that the prompt sets ask for too
 
@@ -236,12 +239,17 @@ def draw_compositions(
 
 
 def wordings(art: Art, composition: Composition, rng: np.random.Generator) -> tuple[str, ...]:
-    """Return several captions of a composition."""
+    """Return several captions of a composition, the later ones as people would ask for it."""
     subject = art.subjects[composition.subject]
-    return tuple(
+    texts = [
         captions.caption(subject, composition.style, list(composition.treatments), rng)
         for _ in range(WORDINGS)
-    )
+    ]
+    asked = [
+        f"{OPENINGS[rng.integers(len(OPENINGS))]}{text}{ENDINGS[rng.integers(len(ENDINGS))]}"
+        for text in texts[PLAIN_WORDINGS:]
+    ]
+    return (*texts[:PLAIN_WORDINGS], *asked)
 
 
 def _made(
