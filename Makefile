@@ -56,8 +56,9 @@ clean:  ## Delete what was made: the environment, caches, the demo
 # Bytecode is compiled here: an uncompiled environment costs seconds at every start.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and none was found" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt uv 'torch>=2.9,<2.14'
-	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]' \
+	@echo "Setting up $(VENV) with $(PYTHON): a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q -c constraints.txt uv 'torch>=2.9,<2.14'
+	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]' \
 		|| $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
