@@ -92,6 +92,7 @@ def train(
     promoted = champion is None or reward > champion
     if promoted:
         promote(settings.home, name)
+    report("record", 0, 1, "MLflow")
     run = record_training(
         settings.home,
         settings.mlflow_tracking_uri,
@@ -101,6 +102,7 @@ def train(
         folder,
         promoted,
     )
+    report("record", 1, 1, run.run_id)
     done = Training(
         planner=name,
         folder=folder,
@@ -131,6 +133,7 @@ def _practise(
         for selection, vector in zip(chosen, vectors, strict=True)
     ]
     held_back = set(trials)
+    report("train", 0, config.steps, "the untrained planner first")
 
     def rollouts(
         plans: Sequence[MergePlan], prompts: Sequence[str], seeds: Sequence[int]

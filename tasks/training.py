@@ -11,6 +11,7 @@ from tasks.policies import LOCAL
 from tasks.progress import report
 from tasks.studio import CHAMPION, Studio
 
+IMAGES_TOGETHER = 8
 SEED_OF_TRIALS = 7_000_003
 """Trials share it, so that planners are compared on the same noise."""
 
@@ -44,7 +45,14 @@ def try_planner(studio: Studio, prompts: list[str]) -> float:
     from statistics import fmean
 
     plans = [studio.decide(prompt).plan for prompt in prompts]
-    rewards = rewards_of(studio, plans, prompts, [SEED_OF_TRIALS] * len(prompts))
+    rewards: list[float] = []
+    for start in range(0, len(prompts), IMAGES_TOGETHER):
+        report(f"try {studio.planner_id[:4]}", start, len(prompts))
+        part = slice(start, start + IMAGES_TOGETHER)
+        rewards += rewards_of(
+            studio, plans[part], prompts[part], [SEED_OF_TRIALS] * len(prompts[part])
+        )
+    report(f"try {studio.planner_id[:4]}", len(prompts), len(prompts))
     return fmean(reward for reward in rewards if reward == reward)  # NaN is unequal to itself
 
 

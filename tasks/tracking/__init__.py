@@ -49,7 +49,6 @@ def record_training(
 ) -> Recorded:
     """Record a training run, register its planner, and give it the alias if it won."""
     with _run(home, uri, "train") as (mlflow, run_id):
-        _hush()
         mlflow.log_params(_flat(params))
         _log_history(run_id, history)
         mlflow.log_metrics(dict(metrics))
@@ -58,11 +57,8 @@ def record_training(
             python_model=str(Path(__file__).with_name("planner_model.py")),
             artifacts={"planner": str(planner)},
             pip_requirements=["diffgraph"],
-            registered_model_name=PLANNER,
         )
-        version = str(model.registered_model_version)
-        if promote:
-            mlflow.MlflowClient().set_registered_model_alias(PLANNER, CHAMPION, version)
+        version = _register(mlflow.MlflowClient(), model, run_id, promote)
         found = mlflow.get_tracking_uri()
     return Recorded(run_id=run_id, uri=found, version=version, champion=promote)
 
@@ -93,8 +89,10 @@ def _run(home: Path, uri: str | None, experiment: str) -> Iterator[tuple[Any, st
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
+    from mlflow.utils.logging_utils import disable_logging
 
-    _hush()
+    disable_logging()
+    logging.getLogger("alembic").setLevel(logging.ERROR)
     with storing(home):
         home.mkdir(parents=True, exist_ok=True)
     address = uri or f"sqlite:///{home.resolve()}/mlflow.db"
@@ -108,12 +106,15 @@ def _run(home: Path, uri: str | None, experiment: str) -> Iterator[tuple[Any, st
         yield mlflow, str(run.info.run_id)
 
 
-def _hush() -> None:
-    """Keep MLflow's chatter off standard error; it turns its logging on with some first uses."""
-    from mlflow.utils.logging_utils import disable_logging
-
-    disable_logging()
-    logging.getLogger("alembic").setLevel(logging.ERROR)
+def _register(client: Any, model: Any, run_id: str, promote: bool) -> str:
+    """Give a logged planner a version and, if it won, the alias; return the version."""
+    if not client.search_registered_models(f"name = '{PLANNER}'"):
+        client.create_registered_model(PLANNER)
+    made = client.create_model_version(PLANNER, model.model_uri, run_id, model_id=model.model_id)
+    version = str(made.version)
+    if promote:
+        client.set_registered_model_alias(PLANNER, CHAMPION, version)
+    return version
 
 
 def _log_history(run_id: str, history: History) -> None:

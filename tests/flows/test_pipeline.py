@@ -171,6 +171,15 @@ class TestTrain:
             planner.config.training["search"]["samples"]
         )
 
+    def test_the_registered_planner_plans(self, home, trained):
+        import mlflow
+
+        mlflow.set_tracking_uri(trained.run.uri)
+        planner = mlflow.pyfunc.load_model(f"models:/diffgraph-planner/{trained.run.version}")
+        (plan,) = planner.predict(["a robot, pencil sketch"])
+        experts = {expert["ref"] for expert in json.loads(plan)["experts"]}
+        assert "smallhub:9001@90011" in experts
+
     def test_it_is_promoted_only_if_it_is_better(self, home, trained):
         pointer = home / "planners" / "champion"
         assert trained.promoted == (
