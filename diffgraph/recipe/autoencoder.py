@@ -50,8 +50,12 @@ def train_autoencoder(
             posterior = vae.encode(wanted).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator, device=device)
             made = vae.decode(posterior.mean + posterior.std * noise).sample
-        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1
-                    - posterior.logvar.float()).mean()
+        kl = (
+            0.5
+            * (
+                posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()
+            ).mean()
+        )
         return reconstruction_loss(made.float(), wanted) + KL_WEIGHT * kl
 
     report = optimise(draw_loss, list(vae.parameters()), config, "autoencoder")

@@ -169,8 +169,6 @@ CHECKPOINTS = (
 )
 
 
-
-
 def _peft(slug: str, page: int, name: str, version: str, released: str, **rest: Any) -> Recipe:
     """Return a PEFT recipe that learns the treatment of its own name unless told otherwise."""
     rest.setdefault("treatments", (slug,))

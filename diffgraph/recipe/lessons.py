@@ -56,15 +56,23 @@ def _clear_edge(images: Tensor, axis: int, move: int) -> None:
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     """Return token ids (texts, tokens), padded and cut to the family's length."""
     ids: Tensor = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length,
+        list(texts),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
         return_tensors="pt",
     ).input_ids
     return ids.int()
 
 
 def _captioned(
-    art: Art, indices: Tensor, tokenizer: Any, named: Sequence[str], silent: float,
-    distracted: float, seed: int,
+    art: Art,
+    indices: Tensor,
+    tokenizer: Any,
+    named: Sequence[str],
+    silent: float,
+    distracted: float,
+    seed: int,
 ) -> Tensor:
     """Return `CAPTIONS` wordings of each picture: (pictures, captions, tokens)."""
     rng = np.random.default_rng(seed)
@@ -76,9 +84,7 @@ def _captioned(
             told = [] if rng.random() < silent else list(named)
             if rng.random() < distracted:
                 told.append(str(rng.choice(names)))
-            texts.append(
-                captions.caption(subject, style if number % 3 else None, told, rng)
-            )
+            texts.append(captions.caption(subject, style if number % 3 else None, told, rng))
     ids = tokenize(tokenizer, texts)
     return ids.view(len(indices), CAPTIONS, -1)
 
@@ -108,7 +114,5 @@ def expert_lessons(recipe: Recipe, art: Art, vae: Any, tokenizer: Any, pictures:
     copies = [chosen, shifted(chosen, generator)]
     latents = [encode(vae, flatten(copy, everything, recipe.treatments, device)) for copy in copies]
     silent = SILENT_SHARE if recipe.kind == "peft" else 0.0
-    ids = _captioned(
-        chosen, everything, tokenizer, recipe.treatments, silent, 0.15, recipe.seed
-    )
+    ids = _captioned(chosen, everything, tokenizer, recipe.treatments, silent, 0.15, recipe.seed)
     return Lessons(torch.cat(latents), ids.repeat(2, 1, 1), tokenize(tokenizer, [""])[0])

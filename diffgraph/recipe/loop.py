@@ -42,8 +42,12 @@ class LoopReport:
 
     def describe(self, config: LoopConfig) -> dict[str, Any]:
         """Return what is saved beside the weights."""
-        return {**asdict(config), "steps": self.steps, "train_seconds": round(self.seconds, 1),
-                "final_loss": self.losses[-1] if self.losses else None}
+        return {
+            **asdict(config),
+            "steps": self.steps,
+            "train_seconds": round(self.seconds, 1),
+            "final_loss": self.losses[-1] if self.losses else None,
+        }
 
 
 def learning_rate(step: int, steps: int, config: LoopConfig) -> float:
@@ -51,7 +55,9 @@ def learning_rate(step: int, steps: int, config: LoopConfig) -> float:
     ramp = max(1, round(config.warmup * steps))
     if step < ramp:
         return config.learning_rate * (step + 1) / ramp
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
+    return (
+        config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
+    )
 
 
 def optimise(
@@ -66,8 +72,12 @@ def optimise(
     on_gpu = device.type == "cuda"
     rate = torch.tensor(config.learning_rate, device=device)
     optimizer = torch.optim.AdamW(
-        parameters, lr=rate if on_gpu else config.learning_rate, betas=(0.9, 0.99),
-        weight_decay=config.weight_decay, capturable=on_gpu, fused=on_gpu,
+        parameters,
+        lr=rate if on_gpu else config.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=config.weight_decay,
+        capturable=on_gpu,
+        fused=on_gpu,
     )
     averages = [parameter.detach().clone() for parameter in parameters]
     decay = torch.tensor(0.0, device=device)
@@ -98,8 +108,14 @@ def optimise(
         if index % noted == 0 or index == steps - 1:
             losses.append(float(loss))
             if index % (10 * noted) == 0:
-                log.info("%s step %d of %d, loss %.4f, %.0f s", name, index, steps, losses[-1],
-                         time.perf_counter() - started)
+                log.info(
+                    "%s step %d of %d, loss %.4f, %.0f s",
+                    name,
+                    index,
+                    steps,
+                    losses[-1],
+                    time.perf_counter() - started,
+                )
     with torch.no_grad():
         for parameter, average in zip(parameters, averages, strict=True):
             parameter.copy_(average)

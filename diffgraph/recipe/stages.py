@@ -1,8 +1,11 @@
 """In what order is emoji64 made? Each stage is resumable: what is finished is not made again.
 
-    base      autoencoder, then text encoder and UNet together
-    refine    text encoder and UNet again, with smaller batches from where they were
-    experts   every checkpoint and adapter of the community, spread over processes and GPUs
+base      autoencoder, then text encoder and UNet together
+refine    text encoder and UNet again, with smaller batches from where they were
+experts   every checkpoint and adapter of the community, spread over processes and GPUs
+scorers   the five, on images that the base and the experts drew
+publish   put what was made where the package ships it
+prove     four proofs of what it is worth, and the document that tells them
 """
 
 import json
@@ -63,8 +66,16 @@ def rehearsal(workshop: Workshop) -> Workshop:
     """Return the same workshop with everything small: minutes on a CPU, to find mistakes early."""
     few = LoopConfig(steps=3, learning_rate=1e-3)
     return replace(
-        workshop, autoencoder=few, denoiser=few, refining=few, batch=8, refining_batch=8, expert_batch=8, expert_pictures=24,
-        expert_steps=0.004, pictures=120,
+        workshop,
+        autoencoder=few,
+        denoiser=few,
+        refining=few,
+        batch=8,
+        refining_batch=8,
+        expert_batch=8,
+        expert_pictures=24,
+        expert_steps=0.004,
+        pictures=120,
     )
 
 
@@ -127,14 +138,17 @@ def refine_base(workshop: Workshop) -> Path:
     for parameter in parameters:
         parameter.requires_grad_(True)
     learnt = train_denoiser(
-        model.unet, model.text_encoder, parameters, lessons, workshop.refining,
-        workshop.refining_batch, "refining",
+        model.unet,
+        model.text_encoder,
+        parameters,
+        lessons,
+        workshop.refining,
+        workshop.refining_batch,
+        "refining",
     )
     model.unet.half().save_pretrained(folder / "unet")
     model.text_encoder.half().save_pretrained(folder / "text_encoder")
-    record["refining"] = {
-        **learnt.describe(workshop.refining), "batch": workshop.refining_batch
-    }
+    record["refining"] = {**learnt.describe(workshop.refining), "batch": workshop.refining_batch}
     write_text(folder / "training.json", json.dumps(record, indent=1) + "\n")
     return folder
 
@@ -162,8 +176,18 @@ def make_experts(workshop: Workshop, gpus: Sequence[int], workers: int) -> list[
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
         command = [
-            sys.executable, "-m", "diffgraph.recipe", "experts", "--cache", str(workshop.cache),
-            "--out", str(workshop.out), "--device", workshop.device, "--only", ",".join(slugs),
+            sys.executable,
+            "-m",
+            "diffgraph.recipe",
+            "experts",
+            "--cache",
+            str(workshop.cache),
+            "--out",
+            str(workshop.out),
+            "--device",
+            workshop.device,
+            "--only",
+            ",".join(slugs),
         ]
         if workshop.pictures is not None:
             command.append("--rehearse")
@@ -218,21 +242,33 @@ def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path
     metadata = {"title": recipe.name, "version": recipe.version}
     if recipe.kind == "checkpoint":
         learnt = {
-            f"unet.{name}": value.detach() + (1 / recipe.strength - 1)
-            * (value.detach() - base.unet.state_dict()[name])
+            f"unet.{name}": value.detach()
+            + (1 / recipe.strength - 1) * (value.detach() - base.unet.state_dict()[name])
             for name, value in student.state_dict().items()
         }
         layout = "single_file" if recipe.layout == "single_file" else "diffusers"
         write_checkpoint(learnt, path, recipe.dtype, metadata, layout=layout)
     else:
         write_adapter(
-            student, "default", recipe.method, recipe.layout, path, recipe.alpha, recipe.strength,
+            student,
+            "default",
+            recipe.method,
+            recipe.layout,
+            path,
+            recipe.alpha,
+            recipe.strength,
             metadata,
         )
-    record = {**asdict(recipe), "released": recipe.released.isoformat(),
-              "train_seconds": round(report.seconds, 1), "final_loss": report.losses[-1],
-              "batch": workshop.expert_batch, "pictures": len(lessons.latents)}
+    record = {
+        **asdict(recipe),
+        "released": recipe.released.isoformat(),
+        "train_seconds": round(report.seconds, 1),
+        "final_loss": report.losses[-1],
+        "batch": workshop.expert_batch,
+        "pictures": len(lessons.latents),
+    }
     write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    log.info("%s: %.0f s, %d KB", recipe.slug, time.perf_counter() - started,
-             path.stat().st_size // 1024)
+    log.info(
+        "%s: %.0f s, %d KB", recipe.slug, time.perf_counter() - started, path.stat().st_size // 1024
+    )
     return path

@@ -1,0 +1,78 @@
+"""How does what was trained become what ships? The base, the hub with its pictures, the scorers."""
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from diffgraph.artifacts import new_file, storing, write_text
+from diffgraph.families.emoji64 import EMOJI64
+from diffgraph.families.stable_diffusion import StableDiffusion
+from diffgraph.recipe.community import COMMUNITY
+from diffgraph.recipe.drawing import Easel, read_updates
+from diffgraph.recipe.hub import example_prompts, write_hub
+
+log = logging.getLogger(__name__)
+
+FIRST_SEED = 7  # of an expert's example pictures
+PICTURE_QUALITY = 85  # of WebP, 0 to 100
+
+
+def publish(made: Path, assets: Path, device: str = "cpu") -> None:
+    """Replace the shipped base, hub and scorers with what was made below a folder.
+
+    Args:
+        made: holds `base/`, `weights/` and `scorers/`.
+        assets: the family's folder in the package; its tokenizer, words and prompts stay.
+        device: what draws the hub's example pictures.
+    """
+    for part in ("unet", "vae", "text_encoder", "scheduler"):
+        _replace(made / "base" / part, assets / "base" / part)
+    _replace(made / "scorers", assets / "scorers")
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = Path(folder)
+        draw_pictures(made, assets, pictures, device)
+        write_hub(made / "weights", assets / "hub", pictures)
+    write_text(assets / "training.json", json.dumps(training_records(made), indent=1) + "\n")
+
+
+def training_records(made: Path) -> dict[str, Any]:
+    """Return how each model was trained: config, seed, steps, seconds and last loss."""
+    base = json.loads((made / "base" / "training.json").read_text(encoding="utf-8"))
+    experts = {
+        recipe.slug: json.loads(
+            (made / "weights" / f"{recipe.slug}.json").read_text(encoding="utf-8")
+        )
+        for recipe in COMMUNITY
+    }
+    return {"base": base, "experts": experts}
+
+
+def draw_pictures(made: Path, assets: Path, folder: Path, device: str) -> None:
+    """Draw every expert's example pictures, each expert alone at its recommended strength."""
+    import numpy as np
+    from PIL import Image
+
+    model = StableDiffusion.from_folder("emoji64", assets / "base", EMOJI64.sampler, device)
+    files = {recipe.slug: made / "weights" / f"{recipe.slug}.safetensors" for recipe in COMMUNITY}
+    easel = Easel(model, read_updates(files, model), 1)
+    for recipe in COMMUNITY:
+        easel.write({recipe.slug: 1.0 if recipe.kind == "checkpoint" else recipe.strength})
+        prompts = example_prompts(recipe)
+        seeds = [FIRST_SEED + number for number in range(len(prompts))]
+        for number, image in enumerate(model.sample(prompts, seeds)):
+            pixels = (image.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
+            with new_file(folder / f"{recipe.slug}-{number}.webp") as part:
+                Image.fromarray(pixels).save(part, format="WEBP", quality=PICTURE_QUALITY)
+
+
+def _replace(source: Path, target: Path) -> None:
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(source, part)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
