@@ -317,11 +317,15 @@ def _pipeline(settings: "Settings") -> Iterator[None]:
     with new_file(settings.home / ".writable"):
         pass  # a home that cannot be written is told now and not after minutes of work
     (settings.home / ".writable").unlink(missing_ok=True)
-    with shown():
-        report("start", 0, 1, "Prefect")
-        with prefect_api(settings.home) as address:
-            report("start", 1, 1, address)
-            yield
+    try:
+        with shown():
+            report("start", 0, 1, "Prefect")
+            with prefect_api(settings.home) as address:
+                report("start", 1, 1, address)
+                yield
+    except KeyboardInterrupt:
+        typer.echo("diffgraph: stopped; the same command goes on from here", err=True)
+        raise  # typer ends with 130, as shells expect
 
 
 def _print(result: Any, as_json: bool) -> None:
@@ -350,9 +354,6 @@ def main() -> None:
         if error.errno not in NO_ROOM:
             raise
         _fail(f"{StorageError.__name__}: {error.filename or 'the disk'}: {error.strerror}")
-    except KeyboardInterrupt:
-        typer.echo("diffgraph: stopped; the same command goes on from here", err=True)
-        sys.exit(130)
 
 
 def _prepare_process() -> None:

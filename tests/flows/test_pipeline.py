@@ -313,3 +313,25 @@ def wait_for(condition, seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_soon_and_the_same_command_goes_on(home):
+    shutil.rmtree(home / "scores")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "build"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for line in process.stderr:
+            if line.startswith("calibrate"):
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.stderr.read()
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert told.strip().splitlines()[-1] == "diffgraph: stopped; the same command goes on from here"
+    assert not list((home / "scores").glob(".*.part"))
