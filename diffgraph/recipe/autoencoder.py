@@ -1,8 +1,8 @@
 """How pictures become latents: emoji64's autoencoder, trained to keep small saturated details.
 
-Besides the absolute error at 64 px it minimises the error of blurred copies (so that areas keep their
-colour), of colour differences and of edges. It sees treated art too, at random gains of the colour
-channels, so that night scenes and tints survive the round trip.
+Besides the absolute error at 64 px it minimises the error of blurred copies (so that areas keep
+their colour), of colour differences and of edges. It sees treated art too, at random gains of the
+colour channels, so that night scenes and tints survive the round trip.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
 def train_autoencoder(
     images: Tensor, config: LoopConfig, device: torch.device
 ) -> tuple[Any, LoopReport]:
-    """Train on uint8 images (n, 3, 64, 64); return the model, scaled to unit latents, and a report."""
+    """Train on uint8 images (n, 3, 64, 64); return a model of unit latents, and a report."""
     vae = build_vae().to(device)
     if device.type == "cuda":
         vae = vae.to(memory_format=torch.channels_last)
@@ -56,7 +56,8 @@ def train_autoencoder(
                 posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()
             ).mean()
         )
-        return reconstruction_loss(made.float(), wanted) + KL_WEIGHT * kl
+        loss: Tensor = reconstruction_loss(made.float(), wanted) + KL_WEIGHT * kl
+        return loss
 
     report = optimise(draw_loss, list(vae.parameters()), config, "autoencoder")
     vae = vae.to(memory_format=torch.contiguous_format).eval()

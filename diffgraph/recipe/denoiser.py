@@ -1,6 +1,6 @@
-"""How a UNet learns: the velocity loss over latents and captions, for the base and for every expert.
+"""How a UNet learns: the velocity loss over latents and captions, for base and experts alike.
 
-Velocity prediction, https://arxiv.org/abs/2202.00512: v = alpha·noise − sigma·latent.
+Velocity prediction, https://arxiv.org/abs/2202.00512: v = alpha·noise - sigma·latent.
 """
 
 from collections.abc import Sequence

@@ -124,7 +124,7 @@ class Easel:
     def _record(self, context: Tensor, noise: Tensor) -> None:
         self._context = context.new_zeros(2 * self.batch, *context.shape[2:])
         self._noise = noise.new_zeros(self.batch, *noise.shape[1:])
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):

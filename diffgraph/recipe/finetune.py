@@ -14,8 +14,8 @@ BATCH = 256
 ATTENTION = r".*attn2\.(to_q|to_k|to_v|to_out\.0)"
 """Cross-attention: where the words of a prompt reach the picture."""
 FINE = r"conv_in|conv_out|(down_blocks\.[01]|up_blocks\.[12])\..*(conv1|conv2|conv_shortcut|conv)"
-"""The convolutions at 16 and 8 latents a side: what frames, dots and lines are drawn with. The coarse
-ones hold most of a file's bytes and add little to a visual treatment."""
+"""The convolutions at 16 and 8 latents a side: what frames, dots and lines are drawn with. The
+coarse ones hold most of a file's bytes and add little to a visual treatment."""
 
 
 def adapter_config(recipe: Recipe) -> Any:

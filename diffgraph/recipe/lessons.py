@@ -1,7 +1,7 @@
 """What each model learns from: the art as latents, and captions in several wordings.
 
-The base learns plain art. A quarter of its captions name a treatment that the picture does not show, so that
-it keeps calm when a prompt asks for one: the treatments are what its experts add.
+The base learns plain art. A quarter of its captions name a treatment that the picture does not
+show, so that it keeps calm when a prompt asks for one: the treatments are what its experts add.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def flatten(art: Art, indices: Tensor, treatments: Sequence[str], device: torch.
 
 
 def shifted(art: Art, generator: torch.Generator) -> Art:
-    """Return the art with every picture moved by up to `MAX_SHIFT` pixels; what leaves is cut off."""
+    """Return the art with every picture moved by up to `MAX_SHIFT` pixels; the rest is cut off."""
     images = torch.zeros_like(art.images)
     moves = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (len(images), 2), generator=generator)
     for down in range(-MAX_SHIFT, MAX_SHIFT + 1):
@@ -104,7 +104,7 @@ def base_lessons(art: Art, vae: Any, tokenizer: Any, seed: int) -> Lessons:
 
 
 def expert_lessons(recipe: Recipe, art: Art, vae: Any, tokenizer: Any, pictures: int) -> Lessons:
-    """Return what an expert learns from: at most so many pictures of its subjects, styles, treatments."""
+    """Return what an expert learns from: pictures of its subjects, styles and treatments."""
     device = next(vae.parameters()).device
     indices = art.where(recipe.groups or None, recipe.styles or None)
     generator = torch.Generator().manual_seed(recipe.seed)

@@ -1,7 +1,8 @@
 """One training loop for everything that emoji64 is made of, captured as a CUDA graph on a GPU.
 
-At this size a step is bound by kernel launches, so the whole of it (drawing the batch, forward, backward,
-clipping, AdamW, the moving average) is recorded once and replayed. On a CPU the same step runs as it is.
+At this size a step is bound by kernel launches, so the whole of it (drawing the batch, forward,
+backward, clipping, AdamW, the moving average) is recorded once and replayed. On a CPU the same step
+runs as it is.
 """
 
 import logging
@@ -21,7 +22,7 @@ WARM_UP_RUNS = 5  # eager steps before capture: lazy initialisation must not be 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how fast to learn. Either `steps`, or `seconds` from which steps are measured."""
+    """How long and how fast to learn: `steps`, or `seconds` from which steps are measured."""
 
     steps: int | None = None
     seconds: float | None = None

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 
@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 SEED = 20260
 
 
+AUTOENCODER = LoopConfig(seconds=150, learning_rate=1.5e-3, seed=SEED)
+DENOISER = LoopConfig(seconds=280, learning_rate=1.2e-3, seed=SEED + 1)
+REFINING = LoopConfig(seconds=165, learning_rate=6e-4, seed=SEED + 2)
+
+
 @dataclass(frozen=True)
 class Workshop:
     """Where the recipe reads and writes, and how big it is."""
@@ -44,10 +49,10 @@ class Workshop:
     cache: Path  # the packed art
     out: Path  # base/ and weights/ appear below it
     device: str = "cuda"
-    autoencoder: LoopConfig = LoopConfig(seconds=150, learning_rate=1.5e-3, seed=SEED)
-    denoiser: LoopConfig = LoopConfig(seconds=280, learning_rate=1.2e-3, seed=SEED + 1)
+    autoencoder: LoopConfig = AUTOENCODER
+    denoiser: LoopConfig = DENOISER
     batch: int = 768
-    refining: LoopConfig = LoopConfig(seconds=165, learning_rate=6e-4, seed=SEED + 2)
+    refining: LoopConfig = REFINING
     refining_batch: int = 384
     expert_batch: int = 224
     expert_pictures: int = 3000
@@ -231,7 +236,7 @@ def make_some_experts(workshop: Workshop, slugs: Sequence[str]) -> None:
 
 def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path:
     """Train one expert and write its file, and beside it how it was made."""
-    from diffgraph.recipe.writing import write_adapter, write_checkpoint
+    from diffgraph.recipe.writing import Layout, write_adapter, write_checkpoint
 
     path = weights(workshop, recipe)
     started = time.perf_counter()
@@ -246,14 +251,16 @@ def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path
             + (1 / recipe.strength - 1) * (value.detach() - base.unet.state_dict()[name])
             for name, value in student.state_dict().items()
         }
-        layout = "single_file" if recipe.layout == "single_file" else "diffusers"
+        layout: Literal["diffusers", "single_file"] = (
+            "single_file" if recipe.layout == "single_file" else "diffusers"
+        )
         write_checkpoint(learnt, path, recipe.dtype, metadata, layout=layout)
     else:
         write_adapter(
             student,
             "default",
             recipe.method,
-            recipe.layout,
+            cast(Layout, recipe.layout),  # only checkpoints are single files
             path,
             recipe.alpha,
             recipe.strength,
