@@ -1,7 +1,7 @@
 """Files that are whole or absent, and are named by their content.
 
-A write goes to a temporary name beside its target, is flushed to the disk, and then takes the target's
-name in one step: a reader, or a run that was killed half-way, never sees half a file.
+A write goes to a temporary name beside its target, is flushed to the disk, and then takes the
+target's name in one step: a reader, or a run that was killed half-way, never sees half a file.
 """
 
 import hashlib
@@ -57,8 +57,8 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes that name when the block ends well.
 
-    A folder that is already there stays as it is, and what was made is dropped: both hold the same, since
-    such folders are named by their content.
+    A folder that is already there stays as it is, and what was made is dropped: both hold the
+    same, since such folders are named by their content.
     """
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Where things are: folders, keys, addresses, devices.
 
-Read at the edges only (flows and the command line). How things are done lives in small frozen configs
-beside the code that uses them.
+Read at the edges only (flows and the command line). How things are done lives in small frozen
+configs beside the code that uses them.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     gpus: tuple[int, ...] = ()
     """GPUs that calibration and training are sharded over, one worker each."""
     scheduler: str | None = None
-    """Address of a running Dask scheduler; `local` starts a local cluster; unset uses this process."""
+    """Address of a Dask scheduler; `local` starts a cluster here; unset uses this process."""
     workers: int = 1
     """Dask workers of a local cluster without GPUs."""
     anthropic_api_key: SecretStr | None = None

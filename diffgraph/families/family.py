@@ -21,7 +21,11 @@ class ResidentModel(Protocol):
     """A base model on a device, whose weights a merge writes in place."""
 
     family: str
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        """The device the weights are on."""
+        ...
 
     def parameters(self) -> Mapping[str, Tensor]:
         """Return the live tensors that experts may change, by name.
@@ -31,7 +35,7 @@ class ResidentModel(Protocol):
         ...
 
     def modules(self) -> Mapping[str, torch.nn.Module]:
-        """Return the modules that own those tensors, by the same names less `.weight` or `.bias`."""
+        """Return the modules that own those tensors, by their names less `.weight` or `.bias`."""
         ...
 
     def embed(self, prompts: Sequence[str]) -> Tensor:

@@ -57,9 +57,9 @@ class StableDiffusion:
             UNet2DConditionModel.from_pretrained(
                 folder, subfolder="unet", torch_dtype=dtype, **local
             ).to(device),
-            AutoencoderKL.from_pretrained(
-                folder, subfolder="vae", torch_dtype=dtype, **local
-            ).to(device),
+            AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, **local).to(
+                device
+            ),
             DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True),
             sampler,
         )
@@ -67,12 +67,14 @@ class StableDiffusion:
     @property
     def device(self) -> torch.device:
         """The device the weights are on."""
-        return next(self.unet.parameters()).device
+        device: torch.device = next(self.unet.parameters()).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
-        return next(self.unet.parameters()).dtype
+        dtype: torch.dtype = next(self.unet.parameters()).dtype
+        return dtype
 
     def parameters(self) -> Mapping[str, Tensor]:
         """Return the live weights of the UNet and the text encoder, by name."""
@@ -125,7 +127,7 @@ class StableDiffusion:
         sampler: SamplerConfig,
         on_step: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Return latents for a batch: `text` (n, tokens, width), `blank` likewise, `noise` (n, …)."""
+        """Return latents for `text` (n, tokens, width), `blank` likewise and `noise` (n, …)."""
         from copy import deepcopy
 
         scheduler = deepcopy(self.scheduler)
@@ -139,12 +141,15 @@ class StableDiffusion:
             latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
             if on_step is not None:
                 on_step(step)
-        return latents
+        denoised: Tensor = latents
+        return denoised
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Return images from latents: (n, 3, height, width), float32 in [0, 1]."""
-        images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        images: Tensor = self.vae.decode(
+            latents / self.vae.config.scaling_factor, return_dict=False
+        )[0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""emoji64: a real text-to-image family, with its community of experts, that fits in the repository."""
+"""emoji64: a real text-to-image family, with its community of experts, in a repository."""
 
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).parent / "assets"
 
 
-def load(device: "str | torch.device" = "cpu", dtype: "torch.dtype | None" = None) -> "ResidentModel":
+def load(
+    device: "str | torch.device" = "cpu", dtype: "torch.dtype | None" = None
+) -> "ResidentModel":
     """Load the bundled base model."""
     import torch
 
