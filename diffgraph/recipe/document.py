@@ -1,5 +1,6 @@
 """How does docs/emoji64.md come about? From the proofs, the training records and the files."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 from diffgraph.artifacts import write_bytes, write_text
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.recipe.proofs import read_proofs
+from diffgraph.recipe.verdict import verdicts
 from diffgraph.scoring import SCORE_NAMES
 
 PICTURES = "emoji64"  # the folder of the document's images, beside it
+QUALITY = 50  # of WebP, 0 to 100: sheets of dozens of images stay readable
 STANDS_FOR = {
     "clip_score": "CLIP Score", "image_reward": "ImageReward", "aesthetic_score": "Aesthetic Score",
     "pick_score": "PickScore", "hps": "HPSv2.1",
@@ -21,9 +24,9 @@ INTRODUCTION = """# emoji64
 emoji64 is a small but genuine Stable Diffusion family that ships with diffgraph: a CLIP text
 encoder, a UNet with cross-attention and a KL autoencoder from diffusers' own classes, 64x64 pixels,
 with a community of experts, five scorers and four prompt sets. It was trained on openly licensed
-emoji art (NOTICE names it; the art itself does not ship) by `python -m diffgraph.recipe`, which can
-make all of it again on one GPU. Every figure on this page comes from `python -m diffgraph.recipe
-prove`; none is typed by hand.
+emoji art (NOTICE names it; the art itself does not ship) by `make emoji64`, which can
+make all of it again on one GPU. Every figure on this page, the verdicts included, comes from
+`python -m diffgraph.recipe prove`; none is typed by hand.
 
 What makes it useful for research on merging: the true picture of every composed prompt is known,
 since treatments are functions that can be applied to the art. So scorers, experts and planners can
@@ -49,7 +52,7 @@ def write_document(proofs: Path, docs: Path, assets: Path = ASSETS) -> Path:
         assets: what ships: its sizes and training records are told too.
     """
     found = read_proofs(proofs)
-    sections = [INTRODUCTION, _contents(assets)]
+    sections = [INTRODUCTION, _verdicts(found), _contents(assets)]
     if "sheets" in found:
         sections.append(_sheets(found["sheets"]))
     if "specialisation" in found:
@@ -61,7 +64,7 @@ def write_document(proofs: Path, docs: Path, assets: Path = ASSETS) -> Path:
         sections.append(_headroom(found["headroom"]))
     for proof in found.values():
         for image in proof.get("images", ()):
-            write_bytes(docs / PICTURES / image, (proofs / image).read_bytes())
+            write_bytes(docs / PICTURES / _name(image), _small(proofs / image))
     document = docs / "emoji64.md"
     write_text(document, "\n".join(sections))
     return document
@@ -76,9 +79,9 @@ def _contents(assets: Path) -> str:
         if part.is_dir() and (files := [file for file in part.rglob("*") if file.is_file()])
     ]
     lines.append(_table(("folder", "files", "size"), rows))
-    record = assets / "base" / "training.json"
+    record = assets / "training.json"
     if record.is_file():
-        made = json.loads(record.read_text(encoding="utf-8"))
+        made = json.loads(record.read_text(encoding="utf-8"))["base"]
         parts = [
             f"{part}: {own['steps']} steps in {own['train_seconds']:.0f} s"
             for part, own in made.items()
@@ -88,6 +91,28 @@ def _contents(assets: Path) -> str:
             f"\nThe base learnt from {made.get('pictures', '?')} pictures; {'; '.join(parts)}."
         )
     return "\n".join(lines) + "\n"
+
+
+def _verdicts(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what is reached and what is not, as the proofs found it."""
+    rows = [
+        (verdict.aim, verdict.found, "yes" if verdict.reached else "**no**")
+        for verdict in verdicts(found)
+    ]
+    if not rows:
+        return ""
+    missed = sum(reached != "yes" for *_, reached in rows)
+    return "\n".join(
+        [
+            "## What is reached, and what is not",
+            "",
+            _table(("aim", "found", "reached"), rows),
+            "",
+            f"{_count(missed, 'aim')} of {len(rows)} not reached. Figures in reward are standard "
+            "deviations.",
+            "",
+        ]
+    )
 
 
 def _sheets(found: Mapping[str, Any]) -> str:
@@ -248,7 +273,8 @@ def _headroom(found: Mapping[str, Any]) -> str:
             "strengths. *oracle*: "
             f"the best of {found['plans']} random plans over the right experts. Whatever had to be "
             "chosen was "
-            f"chosen on {found['seeds']} seeds and judged on {found['seeds']} others.",
+            f"chosen on {_count(found['seeds'], 'seed')} and judged on "
+            f"{_count(found['judged'], 'other')}.",
             "",
             _table(
                 ("method", "reward", "closeness"),
@@ -280,8 +306,30 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _image(name: str, description: str) -> str:
-    return f"![{description}]({PICTURES}/{name})"
+    return f"![{description}]({PICTURES}/{_name(name)})"
+
+
+def _name(image: str) -> str:
+    return Path(image).with_suffix(".webp").name
+
+
+def _small(path: Path) -> bytes:
+    """Return a picture as WebP, with or without loss, whichever is smaller."""
+    from PIL import Image
+
+    forms: list[dict[str, Any]] = [{"quality": QUALITY}, {"lossless": True}]
+    made = []
+    with Image.open(path) as image:
+        for form in forms:
+            buffer = io.BytesIO()
+            image.convert("RGB").save(buffer, "WEBP", method=6, **form)
+            made.append(buffer.getvalue())
+    return min(made, key=len)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -6,6 +6,7 @@ single expert, the best random plan) is chosen on some seeds and judged on other
 not count.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,10 @@ from diffgraph.scoring import Reward
 METHODS = ("base", "best single", "equal shares", "uniform", "oracle")
 """equal shares: 1/n of each kind, a softmax of equal weights. uniform: recommended strengths."""
 STEPS = (("base", "best single"), ("best single", "uniform"), ("uniform", "oracle"))
-SHOWN = 16
+SHOWN = 12
+TOGETHER = 16  # images that share a forward pass on a CPU
+
+log = logging.getLogger(__name__)
 
 Plan = Mapping[str, float]
 
@@ -38,7 +42,8 @@ class HeadroomConfig:
 
     prompts: int | None = None  # None: the whole bench
     plans: int = 64  # random ones a prompt
-    seeds: int = 3  # to choose by, and as many others to judge by
+    seeds: int = 3  # to choose by
+    judged: int = 3  # other seeds, to judge by
     seed: int = 5
 
 
@@ -53,13 +58,14 @@ def prove_headroom(studio: Studio, folder: Path, config: HeadroomConfig) -> dict
     """Draw and judge every method on every bench prompt."""
     prompts = bench_prompts(studio, config.prompts)
     rng = np.random.default_rng(config.seed)
-    easel = studio.easel(config.seeds)
+    most = max(config.seeds, config.judged)
+    easel = studio.easel(most if studio.device.type == "cuda" else max(most, TOGETHER))
     chosen_by = list(range(1000, 1000 + config.seeds))
-    judged_by = list(range(2000, 2000 + config.seeds))
+    judged_by = list(range(2000, 2000 + config.judged))
     candidates = [_candidates(prompt, config, rng) for prompt in prompts]
     trials = [
-        _draw(studio, easel, prompt, [*singles, *plans], chosen_by)
-        for prompt, (singles, plans) in zip(prompts, candidates, strict=True)
+        _draw(studio, easel, prompt, [*singles, *plans], chosen_by, f"{number} of {len(prompts)}")
+        for number, (prompt, (singles, plans)) in enumerate(zip(prompts, candidates, strict=True))
     ]
     reward = Reward.fit(torch.cat([one.scores for own in trials for one in own]))
     finals: list[dict[str, _Drawn]] = []
@@ -70,7 +76,6 @@ def prove_headroom(studio: Studio, folder: Path, config: HeadroomConfig) -> dict
         chosen = (dict[str, float](), single, equal_shares(prompt), recommended(prompt), oracle)
         drawn = _draw(studio, easel, prompt, chosen, judged_by)
         finals.append(dict(zip(METHODS, drawn, strict=True)))
-    easel.write({})
     _save_examples(prompts, finals, folder)
     return _found(finals, reward, config)
 
@@ -110,18 +115,18 @@ def _candidates(
 
 
 def _draw(
-    studio: Studio, easel: Easel, prompt: BenchPrompt, plans: Sequence[Plan], seeds: Sequence[int]
+    studio: Studio,
+    easel: Easel,
+    prompt: BenchPrompt,
+    plans: Sequence[Plan],
+    seeds: Sequence[int],
+    place: str = "judged",
 ) -> list[_Drawn]:
     """Draw one prompt with several plans, an image a seed each, and judge them together."""
-    texts = [prompt.text] * len(seeds)
+    log.info("headroom: %s, %s", place, prompt.text)
     noise = studio.model.noise(seeds).to(studio.device)
-    easel.write({})
-    context = easel.context(texts)
-    parts = []
-    for plan in plans:
-        easel.write(plan)
-        parts.append(easel.draw_from(easel.context(texts) if easel.reads_text else context, noise))
-    images = torch.cat(parts)
+    parts = easel.draw_plans(prompt.text, plans, noise)
+    images = parts.flatten(0, 1)
     rows = torch.zeros(len(images), dtype=torch.long, device=studio.device)
     truths = true_images(studio.art, [prompt.composition]).take(rows)
     scores = studio.score(images, [prompt.text] * len(images)).view(len(plans), len(seeds), -1)
@@ -159,6 +164,7 @@ def _found(
         "prompts": len(finals),
         "plans": config.plans,
         "seeds": config.seeds,
+        "judged": config.judged,
         "reward": {name: round(float(values.mean()), 4) for name, values in rewards.items()},
         "closeness": {name: round(float(values.mean()), 4) for name, values in close.items()},
         "steps": steps,

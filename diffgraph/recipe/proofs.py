@@ -34,7 +34,7 @@ Proof = Callable[[Studio, Path], dict[str, Any]]
 
 @dataclass(frozen=True)
 class ProofConfig:
-    """How much is drawn. The default is for a GPU; `small` is for two CPU cores."""
+    """How much is drawn. The default is for a GPU."""
 
     skills: SkillsConfig = field(default_factory=SkillsConfig)
     scorers: DataConfig = field(default_factory=lambda: DataConfig(test_sets=16, seed=90210))
@@ -42,12 +42,23 @@ class ProofConfig:
     only: tuple[str, ...] = ()
 
     @classmethod
-    def small(cls) -> "ProofConfig":
-        """Return a configuration of minutes on a CPU."""
+    def for_device(cls, device: str) -> "ProofConfig":
+        """Return what a device does in minutes: everything on a GPU, a part of it on two cores."""
+        if torch.device(device).type == "cuda":
+            return cls()
         return cls(
             SkillsConfig(prompts=2, batch=16),
             DataConfig(test_sets=3, prompts=8, seed=90210),
-            HeadroomConfig(prompts=6, plans=8, seeds=2),
+            HeadroomConfig(prompts=40, plans=64, seeds=1, judged=2),
+        )
+
+    @classmethod
+    def small(cls) -> "ProofConfig":
+        """Return a rehearsal: too little to prove anything."""
+        return cls(
+            SkillsConfig(prompts=1, batch=8),
+            DataConfig(test_sets=1, prompts=2, seed=90210),
+            HeadroomConfig(prompts=1, plans=2, seeds=1, judged=1),
         )
 
 
@@ -61,13 +72,12 @@ def prove(
 
     Args:
         out: may hold `base/`, `weights/`, `scorers/`; what ships is used otherwise. The proofs go
-            to
-            `proofs/` below it.
+            to `proofs/` below it.
         device: `cuda` or `cpu`.
-        config: how much is drawn.
+        config: how much is drawn; what the device does in minutes by default.
         cache: the packed art.
     """
-    config = config or ProofConfig()
+    config = config or ProofConfig.for_device(device)
     folder = out / "proofs"
     proofs: Mapping[str, Proof] = {
         "sheets": prove_sheets,

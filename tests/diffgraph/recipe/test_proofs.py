@@ -20,6 +20,7 @@ from diffgraph.recipe.proofs import ProofConfig, prove
 from diffgraph.recipe.scorer_data import DataConfig
 from diffgraph.recipe.studio import BenchPrompt, Studio
 from diffgraph.recipe.truth import Composition
+from diffgraph.recipe.verdict import verdicts
 from diffgraph.scoring import SCORERS
 
 KEPT = ("critter_cabin", "puffy_3d", "night", "red_frame", "snow", "pixel_art", "sepia")
@@ -95,7 +96,7 @@ class TestPlans:
 SMALL = ProofConfig(
     SkillsConfig(prompts=1, batch=4),
     DataConfig(test_sets=1, prompts=3, seed=3),
-    HeadroomConfig(plans=2, seeds=2),
+    HeadroomConfig(plans=2, seeds=2, judged=3),
 )
 
 
@@ -153,8 +154,17 @@ class TestProofs:
         text = document.read_text()
         assert f"{found['scorers']['scorers']['hps']['within_prompt']:.2f}" in text
         assert f"{found['headroom']['reward']['oracle']:+.3f}" in text
-        for link in re.findall(r"\]\(([^)]+\.png)\)", text):
-            assert (tmp_path / link).is_file()
+        links = re.findall(r"\]\(([^)]+\.webp)\)", text)
+        assert len(links) == sum(len(proof["images"]) for proof in found.values())
+        for link in links:
+            assert (tmp_path / link).read_bytes()[8:12] == b"WEBP"
+
+    def test_the_document_says_what_is_not_reached(self, proved, tmp_path):
+        folder, found = proved
+        judged = list(verdicts(found))
+        assert not all(verdict.reached for verdict in judged)  # nothing here is trained
+        text = write_document(folder, tmp_path).read_text()
+        assert text.count("| **no** |") == sum(not verdict.reached for verdict in judged)
 
 
 class TestCurves:

@@ -97,6 +97,19 @@ class TestEasel:
         for name in names:
             torch.testing.assert_close(live[name], expected[name])
 
+    def test_plans_that_share_a_batch_are_drawn_as_if_alone(self, easel):
+        first, second = COMMUNITY[0].slug, COMMUNITY[1].slug
+        plans = [{}, {first: 0.5}, {first: 1.0, second: -0.5}]
+        noise = easel.model.noise([5, 6])
+        together = easel.draw_plans("a dog", plans, noise)
+        assert together.shape == (3, 2, 3, 64, 64)
+        for plan, images in zip(plans, together, strict=True):
+            easel.write(plan)
+            alone = easel.draw(["a dog"] * 2, noise)
+            assert (alone.int() - images.int()).abs().max() <= 1
+        assert (together[0] != together[1]).any()
+        assert (together[1, 0] != together[1, 1]).any()
+
     def test_names_an_unknown_expert(self, easel):
         with pytest.raises(KeyError, match="nobody"):
             easel.write({"nobody": 1.0})
