@@ -189,6 +189,16 @@ def save_art(art: Art, cache: Path | str) -> Path:
     return folder / "art.npz"
 
 
+def pack_art(cache: Path) -> Path:
+    """Fetch and pack the art, or find it packed; return the packed file."""
+    path = cache / "art.npz"
+    if not (path.is_file() and (cache / "subjects.json").is_file()):
+        art = make_art(cache)
+        path = save_art(art, cache)
+        log.info("%d images in %s, %.1f MB", len(art), path, path.stat().st_size / 1e6)
+    return path
+
+
 def fetch(cache: Path) -> dict[str, Path]:
     """Download the packages that the cache lacks with the npm client; return each one's tarball.
 
@@ -360,9 +370,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache/emoji64"))
     cache = parser.parse_args().cache
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    art = make_art(cache)
-    path = save_art(art, cache)
-    log.info("%d images in %s, %.1f MB", len(art), path, path.stat().st_size / 1e6)
+    pack_art(cache)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffgraph.experts.delta import Delta, DenseUpdate
+from diffgraph.experts.delta import Coverage, Delta, DenseUpdate
 from diffgraph.families.family import SamplerConfig
 from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.merging.apply import Merger
@@ -106,7 +106,7 @@ class Easel:
             with rollouts(self._merger, [plan for plan, _ in some], self._deltas):
                 places = [place for _, place in some]
                 parts.append(self.draw([prompt] * len(some), noise[places]))
-        return torch.cat(parts).unflatten(0, (len(plans), len(noise)))
+        return torch.cat(parts).view(len(plans), len(noise), *parts[0].shape[1:])
 
     @cached_property
     def _merger(self) -> Merger:
@@ -115,7 +115,9 @@ class Easel:
     @cached_property
     def _deltas(self) -> dict[str, Delta]:
         return {
-            slug: Delta({name: DenseUpdate(value) for name, value in own.items()}, "dense", 1.0)
+            slug: Delta(
+                {name: DenseUpdate(value) for name, value in own.items()}, "dense", Coverage()
+            )
             for slug, own in self.updates.items()
         }
 

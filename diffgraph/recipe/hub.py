@@ -47,7 +47,12 @@ class Page:
     description: str
 
 
-def write_hub(weights: Path, out: Path, images: Path | None = None) -> Path:
+def write_hub(
+    weights: Path,
+    out: Path,
+    images: Path | None = None,
+    community: Sequence[Recipe] = COMMUNITY,
+) -> Path:
     """Write the hub folder and return it; what was there before is replaced.
 
     The same weights and images give the same bytes.
@@ -57,19 +62,20 @@ def write_hub(weights: Path, out: Path, images: Path | None = None) -> Path:
         out: The folder to write.
         images: Holds example pictures `<slug>-<number>.webp` or `.png`, one for each of
             `example_prompts`; pages do without those that are missing.
+        community: The experts to publish.
 
     Raises:
         MissingInput: Weights are missing.
         StorageError: The folder cannot be written.
     """
-    missing = [one.slug for one in COMMUNITY if not _weights_of(one, weights).is_file()]
+    missing = [one.slug for one in community if not _weights_of(one, weights).is_file()]
     if missing:
         raise MissingInput(f"no weights in {weights} for {len(missing)}: {', '.join(missing)}")
     with storing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
         try:
-            _write(part, weights, images)
+            _write(part, weights, images, community)
             part.chmod(0o755)
             if out.exists():
                 shutil.rmtree(out)
@@ -110,12 +116,12 @@ def read_pages() -> dict[int, Page]:
     }
 
 
-def _write(folder: Path, weights: Path, images: Path | None) -> None:
+def _write(folder: Path, weights: Path, images: Path | None, community: Sequence[Recipe]) -> None:
     for name in ("models", "files", "images"):
         (folder / name).mkdir()
     pages = read_pages()
     files: dict[str, str] = {}
-    for number, versions in groupby(sorted(COMMUNITY, key=_order), key=lambda one: one.page):
+    for number, versions in groupby(sorted(community, key=_order), key=lambda one: one.page):
         newest_first = list(versions)
         for recipe in newest_first:
             target = folder / "files" / f"{recipe.slug}.safetensors"
@@ -129,7 +135,7 @@ def _write(folder: Path, weights: Path, images: Path | None) -> None:
         "name": SOURCE,
         "title": "emojihub, the community of emoji64",
         "family": "emoji64",
-        "pages": len(pages) + len(UNUSABLE),
+        "pages": len({recipe.page for recipe in community}) + len(UNUSABLE),
         "files": dict(sorted(files.items(), key=lambda entry: entry[1])),
     }
     _write_json(folder / "hub.json", about)

@@ -4,61 +4,91 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from diffgraph.artifacts import new_file, storing, write_text
 from diffgraph.families.emoji64 import EMOJI64
 from diffgraph.families.stable_diffusion import StableDiffusion
-from diffgraph.recipe.community import COMMUNITY
+from diffgraph.recipe.community import COMMUNITY, Recipe
 from diffgraph.recipe.drawing import Easel, read_updates
 from diffgraph.recipe.hub import example_prompts, write_hub
+from diffgraph.scoring.learned import CONFIG
 
 log = logging.getLogger(__name__)
 
+RECORDS = "training.json"  # written last: it says that the rest is in place
 FIRST_SEED = 7  # of an expert's example pictures
 PICTURE_QUALITY = 85  # of WebP, 0 to 100
 
 
-def publish(made: Path, assets: Path, device: str = "cpu") -> None:
+def publish(
+    made: Path, assets: Path, device: str = "cpu", community: Sequence[Recipe] = COMMUNITY
+) -> None:
     """Replace the shipped base, hub and scorers with what was made below a folder.
+
+    What is published already is not published again.
 
     Args:
         made: holds `base/`, `weights/` and `scorers/`.
         assets: the family's folder in the package; its tokenizer, words and prompts stay.
         device: what draws the hub's example pictures.
+        community: the experts to publish.
     """
+    if is_published(made, assets, community):
+        return
+    (assets / RECORDS).unlink(missing_ok=True)  # until everything is in place, nothing is
     for part in ("unet", "vae", "text_encoder", "scheduler"):
         _replace(made / "base" / part, assets / "base" / part)
+    if not (assets / "base" / "tokenizer").is_dir():
+        _replace(made / "base" / "tokenizer", assets / "base" / "tokenizer")
     _replace(made / "scorers", assets / "scorers")
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder)
-        draw_pictures(made, assets, pictures, device)
-        write_hub(made / "weights", assets / "hub", pictures)
-    write_text(assets / "training.json", json.dumps(training_records(made), indent=1) + "\n")
+        draw_pictures(made, assets, pictures, device, community)
+        write_hub(made / "weights", assets / "hub", pictures, community)
+    write_text(assets / RECORDS, _records(made, community))
 
 
-def training_records(made: Path) -> dict[str, Any]:
+def is_published(made: Path, assets: Path, community: Sequence[Recipe] = COMMUNITY) -> bool:
+    """Say whether the assets are what was made: of the same trainings."""
+    if not (assets / RECORDS).is_file():
+        return False
+    return (assets / RECORDS).read_text(encoding="utf-8") == _records(made, community) and all(
+        (assets / "scorers" / config.parent.name / CONFIG).is_file()
+        and (assets / "scorers" / config.parent.name / CONFIG).read_bytes() == config.read_bytes()
+        for config in (made / "scorers").glob(f"*/{CONFIG}")
+    )
+
+
+def training_records(made: Path, community: Sequence[Recipe] = COMMUNITY) -> dict[str, Any]:
     """Return how each model was trained: config, seed, steps, seconds and last loss."""
     base = json.loads((made / "base" / "training.json").read_text(encoding="utf-8"))
     experts = {
         recipe.slug: json.loads(
             (made / "weights" / f"{recipe.slug}.json").read_text(encoding="utf-8")
         )
-        for recipe in COMMUNITY
+        for recipe in community
     }
     return {"base": base, "experts": experts}
 
 
-def draw_pictures(made: Path, assets: Path, folder: Path, device: str) -> None:
+def _records(made: Path, community: Sequence[Recipe]) -> str:
+    return json.dumps(training_records(made, community), indent=1) + "\n"
+
+
+def draw_pictures(
+    made: Path, assets: Path, folder: Path, device: str, community: Sequence[Recipe] = COMMUNITY
+) -> None:
     """Draw every expert's example pictures, each expert alone at its recommended strength."""
     import numpy as np
     from PIL import Image
 
     model = StableDiffusion.from_folder("emoji64", assets / "base", EMOJI64.sampler, device)
-    files = {recipe.slug: made / "weights" / f"{recipe.slug}.safetensors" for recipe in COMMUNITY}
+    files = {recipe.slug: made / "weights" / f"{recipe.slug}.safetensors" for recipe in community}
     easel = Easel(model, read_updates(files, model), 1)
-    for recipe in COMMUNITY:
+    for recipe in community:
         easel.write({recipe.slug: 1.0 if recipe.kind == "checkpoint" else recipe.strength})
         prompts = example_prompts(recipe)
         seeds = [FIRST_SEED + number for number in range(len(prompts))]

@@ -1,0 +1,80 @@
+"""How is the bundled family made again? Its recipe from the art to the proofs, resumable.
+
+`python -m flows.train_emoji64 --out out/emoji64 --device cuda --gpus 0` does it on one GPU. With
+`--rehearse --device cpu` every stage runs in miniature below `--out`, and nothing that ships is
+touched.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from diffgraph.recipe.__main__ import add_workshop, workshop_of
+from diffgraph.recipe.workshop import Workshop
+from flows.printing import Result, Rows, write
+from tasks.recipe import run_stage
+
+STAGES = ("art", "base", "refine", "experts", "scorers", "publish", "prove")
+
+
+class Made(Result):
+    """What was made, and how long each stage took; a stage that was run before takes no time."""
+
+    assets: Path
+    document: Path | None
+    seconds: dict[str, float]
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield where everything is and what it took."""
+        told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        yield f"{told}; together {sum(self.seconds.values()):.0f} s"
+        yield f"the family: {self.assets}"
+        if self.document:
+            yield f"what it is worth: {self.document}"
+
+
+@flow(name="train-emoji64", validate_parameters=False)
+def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
+    """Run the recipe; what is finished is not made again.
+
+    Args:
+        workshop: where it reads and writes, and how much it makes.
+        stages: some of `STAGES`.
+    """
+    seconds = {stage: run_stage(stage, workshop) for stage in STAGES if stage in stages}
+    document = workshop.docs / "emoji64.md"
+    made = Made(
+        assets=workshop.assets,
+        document=document if document.is_file() else None,
+        seconds=seconds,
+    )
+    create_markdown_artifact("\n\n".join(map(str, made.lines())), key="emoji64")
+    return made
+
+
+def main() -> None:
+    """Run the recipe as the arguments say."""
+    from diffgraph.errors import DiffgraphError
+    from flows.server import prefect_api
+
+    parser = argparse.ArgumentParser(prog="python -m flows.train_emoji64", description=__doc__)
+    add_workshop(parser)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("diffgraph.recipe").setLevel(logging.INFO)
+    try:
+        with prefect_api(given.out):
+            made = train_emoji64(workshop_of(given))
+    except KeyboardInterrupt:
+        parser.exit(130, "stopped; the same command goes on from here\n")
+    except DiffgraphError as error:
+        parser.exit(1, f"{type(error).__name__}: {error}\n")
+    write(made, as_json=False)
+
+
+if __name__ == "__main__":
+    main()
