@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """The model family that is used when none is named."""
     agent: str = "offline"
     """Who reads pages and prompts: `offline` or `claude`."""
+    config: Path | None = None
+    """A TOML file that changes how things are done, see `--config`."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     gpus: tuple[int, ...] = ()

@@ -90,7 +90,7 @@ def batch(
 def _shards(
     found: PromptSet, seed: int, method: str, settings: Settings, family: str
 ) -> list[BatchShard]:
-    studio = Studio(settings.home, family, settings.device, settings.agent)
+    studio = Studio.of(settings, family)
     rows = [Row(id=prompt.id, prompt=prompt.text, seed=seed) for prompt in found.prompts]
     return [
         BatchShard(
@@ -100,6 +100,7 @@ def _shards(
             agent=settings.agent,
             snapshot=studio.snapshot.id,
             planner=studio.planner_id,
+            overrides=studio.overrides,
         )
         for start in range(0, len(rows), ROWS_A_SHARD)
     ]

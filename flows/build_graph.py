@@ -13,9 +13,11 @@ from diffgraph.settings import Settings
 from flows.printing import Result, Rows, markdown, rows
 from flows.runners import runner_for
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
+from tasks.overrides import read_overrides
 from tasks.progress import report
 from tasks.registration import describe
 from tasks.snapshots import Written, write
+from tasks.studio import Studio
 
 PAGES_A_TASK = 50
 IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
@@ -28,6 +30,8 @@ class Build(Result, Written):
     """Images drawn and scored now; what was known already was not drawn again."""
     failed: dict[str, str]
     """Expert → why it could not be measured."""
+    config: CalibrationConfig
+    """How experts were measured."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield what a person wants to know first."""
@@ -50,7 +54,9 @@ class Build(Result, Written):
 
 @flow(name="build", task_runner=runner_for(Settings()))
 def build(
-    family: str | None = None, reference_prompts: int = 48, images_a_prompt: int = 1
+    family: str | None = None,
+    reference_prompts: int | None = None,
+    images_a_prompt: int | None = None,
 ) -> Build:
     """Describe and calibrate what is new in the library, and write a snapshot.
 
@@ -61,31 +67,51 @@ def build(
     """
     settings = Settings()
     family = family or settings.family
-    config = CalibrationConfig(
-        prompts=reference_prompts,
-        seeds=images_a_prompt,
-        shard_size=max(1, IMAGES_A_TASK // (reference_prompts * images_a_prompt)),
-    )
+    config = _config(settings, family, reference_prompts, images_a_prompt)
     refs = _known_refs(settings, family)
     pages = [
         describe.submit(part, settings.home, family, settings.agent)
         for part in _in_parts(refs, PAGES_A_TASK)
     ]
-    prompts = choose_reference_prompts(family, reference_prompts)
+    prompts = choose_reference_prompts(family, config.prompts)
     for page in pages:
         page.result()
     share = (settings.home, family, settings.agent, prompts, config)
     left = plan_calibration(*share, only_missing=True)
     failed = _calibrate(left, settings)
     work = plan_calibration(*share, only_missing=False)
-    written = write(settings.home, family, settings.agent, prompts, work)
-    built = Build(**written.model_dump(), images=sum(shard.images for shard in left), failed=failed)
+    written = write(settings.home, family, settings.agent, prompts, work, config.sampler)
+    built = Build(
+        **written.model_dump(),
+        images=sum(shard.images for shard in left),
+        failed=failed,
+        config=config,
+    )
     create_markdown_artifact(
         "\n\n".join(line for line in built.lines() if isinstance(line, str))
         + ("\n\n" + markdown(built.failures) if built.failed else ""),
         key="graph-snapshot",
     )
     return built
+
+
+def _config(
+    settings: Settings, family: str, prompts: int | None, seeds: int | None
+) -> CalibrationConfig:
+    """Return how to calibrate: as asked for, else as the config file says, else the default."""
+    overrides = read_overrides(settings.config)
+    asked = {
+        "prompts": prompts,
+        "seeds": seeds,
+        "sampler": Studio.of(settings, family).family.sampler,
+    }
+    config = overrides.of(CalibrationConfig()).model_copy(
+        update={name: value for name, value in asked.items() if value is not None}
+    )
+    if "shard_size" in overrides.tables.get("calibration", {}):
+        return config
+    size = max(1, IMAGES_A_TASK // (config.prompts * config.seeds))
+    return config.model_copy(update={"shard_size": size})
 
 
 def _known_refs(settings: Settings, family: str) -> list[str]:

@@ -39,6 +39,10 @@ Scheduler = Annotated[
     str | None, typer.Option(help="A Dask scheduler, tcp://…, or `local` for a cluster of our own.")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local cluster.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="A TOML file that changes how things are done."),
+]
 Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 
@@ -62,10 +66,11 @@ class Subject(StrEnum):
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the report and all else goes.")] = Path("demo"),
+    config: Config = None,
     json: Json = False,
 ) -> None:
     """Watch the whole system work on the bundled family: hub, graph, training, images, report."""
-    settings = _settings(home=out / "home")
+    settings = _settings(home=out / "home", config=config)
     with _pipeline(settings):
         from flows.demo import demo as run
 
@@ -94,13 +99,16 @@ def discover(
 def build(
     home: Home = None,
     family: Family = None,
+    config: Config = None,
     gpus: Gpus = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Describe and calibrate what is new, and write a snapshot of the graph."""
-    settings = _settings(home, family, gpus=gpus, scheduler=scheduler, workers=workers)
+    settings = _settings(
+        home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+    )
     with _pipeline(settings):
         from flows.build_graph import build as run
 
@@ -114,13 +122,16 @@ def refresh(
     ] = None,
     home: Home = None,
     family: Family = None,
+    config: Config = None,
     gpus: Gpus = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Do the nightly run: discover, build, train when it is due; say what changed."""
-    settings = _settings(home, family, gpus=gpus, scheduler=scheduler, workers=workers)
+    settings = _settings(
+        home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+    )
     with _pipeline(settings):
         from flows.refresh import refresh as run
 
@@ -134,13 +145,16 @@ def train(
     snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
     home: Home = None,
     family: Family = None,
+    config: Config = None,
     gpus: Gpus = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Train the planner on generated and scored images; it is promoted only if it is better."""
-    settings = _settings(home, family, gpus=gpus, scheduler=scheduler, workers=workers)
+    settings = _settings(
+        home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+    )
     with _pipeline(settings):
         from flows.train_planner import train as run
 
@@ -153,10 +167,11 @@ def plan(
     method: Method = "diffgraph",
     home: Home = None,
     family: Family = None,
+    config: Config = None,
     json: Json = False,
 ) -> None:
     """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
-    settings = _settings(home, family)
+    settings = _settings(home, family, config=config)
     from flows.generate import plan as run
 
     _print(run(prompts, settings, method=method), json)
@@ -171,10 +186,11 @@ def generate(
     method: Method = "diffgraph",
     home: Home = None,
     family: Family = None,
+    config: Config = None,
     json: Json = False,
 ) -> None:
     """Draw images; plan, prompt and seed are written into each file."""
-    settings = _settings(home, family)
+    settings = _settings(home, family, config=config)
     from flows.generate import generate as run
 
     _print(run(prompts, settings, seed=seed, plan_file=plan, out=out, method=method), json)
@@ -190,13 +206,16 @@ def batch(
     seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
     home: Home = None,
     family: Family = None,
+    config: Config = None,
     gpus: Gpus = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Draw a file of prompts; a second run goes on where the first one stopped."""
-    settings = _settings(home, family, gpus=gpus, scheduler=scheduler, workers=workers)
+    settings = _settings(
+        home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+    )
     with _pipeline(settings):
         from flows.batch import batch as run
 
@@ -224,10 +243,11 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
     home: Home = None,
     family: Family = None,
+    config: Config = None,
     json: Json = False,
 ) -> None:
     """Compare methods on the same prompts, seeds and noise, with confidence intervals."""
-    settings = _settings(home, family)
+    settings = _settings(home, family, config=config)
     with _pipeline(settings):
         from flows.evaluate import evaluate as run
 
@@ -291,6 +311,8 @@ def _settings(home: Path | None = None, family: str | None = None, **others: Any
     given = {"home": home and home.expanduser().absolute(), "family": family, **others}
     if given.get("gpus"):
         given["gpus"] = f"[{given['gpus']}]"
+    if given.get("config"):
+        given["config"] = given["config"].expanduser().absolute()  # workers may start elsewhere
     for name, value in given.items():
         if value is not None:
             os.environ[f"DIFFGRAPH_{name.upper()}"] = str(value)
@@ -301,8 +323,10 @@ def _settings(home: Path | None = None, family: str | None = None, **others: Any
     except (ValidationError, ValueError) as error:
         raise InputError(f"a setting cannot be used: {_first_line(error)}") from error
     from diffgraph.families import get_family
+    from tasks.overrides import read_overrides
 
     get_family(settings.family)  # an unknown name is told before anything starts
+    read_overrides(settings.config)  # likewise
     return settings
 
 

@@ -8,12 +8,14 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact
 
 from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.settings import Settings
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
 from flows.evaluate import Evaluation, evaluate
 from flows.printing import Result, Rows
 from flows.train_planner import Training, train
 from tasks.evaluation import Story
+from tasks.overrides import read_overrides
 
 REPORT = "report.html"
 
@@ -63,11 +65,12 @@ def demo(
         seconds[stage] = round(time.monotonic() - clock, 1)
         clock = time.monotonic()
 
+    overrides = read_overrides(Settings().config)  # what it says wins over a demo's small sizes
     found = discover()
     lap("discover")
-    built = build(reference_prompts=reference_prompts)
+    built = build(reference_prompts=overrides.get("calibration", "prompts", reference_prompts))
     lap("build")
-    trained = train(steps=steps, prompts=training_prompts)
+    trained = train(steps=overrides.get("training", "steps", steps), prompts=training_prompts)
     lap("train")
     story = Story(
         title="DiffGraph on its bundled family",
@@ -80,7 +83,8 @@ def demo(
         durations=dict(seconds),
     )
     report = (out / REPORT).resolve()
-    compared = evaluate(limit=bench_prompts, seeds=(0,), report=report, story=story)
+    seeds = tuple(overrides.get("evaluation", "seeds", (0,)))
+    compared = evaluate(limit=bench_prompts, seeds=seeds, report=report, story=story)
     lap("evaluate")
     create_link_artifact(report.as_uri(), link_text="the report", key="demo-report")
     return Demo(

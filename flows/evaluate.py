@@ -10,7 +10,7 @@ from diffgraph.evaluation.statistics import Interval, Summary
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, markdown, rows
 from flows.runners import runner_for
-from tasks.evaluation import Compared, Contest, Story, compare
+from tasks.evaluation import Compared, Contest, Story, compare, evaluation_config
 from tasks.studio import Studio
 from tasks.tracking import Recorded, record_evaluation
 
@@ -54,7 +54,7 @@ def evaluate(
     prompts: str = "bench",
     limit: int | None = None,
     report: Path | None = None,
-    seeds: tuple[int, ...] = (0, 1),
+    seeds: tuple[int, ...] | None = None,
     family: str | None = None,
     story: Story | None = None,
 ) -> Evaluation:
@@ -71,7 +71,7 @@ def evaluate(
     """
     settings = Settings()
     family = family or settings.family
-    studio = Studio(settings.home, family, settings.device, settings.agent)
+    studio = Studio.of(settings, family)
     contest = Contest(
         methods=tuple(methods) if methods else None, prompts=prompts, limit=limit, seeds=seeds
     )
@@ -80,7 +80,13 @@ def evaluate(
     run = record_evaluation(
         settings.home,
         settings.mlflow_tracking_uri,
-        {"snapshot": studio.snapshot.id, "planner": studio.planner_id, **contest.model_dump()},
+        {
+            "snapshot": studio.snapshot.id,
+            "planner": studio.planner_id,
+            **contest.model_dump(),
+            **evaluation_config(studio, contest).model_dump(mode="json"),
+            **studio.configs(),
+        },
         _metrics(compared.summary),
         [compared.table, *([report] if report else [])],
     )

@@ -52,6 +52,7 @@ class Image(Result):
     plan_id: str
     coefficients: dict[str, float]
     explanation: tuple[str, ...]
+    sampler: dict[str, Any]
     seconds: float
 
     def lines(self) -> Iterator[str | Rows]:
@@ -121,6 +122,7 @@ def generate(
                 plan_id=merged.id,
                 coefficients=merged.coefficients(),
                 explanation=explanation,
+                sampler=studio.family.sampler.model_dump(mode="json"),
                 seconds=round(time.perf_counter() - start, 3),
             )
         )

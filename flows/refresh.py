@@ -41,7 +41,7 @@ class Refresh(Result):
 def refresh(
     path: Path | None = None,
     family: str | None = None,
-    reference_prompts: int = 48,
+    reference_prompts: int | None = None,
     steps: int | None = None,
     training_prompts: int | None = None,
 ) -> Refresh:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from diffgraph.planner.training import train as train_planner
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows
 from flows.runners import runner_for
+from tasks.overrides import Overrides
 from tasks.progress import report
 from tasks.studio import Studio, champion_folder
 from tasks.tracking import Recorded, record_training
@@ -72,21 +74,17 @@ def train(
     """
     settings = Settings()
     family = family or settings.family
-    studio = Studio(settings.home, family, settings.device, settings.agent, snapshot)
-    config = TrainingConfig(normalisation=normalisation, seed=seed)
-    if steps is not None:
-        config = config.model_copy(update={"steps": steps})
+    studio = Studio.of(settings, family, snapshot)
+    config = _config(studio.overrides, steps=steps, seed=seed, normalisation=normalisation)
     texts = [prompt.text for prompt in load_prompts("train", limit=prompts, family=family)]
     trials = texts[::ONE_IN][:MOST_TRIALS]
     practice = [text for text in texts if text not in set(texts[::ONE_IN])]
-    name = _name(studio.snapshot.id, config, practice, trials)
+    name = _name(studio, config, practice, trials)
     folder = settings.home / "planners" / name
 
     _practise(studio, practice, trials, config, folder, _share(settings))
 
-    fixed = Studio(
-        settings.home, family, settings.device, settings.agent, studio.snapshot.id, folder
-    )
+    fixed = Studio.of(settings, family, studio.snapshot.id, folder)
     reward = try_planner(fixed, trials)
     champion = _reward_of_champion(settings, fixed, trials, name)
     promoted = champion is None or reward > champion
@@ -96,7 +94,12 @@ def train(
     run = record_training(
         settings.home,
         settings.mlflow_tracking_uri,
-        {"family": family, "snapshot": studio.snapshot.id, **config.model_dump(mode="json")},
+        {
+            "family": family,
+            "snapshot": studio.snapshot.id,
+            **config.model_dump(mode="json"),
+            **studio.configs(),
+        },
         [_numbers(record) for record in history(folder)],
         {"trial_reward": reward, **({} if champion is None else {"champion_reward": champion})},
         folder,
@@ -176,15 +179,7 @@ def _reward_of_champion(
         return None
     if folder.name == name:
         return None  # this very training was promoted before
-    rival = Studio(
-        studio.home,
-        studio.family_name,
-        studio.device,
-        studio.agent_name,
-        studio.snapshot_id,
-        folder,
-    )
-    return try_planner(rival, trials)
+    return try_planner(replace(studio, planner_folder=folder), trials)
 
 
 def _share(settings: Settings) -> int:
@@ -192,9 +187,23 @@ def _share(settings: Settings) -> int:
     return max(len(settings.gpus), settings.workers, 1)
 
 
-def _name(snapshot: str, config: TrainingConfig, *prompts: list[str]) -> str:
+def _config(overrides: Overrides, **given: Any) -> TrainingConfig:
+    """Return how to train: what was asked for, else what the config file says, else the default."""
+    base, default = overrides.of(TrainingConfig()), TrainingConfig()
+    asked = {
+        name: value
+        for name, value in given.items()
+        if value is not None and value != getattr(default, name)
+    }
+    nested = {"search": overrides.of(base.search), "vgae": overrides.of(base.vgae)}
+    return base.model_copy(update={**asked, **nested})
+
+
+def _name(studio: Studio, config: TrainingConfig, *prompts: list[str]) -> str:
     """Return the planner's name: equal trainings have equal names, so that one goes on."""
-    facts: list[Any] = [snapshot, config.model_dump(mode="json"), *prompts]
+    facts: list[Any] = [studio.snapshot.id, config.model_dump(mode="json"), *prompts]
+    if studio.overrides.tables:  # other images, other rewards
+        facts.append(studio.overrides.tables)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -64,7 +64,7 @@ def plan_calibration(
         family,
         experts,
         prompts,
-        config.model_copy(update={"sampler": get_family(family).sampler}),
+        config,
         identity_of(family),
         scores_folder(home) if only_missing else None,
     )

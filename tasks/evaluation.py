@@ -16,7 +16,7 @@ from tasks.progress import report
 from tasks.studio import Studio
 
 if TYPE_CHECKING:
-    from diffgraph.evaluation.harness import Evaluation
+    from diffgraph.evaluation.harness import Evaluation, EvaluationConfig
     from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 
 
@@ -26,7 +26,7 @@ class Contest(BaseModel, frozen=True):
     methods: tuple[str, ...] | None = None
     prompts: str = "bench"
     limit: int | None = None
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] | None = None
 
 
 class Story(BaseModel, frozen=True):
@@ -55,19 +55,19 @@ def compare(
     studio: Studio, contest: Contest, folder: Path, page: Path | None, story: Story
 ) -> Compared:
     """Draw and score every method on every prompt, and write the report."""
-    from diffgraph.evaluation.harness import EvaluationConfig, evaluate
-    from diffgraph.evaluation.methods import METHODS
+    from diffgraph.evaluation.harness import evaluate
     from diffgraph.evaluation.prompt_sets import load_prompts
     from diffgraph.evaluation.statistics import summarise
 
     start = time.monotonic()
     prompts = _spread(load_prompts(contest.prompts, family=studio.family_name), contest.limit)
-    methods = contest.methods or METHODS
+    config = evaluation_config(studio, contest)
+    methods = config.methods
     evaluation = evaluate(
         prompts,
         _bench(studio),
         folder,
-        EvaluationConfig(methods=methods, seeds=contest.seeds),
+        config,
         on_progress=lambda done, total: report("evaluate", done, total),
     )
     reference = "diffgraph" if "diffgraph" in methods else methods[-1]
@@ -82,6 +82,16 @@ def compare(
         left_out=dict(evaluation.left_out),
         table=folder / "results.parquet",
         report=page,
+    )
+
+
+def evaluation_config(studio: Studio, contest: Contest) -> "EvaluationConfig":
+    """Return how to compare: as asked for, else as the config file says, else the default."""
+    from diffgraph.evaluation.harness import EvaluationConfig
+
+    asked = {"methods": contest.methods, "seeds": contest.seeds}
+    return studio.overrides.of(EvaluationConfig()).model_copy(
+        update={name: value for name, value in asked.items() if value is not None}
     )
 
 
@@ -124,6 +134,7 @@ def _write_report(
     from diffgraph.planner.training import history
 
     snapshot = studio.snapshot
+    seeds = evaluation_config(studio, contest).seeds
     nodes = snapshot.nodes.select(["ref", "name", "summary"]).to_pylist()
     selections = {prompt.text: studio.plans.selection(prompt.text) for prompt in evaluation.shown}
     data = ReportData(
@@ -142,7 +153,7 @@ def _write_report(
         made_by={
             "snapshot": snapshot.id,
             "planner": studio.planner_id,
-            "prompts": f"{contest.prompts}, seeds {', '.join(map(str, contest.seeds))}",
+            "prompts": f"{contest.prompts}, seeds {', '.join(map(str, seeds))}",
             "sampler": f"{studio.family.sampler.steps} steps, "
             f"guidance {studio.family.sampler.guidance:g}",
             "device": str(studio.renderer.device),

@@ -9,6 +9,7 @@ from typing import Any
 from prefect import task
 from pydantic import BaseModel
 
+from tasks.overrides import NO_OVERRIDES, Overrides
 from tasks.policies import LOCAL
 from tasks.progress import report
 from tasks.studio import Studio
@@ -33,6 +34,7 @@ class BatchShard(BaseModel, frozen=True):
     agent: str
     snapshot: str
     planner: str
+    overrides: Overrides = NO_OVERRIDES
 
     @property
     def id(self) -> str:
@@ -55,7 +57,7 @@ def draw_shard(shard: BatchShard, out: Path, home: Path, device: str) -> Drawn:
 
     part = out / "parts" / f"{shard.id}.parquet"
     if not part.is_file():
-        studio = Studio(home, shard.family, device, shard.agent)
+        studio = Studio(home, shard.family, device, shard.agent, overrides=shard.overrides)
         rows = []
         for done, row in enumerate(shard.rows, 1):
             rows.append(_draw(row, shard.method, studio, out))

@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import task
 from pydantic import BaseModel
 
+from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.calibration import Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
 from tasks.calibration import scores_folder
@@ -28,11 +29,15 @@ class Written(BaseModel, frozen=True):
 
 @task(**LOCAL)
 def write(
-    home: Path, family: str, agent: str, prompts: list[ReferencePrompt], work: list[Shard]
+    home: Path,
+    family: str,
+    agent: str,
+    prompts: list[ReferencePrompt],
+    work: list[Shard],
+    sampler: SamplerConfig,
 ) -> Written:
     """Write experts, cards and scores as a snapshot, and make it the current one."""
     from diffgraph.experts.library import Library
-    from diffgraph.families import get_family
     from diffgraph.graph.calibration import parts
     from diffgraph.graph.registration import register
     from diffgraph.graph.schema import ExpertNode, PromptNode
@@ -65,7 +70,7 @@ def write(
             for prompt, vector in zip(prompts, embedded, strict=True)
         ],
         parts(work, scores_folder(home)),
-        get_family(family).sampler,
+        sampler,
         identity_of(family),
     )
     after = open_snapshot(home, snapshot_id)

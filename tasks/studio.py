@@ -4,7 +4,7 @@ Without a snapshot or planner of its own, a home uses those that ship with the f
 here: the commands that serve a person use it too.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,11 +14,13 @@ from diffgraph.artifacts import sha256_of
 from diffgraph.errors import InputError, MissingInput, SnapshotError
 from diffgraph.families import Family, get_family
 from diffgraph.settings import Settings
+from tasks.overrides import NO_OVERRIDES, Overrides, read_overrides
 
 if TYPE_CHECKING:
     from diffgraph.agents import Agent
     from diffgraph.evaluation.methods import MethodPlans
     from diffgraph.experts.expert import Expert
+    from diffgraph.families.family import SamplerConfig
     from diffgraph.generation import Renderer
     from diffgraph.graph.embedding import TextEmbedder
     from diffgraph.graph.snapshot import GraphSnapshot
@@ -48,14 +50,25 @@ class Studio:
     agent_name: str = "offline"
     snapshot_id: str | None = None
     planner_folder: Path | None = None
+    overrides: Overrides = NO_OVERRIDES
 
     @classmethod
     def of(
-        cls, settings: Settings, snapshot: str | None = None, planner: Path | None = None
+        cls,
+        settings: Settings,
+        family: str | None = None,
+        snapshot: str | None = None,
+        planner: Path | None = None,
     ) -> "Studio":
         """Return the studio that the settings describe."""
         return cls(
-            settings.home, settings.family, settings.device, settings.agent, snapshot, planner
+            settings.home,
+            family or settings.family,
+            settings.device,
+            settings.agent,
+            snapshot,
+            planner,
+            read_overrides(settings.config),
         )
 
     def __reduce__(self) -> tuple[type["Studio"], tuple[object, ...]]:
@@ -64,13 +77,14 @@ class Studio:
 
     @property
     def family(self) -> Family:
-        """The model family."""
-        return get_family(self.family_name)
+        """The model family, sampled as the settings say."""
+        family = get_family(self.family_name)
+        return replace(family, sampler=self.overrides.of(family.sampler))
 
     @property
     def renderer(self) -> "Renderer":
         """What draws plans; the base model stays loaded."""
-        return _renderer(self.home, self.family_name, self.device)
+        return _renderer(self.home, self.family_name, self.device, self.family.sampler)
 
     @property
     def scorers(self) -> "dict[str, Scorer]":
@@ -130,11 +144,21 @@ class Studio:
 
         return MethodPlans(self.snapshot, self.planner, self.embedder, self.select)
 
+    def configs(self) -> dict[str, dict[str, object]]:
+        """Return how experts are chosen and images sampled, for the record of a run."""
+        from diffgraph.planner.selection import SelectionConfig
+
+        return {
+            "sampler": self.family.sampler.model_dump(mode="json"),
+            "selection": self.overrides.of(SelectionConfig()).model_dump(mode="json"),
+        }
+
     def select(self, prompt: str) -> "Selection":
         """Return the experts a prompt needs."""
-        from diffgraph.planner.selection import select
+        from diffgraph.planner.selection import SelectionConfig, select
 
-        return select(prompt, self.snapshot, self.agent, self.embedder)
+        config = self.overrides.of(SelectionConfig())
+        return select(prompt, self.snapshot, self.agent, self.embedder, config)
 
     def decide(self, prompt: str, method: str = "diffgraph") -> Decision:
         """Return what a method merges for a prompt.
@@ -214,10 +238,11 @@ def champion_folder(home: Path, family: str) -> Path:
 
 
 @lru_cache(maxsize=1)
-def _renderer(home: Path, family: str, device: str) -> "Renderer":
+def _renderer(home: Path, name: str, device: str, sampler: "SamplerConfig") -> "Renderer":
     from diffgraph.generation import Renderer
 
-    return Renderer(get_family(family), KnownExperts(home, get_family(family)), device)
+    family = replace(get_family(name), sampler=sampler)
+    return Renderer(family, KnownExperts(home, family), device)
 
 
 @lru_cache(maxsize=2)

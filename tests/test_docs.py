@@ -81,6 +81,17 @@ def tables() -> str:
     return "\n".join(["| table | entries |", "|---|---|", *rows])
 
 
+def configs() -> str:
+    from tasks.overrides import configs as known
+    from tasks.overrides import keys_of
+
+    rows = (
+        f"| `[{name}]` | {', '.join(f'`{key}`' for key in keys_of(config))} |"
+        for name, config in known().items()
+    )
+    return "\n".join(["| table | keys |", "|---|---|", *rows])
+
+
 def speed() -> str:
     """What `tests/benchmarks/*.py` printed, kept in docs/figures."""
     lines = []
@@ -131,6 +142,7 @@ def methods() -> str:
 BLOCKS: dict[str, tuple[Path, Callable[[], str]]] = {
     "verbs": (OPERATIONS, verbs),
     "tables": (OPERATIONS, tables),
+    "configs": (OPERATIONS, configs),
     "speed": (PERFORMANCE, speed),
     "methods": (PERFORMANCE, methods),
 }
