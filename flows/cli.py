@@ -7,18 +7,28 @@ Exit codes: 0 success, 1 an error of ours in one line on standard error, 2 wrong
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from diffgraph.errors import DiffgraphError, InputError, StorageError
-
-if TYPE_CHECKING:
-    from diffgraph.settings import Settings
+from diffgraph.errors import DiffgraphError, StorageError
+from flows.options import (
+    Config,
+    Family,
+    Gpus,
+    GraphFormat,
+    Home,
+    Json,
+    Method,
+    Prompts,
+    Scheduler,
+    Source,
+    Subject,
+    Workers,
+)
+from flows.starting import pipeline, settings_of
 
 app = typer.Typer(
     name="diffgraph",
@@ -29,39 +39,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Where everything is kept.", envvar="DIFFGRAPH_HOME")
-]
-Family = Annotated[str | None, typer.Option("--family", help="The model family, e.g. emoji64.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Gpus = Annotated[str | None, typer.Option(help="GPUs to share the work between, e.g. 0,1.")]
-Scheduler = Annotated[
-    str | None, typer.Option(help="A Dask scheduler, tcp://…, or `local` for a cluster of our own.")
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local cluster.")]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", help="A TOML file that changes how things are done."),
-]
-Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
-Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
-
-
-class Source(StrEnum):
-    """Where experts come from."""
-
-    FOLDER = "folder"
-
-
-class Subject(StrEnum):
-    """What can be shown."""
-
-    GRAPH = "graph"
-    EXPERTS = "experts"
-    EXPERT = "expert"
-    SNAPSHOT = "snapshot"
-    PLAN = "plan"
-
 
 @app.command()
 def demo(
@@ -70,8 +47,8 @@ def demo(
     json: Json = False,
 ) -> None:
     """Watch the whole system work on the bundled family: hub, graph, training, images, report."""
-    settings = _settings(home=out / "home", config=config)
-    with _pipeline(settings):
+    settings = settings_of(home=out / "home", config=config)
+    with pipeline(settings):
         from flows.demo import demo as run
 
         _print(run(out=out), json)
@@ -83,16 +60,33 @@ def discover(
     path: Annotated[
         Path | None, typer.Option(help="A hub folder; the one that ships with the family if unset.")
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take so many new or changed experts at most.")
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Look only at what was published since that day."),
+    ] = None,
+    metadata_only: Annotated[
+        bool, typer.Option("--metadata-only", help="Read pages, fetch no weights.")
+    ] = False,
     home: Home = None,
     family: Family = None,
     json: Json = False,
 ) -> None:
     """Bring a hub's experts into the library; say which were refused, and why."""
-    settings = _settings(home, family)
-    with _pipeline(settings):
+    settings = settings_of(home, family)
+    with pipeline(settings):
         from flows.discover import discover as run
 
-        _print(run(path=path, family=settings.family), json)
+        found = run(
+            path=path,
+            family=settings.family,
+            limit=limit,
+            since=since,
+            metadata_only=metadata_only,
+        )
+        _print(found, json)
 
 
 @app.command()
@@ -106,10 +100,10 @@ def build(
     json: Json = False,
 ) -> None:
     """Describe and calibrate what is new, and write a snapshot of the graph."""
-    settings = _settings(
+    settings = settings_of(
         home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
     )
-    with _pipeline(settings):
+    with pipeline(settings):
         from flows.build_graph import build as run
 
         _print(run(family=settings.family), json)
@@ -129,10 +123,10 @@ def refresh(
     json: Json = False,
 ) -> None:
     """Do the nightly run: discover, build, train when it is due; say what changed."""
-    settings = _settings(
+    settings = settings_of(
         home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
     )
-    with _pipeline(settings):
+    with pipeline(settings):
         from flows.refresh import refresh as run
 
         _print(run(path=path, family=settings.family), json)
@@ -152,10 +146,10 @@ def train(
     json: Json = False,
 ) -> None:
     """Train the planner on generated and scored images; it is promoted only if it is better."""
-    settings = _settings(
+    settings = settings_of(
         home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
     )
-    with _pipeline(settings):
+    with pipeline(settings):
         from flows.train_planner import train as run
 
         _print(run(snapshot=snapshot, steps=steps, seed=seed, family=settings.family), json)
@@ -171,7 +165,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
-    settings = _settings(home, family, config=config)
+    settings = settings_of(home, family, config=config)
     from flows.generate import plan as run
 
     _print(run(prompts, settings, method=method), json)
@@ -190,7 +184,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Draw images; plan, prompt and seed are written into each file."""
-    settings = _settings(home, family, config=config)
+    settings = settings_of(home, family, config=config)
     from flows.generate import generate as run
 
     _print(run(prompts, settings, seed=seed, plan_file=plan, out=out, method=method), json)
@@ -213,10 +207,10 @@ def batch(
     json: Json = False,
 ) -> None:
     """Draw a file of prompts; a second run goes on where the first one stopped."""
-    settings = _settings(
+    settings = settings_of(
         home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
     )
-    with _pipeline(settings):
+    with pipeline(settings):
         from flows.batch import batch as run
 
         result = run(
@@ -247,8 +241,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Compare methods on the same prompts, seeds and noise, with confidence intervals."""
-    settings = _settings(home, family, config=config)
-    with _pipeline(settings):
+    settings = settings_of(home, family, config=config)
+    with pipeline(settings):
         from flows.evaluate import evaluate as run
 
         names = methods.split(",") if methods else None
@@ -269,7 +263,7 @@ def show(
     """Look at what is known: the graph, an expert, a snapshot, a plan."""
     if which is None and what in (Subject.EXPERT, Subject.PLAN):
         raise typer.BadParameter(f"name the {what} to show", param_hint="WHICH")
-    settings = _settings(home, family)
+    settings = settings_of(home, family)
     from flows import show as shown
 
     _print(getattr(shown, what)(settings, which), json)
@@ -278,22 +272,25 @@ def show(
 @app.command(name="export-graph")
 def export_graph(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
+    format: Annotated[
+        GraphFormat, typer.Option(help="COO edges in .npz files, or PyTorch Geometric's.")
+    ] = GraphFormat.NPZ,
     snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
     home: Home = None,
     family: Family = None,
     json: Json = False,
 ) -> None:
-    """Write the graph as COO edges with .npz features, for other tools."""
-    settings = _settings(home, family)
+    """Write the graph for other tools: COO edges with .npz features, or PyTorch Geometric."""
+    settings = settings_of(home, family)
     from flows.show import export
 
-    _print(export(settings, out, snapshot), json)
+    _print(export(settings, out, snapshot, format), json)
 
 
 @app.command()
 def doctor(home: Home = None, json: Json = False) -> None:
     """Check the installation, devices, disk, services and keys, and say what to do."""
-    settings = _settings(home)
+    settings = settings_of(home)
     from flows.doctor import examine
 
     examination = examine(settings)
@@ -301,66 +298,10 @@ def doctor(home: Home = None, json: Json = False) -> None:
     raise typer.Exit(0 if examination.is_healthy else 1)
 
 
-def _settings(home: Path | None = None, family: str | None = None, **others: Any) -> "Settings":
-    """Return the settings, those of the command line first.
-
-    They are put into the environment, so that flows and worker processes read the same.
-    """
-    from pydantic import ValidationError
-
-    given = {"home": home and home.expanduser().absolute(), "family": family, **others}
-    if given.get("gpus"):
-        given["gpus"] = f"[{given['gpus']}]"
-    if given.get("config"):
-        given["config"] = given["config"].expanduser().absolute()  # workers may start elsewhere
-    for name, value in given.items():
-        if value is not None:
-            os.environ[f"DIFFGRAPH_{name.upper()}"] = str(value)
-    from diffgraph.settings import Settings
-
-    try:
-        settings = Settings()
-    except (ValidationError, ValueError) as error:
-        raise InputError(f"a setting cannot be used: {_first_line(error)}") from error
-    from diffgraph.families import get_family
-    from tasks.overrides import read_overrides
-
-    get_family(settings.family)  # an unknown name is told before anything starts
-    read_overrides(settings.config)  # likewise
-    return settings
-
-
-@contextmanager
-def _pipeline(settings: "Settings") -> Iterator[None]:
-    """Show progress, and have a Prefect API to report to."""
-    from diffgraph.artifacts import new_file
-    from flows.progress import shown
-    from flows.server import prefect_api
-    from tasks.progress import report
-
-    with new_file(settings.home / ".writable"):
-        pass  # a home that cannot be written is told now and not after minutes of work
-    (settings.home / ".writable").unlink(missing_ok=True)
-    try:
-        with shown():
-            report("start", 0, 1, "Prefect")
-            with prefect_api(settings.home) as address:
-                report("start", 1, 1, address)
-                yield
-    except KeyboardInterrupt:
-        typer.echo("diffgraph: stopped; the same command goes on from here", err=True)
-        raise  # typer ends with 130, as shells expect
-
-
 def _print(result: Any, as_json: bool) -> None:
     from flows.printing import write
 
     write(result, as_json)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:3])
 
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}

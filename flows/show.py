@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from diffgraph.errors import InputError, MissingInput
 from diffgraph.settings import Settings
+from flows.options import GraphFormat
 from flows.printing import Result, Rows, rows
 from tasks.studio import Studio
 
@@ -208,12 +209,15 @@ def read_plan(path: Path) -> Any:
         raise InputError(f"{path} holds no merge plan: {first}") from error
 
 
-def export(settings: Settings, out: Path, which: str | None) -> Exported:
-    """Write the graph as COO edges with .npz features."""
-    from diffgraph.graph.tensors import export_npz
+def export(
+    settings: Settings, out: Path, which: str | None, form: GraphFormat = GraphFormat.NPZ
+) -> Exported:
+    """Write the graph as COO edges with .npz features, or for PyTorch Geometric."""
+    from diffgraph.graph.tensors import export_npz, export_pyg
 
+    write = {GraphFormat.NPZ: export_npz, GraphFormat.PYG: export_pyg}[form]
     snapshot = Studio.of(settings, snapshot=which).snapshot
-    return Exported(folder=export_npz(snapshot, out), snapshot=snapshot.id)
+    return Exported(folder=write(snapshot, out), snapshot=snapshot.id)
 
 
 def _told(found: Any, prompt: str = "", seed: int | None = None) -> Plan:

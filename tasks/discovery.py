@@ -1,5 +1,6 @@
 """Bringing the library up to date with a hub."""
 
+from datetime import datetime
 from pathlib import Path
 
 from prefect import task
@@ -28,14 +29,25 @@ class Discovered(BaseModel, frozen=True):
     superseded: tuple[str, ...]
     retired: tuple[str, ...]
     unchanged: int
+    listed: int
+    """Only their pages were read."""
+    later: int
+    """New or changed, and left for another time."""
     refused: tuple[Refusal, ...]
     failed: tuple[Refusal, ...]
 
 
 @task(**NETWORK, task_run_name="discover {hub}")
-def look_at_hub(hub: Path, home: Path, family: str) -> Discovered:
+def look_at_hub(
+    hub: Path,
+    home: Path,
+    family: str,
+    limit: int | None = None,
+    since: datetime | None = None,
+    metadata_only: bool = False,
+) -> Discovered:
     """Admit what is new in a hub folder, refuse what cannot be used, retire what has gone."""
-    from diffgraph.crawlers.discovery import discover
+    from diffgraph.crawlers.discovery import DiscoveryConfig, discover
     from diffgraph.crawlers.folder import FolderCrawler
     from diffgraph.experts.library import Library
     from diffgraph.families import get_family
@@ -48,6 +60,7 @@ def look_at_hub(hub: Path, home: Path, family: str) -> Discovered:
         library,
         get_family(family),
         on_progress=lambda done, name: report("discover", done, total, name),
+        config=DiscoveryConfig(limit=limit, since=since, metadata_only=metadata_only),
     )
     return Discovered(
         source=found.source,
@@ -57,6 +70,8 @@ def look_at_hub(hub: Path, home: Path, family: str) -> Discovered:
         superseded=_refs(found.superseded),
         retired=_refs(found.retired),
         unchanged=len(found.unchanged),
+        listed=len(found.listed),
+        later=found.later,
         refused=(
             *(Refusal(what=page.where, name="", reason=page.reason) for page in found.broken),
             *(

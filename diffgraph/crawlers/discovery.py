@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
@@ -28,7 +28,9 @@ PEFT_TYPES = ("lora", "locon", "dora", "lycoris", "loha", "lokr")
 CHECKPOINT_TYPES = ("checkpoint",)
 LARGEST_FILE = 64 << 30  # bytes
 
-Change = Literal["new", "updated", "unchanged", "rejected", "registered_only"]
+PAGE_ONLY = "only its page was read: its weights are fetched by a discover without --metadata-only"
+
+Change = Literal["new", "updated", "unchanged", "rejected", "registered_only", "listed"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,27 @@ class DiscoveryReport:
     superseded: tuple[Expert, ...] = ()
     retired: tuple[Expert, ...] = ()
     unchanged: tuple[Expert, ...] = ()
+    listed: tuple[Expert, ...] = ()  # only their pages were read, as was asked for
+    later: int = 0  # left for another time, as was asked for
     broken: tuple[BrokenPage, ...] = ()
     failed: tuple[BrokenPage, ...] = ()  # not our doing nor theirs: the next run tries again
+
+
+@dataclass(frozen=True)
+class DiscoveryConfig:
+    """How much of a hub is looked at. What is left out stays as it was."""
+
+    limit: int | None = None  # new or changed experts that are taken
+    since: datetime | None = None  # when an expert was published, at the earliest
+    metadata_only: bool = False  # pages are kept, no weights are fetched
+
+    def wants(self, listing: Listing, taken: int) -> bool:
+        """Return whether to look at a listing when so many new or changed ones were taken."""
+        if self.limit is not None and taken >= self.limit:
+            return False
+        if self.since is None or listing.published_at is None:
+            return True
+        return _in_utc(listing.published_at) >= _in_utc(self.since)
 
 
 def examine(listing: Listing, family: Family) -> str | None:
@@ -110,6 +131,7 @@ def discover(
     family: Family,
     on_progress: Callable[[int, str], None] | None = None,
     parameters: "Mapping[str, Tensor] | None" = None,
+    config: DiscoveryConfig | None = None,
 ) -> DiscoveryReport:
     """Bring the library up to date with a hub.
 
@@ -119,15 +141,16 @@ def discover(
         family: The base model that experts must be made for.
         on_progress: Called after every listing with how many were seen and the last one's name.
         parameters: The base model's tensors; loaded from the family when a file has to be read.
+        config: How much of the hub to look at; all of it by default.
 
     Raises:
         StorageError: The home folder cannot be written; what was admitted so far stays.
     """
     library.sweep()
+    config = config or DiscoveryConfig()
     base = _Parameters(family, parameters)
-    found: dict[Change, list[Expert]] = {
-        "new": [], "updated": [], "unchanged": [], "rejected": [], "registered_only": [],
-    }  # fmt: skip
+    found: dict[Change, list[Expert]] = {change: [] for change in get_args(Change)}
+    later: list[str] = []
     broken: list[BrokenPage] = []
     failed: list[BrokenPage] = []
     for number, listing in enumerate(crawler.listings(), 1):
@@ -136,15 +159,21 @@ def discover(
             name = listing.where
         else:
             name = listing.name
+            taken = sum(len(experts) for change, experts in found.items() if change != "unchanged")
             try:
-                expert, change = _bring_up_to_date(listing, crawler, library, base, family)
+                if not is_settled(listing, library, family) and not config.wants(listing, taken):
+                    later.append(str(listing.ref))
+                    continue
+                expert, change = _bring_up_to_date(
+                    listing, crawler, library, base, family, config.metadata_only
+                )
                 found[change].append(expert)
             except ServiceError as error:
                 failed.append(BrokenPage(where=str(listing.ref), reason=str(error)))
         if on_progress is not None:
             on_progress(number, name)
     seen = {expert.ref for experts in found.values() for expert in experts}
-    seen |= {entry.where for entry in failed}
+    seen |= {entry.where for entry in failed} | set(later)
     retired = retire_missing(crawler.source, seen, broken, library)
     superseded = settle_versions(crawler.source, library)
     now = {expert.ref: expert for expert in library.experts()}
@@ -158,6 +187,8 @@ def discover(
         superseded=superseded,
         retired=retired,
         unchanged=current["unchanged"],
+        listed=current["listed"],
+        later=len(later),
         broken=tuple(broken),
         failed=tuple(failed),
     )
@@ -229,13 +260,20 @@ class _Parameters:
 
 
 def _bring_up_to_date(
-    listing: Listing, crawler: Crawler, library: Library, base: _Parameters, family: Family
+    listing: Listing,
+    crawler: Crawler,
+    library: Library,
+    base: _Parameters,
+    family: Family,
+    page_only: bool,
 ) -> tuple[Expert, Change]:
     """Admit a listing unless it is settled; return its row and what has changed."""
     before = library.find(listing.ref)
     if before is not None and is_settled(listing, library, family):
         return before, "unchanged"
     refused = examine(listing, family) is not None
+    if page_only and not refused:
+        return _keep_page(listing, before, library, family)
     after = admit(listing, crawler, library, {} if refused else base.get(), family)
     if after == before:
         return after, "unchanged"
@@ -245,6 +283,23 @@ def _bring_up_to_date(
         log.info("%s (%s) is rejected: %s", after.name, after.ref, after.reason)
         return after, "rejected"
     return after, "new" if before is None else "updated"
+
+
+def _keep_page(
+    listing: Listing, before: Expert | None, library: Library, family: Family
+) -> tuple[Expert, Change]:
+    """Keep what a page says; an expert whose weights we hold stays as it is."""
+    if before is not None and before.status in {"ready", "superseded"}:
+        return before, "unchanged"
+    row = _row(listing, family).model_copy(
+        update={"status": "registered_only", "reason": PAGE_ONLY}
+    )
+    after = library.add(row, listing)
+    return after, "unchanged" if after == before else "listed"
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _check(listing: Listing, family: Family) -> None:

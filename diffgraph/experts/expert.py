@@ -10,8 +10,8 @@ Kind = Literal["checkpoint", "peft"]
 """A whole model, or parameters that are added to one (LoRA, LyCORIS, …)."""
 
 Status = Literal["ready", "registered_only", "rejected", "superseded", "retired"]
-"""ready: can be merged. registered_only: known, never merged (its licence). rejected: unusable.
-superseded: a newer version is ready. retired: gone from its hub."""
+"""ready: can be merged. registered_only: known, not merged (its licence; or its weights were not
+asked for). rejected: unusable. superseded: a newer version is ready. retired: gone from its hub."""
 
 REF = re.compile(r"^(?P<source>[a-z0-9_]+):(?P<model>[\w.~/-]+)@(?P<version>[\w.~-]+)$")
 

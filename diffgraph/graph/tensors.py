@@ -2,7 +2,7 @@
 
 The paper keeps its graph as connections in COO format with node and edge features in .npz files
 (https://arxiv.org/abs/2603.20470, section 3.1). Nothing is pickled: `load_npz` reads with pickle
-off, and a `HeteroData` is rebuilt from arrays rather than stored.
+off, and a `HeteroData` is stored as the plain dictionary that it is made of.
 """
 
 import json
@@ -21,6 +21,7 @@ from diffgraph.graph.snapshot import GraphSnapshot
 from diffgraph.scoring.scorer import SCORE_NAMES
 
 NAMES, NODES, EDGES = "graph.json", "nodes.npz", "edges.npz"
+PYG = "graph.pt"
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,21 @@ def to_pyg(snapshot: GraphSnapshot) -> Any:
         np.concatenate([arrays.edge_features, arrays.edge_gains], axis=1)
     )
     return data
+
+
+def export_pyg(snapshot: GraphSnapshot, folder: Path) -> Path:
+    """Write `graph.pt`, a `HeteroData` as a plain dictionary of tensors and texts; return `folder`.
+
+    `HeteroData.from_dict(torch.load(file, weights_only=True))` reads it: no code is unpickled.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    import torch
+
+    with new_file(folder / PYG) as part:
+        torch.save(to_pyg(snapshot).to_dict(), part)
+    return folder
 
 
 def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:

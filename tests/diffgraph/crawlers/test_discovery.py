@@ -3,6 +3,7 @@
 import json
 import resource
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffgraph.crawlers.discovery import DiscoveryReport, discover
+from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import ServiceUnavailable, StorageError
 from diffgraph.experts.expert import Listing
@@ -83,9 +84,15 @@ class Hub:
     def unpublish(self, number: int) -> None:
         (self.folder / f"models/{number}.json").unlink()
 
-    def discover(self) -> DiscoveryReport:
+    def discover(self, **config: Any) -> DiscoveryReport:
         self.crawler.fetched.clear()
-        return discover(self.crawler, self.library, get_family("emoji64"), parameters=PARAMETERS)
+        return discover(
+            self.crawler,
+            self.library,
+            get_family("emoji64"),
+            parameters=PARAMETERS,
+            config=DiscoveryConfig(**config),
+        )
 
     def status(self, ref: str) -> str:
         return self.library.get(ref).status
@@ -325,3 +332,41 @@ def test_progress_is_told_for_every_page(hub: Hub) -> None:
         parameters=PARAMETERS,
     )
     assert told == [(1, "expert 1"), (2, "expert 2"), (3, "models/3.json")]
+
+
+class TestPartOfAHub:
+    """What is left out stays as it was: nothing is retired for it, nothing is forgotten."""
+
+    def test_a_limit_takes_the_next_ones_each_time(self, hub: Hub) -> None:
+        for number in (1, 2, 3):
+            hub.publish(number, (10 * number + 1, "2023-05-01"))
+        first = hub.discover(limit=2)
+        assert (refs(first.new), first.later) == (["hub:1@11", "hub:2@21"], 1)
+        second = hub.discover(limit=2)
+        assert (refs(second.new), second.later, second.retired) == (["hub:3@31"], 0, ())
+        assert len(second.unchanged) == 2
+
+    def test_since_leaves_out_what_is_older(self, hub: Hub) -> None:
+        hub.publish(1, (11, "2023-05-01"))
+        hub.discover()
+        hub.publish(2, (21, "2023-04-30"))
+        hub.publish(3, (31, "2023-06-01"))
+        report = hub.discover(since=datetime(2023, 6, 1))
+        assert (refs(report.new), report.later, report.retired) == (["hub:3@31"], 1, ())
+        assert hub.crawler.fetched == ["hub:3@31"]
+
+    def test_metadata_only_fetches_nothing(self, hub: Hub) -> None:
+        hub.publish(1, (11, "2023-05-01"))
+        hub.discover()
+        hub.publish(2, (21, "2023-05-01"))
+        hub.publish(3, (31, "2023-05-01"), nsfw=True)
+        report = hub.discover(metadata_only=True)
+        assert hub.crawler.fetched == []
+        assert (refs(report.listed), refs(report.rejected)) == (["hub:2@21"], ["hub:3@31"])
+        assert (report.registered_only, report.retired) == ((), ())
+        assert hub.status("hub:2@21") == "registered_only"
+        assert "--metadata-only" in hub.library.get("hub:2@21").reason
+        assert hub.library.listing("hub:2@21").description == "<p>It glows.</p>"
+        assert hub.discover(metadata_only=True).listed == ()
+        assert refs(hub.discover().updated) == ["hub:2@21"]
+        assert hub.status("hub:2@21") == "ready"

@@ -8,7 +8,7 @@ import pytest
 
 from diffgraph.errors import SnapshotError
 from diffgraph.graph.snapshot import GraphSnapshot
-from diffgraph.graph.tensors import export_npz, load_npz, to_arrays, to_pyg
+from diffgraph.graph.tensors import export_npz, export_pyg, load_npz, to_arrays, to_pyg
 
 
 def test_npz_comes_back_as_it_was(small_snapshot: GraphSnapshot, tmp_path: Path) -> None:
@@ -38,6 +38,22 @@ def test_pyg_holds_the_same_graph(small_snapshot: GraphSnapshot) -> None:
     np.testing.assert_array_equal(edges.edge_attr[:, :5].numpy(), arrays.edge_features)
     np.testing.assert_array_equal(edges.edge_attr[:, 5:].numpy(), arrays.edge_gains)
     assert data["expert"].is_checkpoint.tolist() == [True, True, False, False, False, False]
+
+
+def test_pyg_reads_its_file_without_unpickling_code(
+    small_snapshot: GraphSnapshot, tmp_path: Path
+) -> None:
+    import torch
+    from torch_geometric.data import HeteroData
+
+    export_pyg(small_snapshot, tmp_path)
+    told = torch.load(tmp_path / "graph.pt", weights_only=True)  # noqa: TID251 (what a user does)
+    data, expected = HeteroData.from_dict(told), to_pyg(small_snapshot)
+    assert data.node_types == expected.node_types
+    assert data["expert"].ref == list(small_snapshot.refs)
+    ours = data["expert", "scored_on", "prompt"]
+    assert torch.equal(ours.edge_attr, expected["expert", "scored_on", "prompt"].edge_attr)
+    assert torch.equal(ours.edge_index, expected["expert", "scored_on", "prompt"].edge_index)
 
 
 @pytest.mark.parametrize("name", ["graph.json", "nodes.npz", "edges.npz"])

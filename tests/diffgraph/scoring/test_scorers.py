@@ -115,7 +115,6 @@ class TestLoading:
 SHIPPED = (get_family("emoji64").assets or CONFIG) / "scorers"
 
 
-@pytest.mark.skipif(not SHIPPED.is_dir(), reason="the family ships no scorers yet")
 class TestShipped:
     def test_all_five_are_there_and_small(self):
         assert tuple(get_scorers("emoji64")) == SCORE_NAMES

@@ -1,0 +1,47 @@
+"""What can be said to several verbs of the command, and how it is explained."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Where everything is kept.", envvar="DIFFGRAPH_HOME")
+]
+Family = Annotated[str | None, typer.Option("--family", help="The model family, e.g. emoji64.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Gpus = Annotated[str | None, typer.Option(help="GPUs to share the work between, e.g. 0,1.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="A Dask scheduler, tcp://…, or `local` for a cluster of our own.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local cluster.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="A TOML file that changes how things are done."),
+]
+Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
+Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
+
+
+class Source(StrEnum):
+    """Where experts come from."""
+
+    FOLDER = "folder"
+
+
+class Subject(StrEnum):
+    """What can be shown."""
+
+    GRAPH = "graph"
+    EXPERTS = "experts"
+    EXPERT = "expert"
+    SNAPSHOT = "snapshot"
+    PLAN = "plan"
+
+
+class GraphFormat(StrEnum):
+    """How the graph is written for other tools."""
+
+    NPZ = "npz"
+    PYG = "pyg"

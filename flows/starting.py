@@ -1,0 +1,70 @@
+"""What must be so before a verb begins? Settings that can be used, a home, a Prefect API."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from diffgraph.errors import InputError
+
+if TYPE_CHECKING:
+    from diffgraph.settings import Settings
+
+
+def settings_of(home: Path | None = None, family: str | None = None, **others: Any) -> "Settings":
+    """Return the settings, those of the command line first.
+
+    They are put into the environment, so that flows and worker processes read the same.
+    """
+    from pydantic import ValidationError
+
+    given = {"home": home and home.expanduser().absolute(), "family": family, **others}
+    if given.get("gpus"):
+        given["gpus"] = f"[{given['gpus']}]"
+    if given.get("config"):
+        given["config"] = given["config"].expanduser().absolute()  # workers may start elsewhere
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"DIFFGRAPH_{name.upper()}"] = str(value)
+    from diffgraph.settings import Settings
+
+    try:
+        settings = Settings()
+    except (ValidationError, ValueError) as error:
+        raise InputError(f"a setting cannot be used: {_first_line(error)}") from error
+    from diffgraph.families import get_family
+    from tasks.overrides import read_overrides
+
+    get_family(settings.family)  # an unknown name is told before anything starts
+    read_overrides(settings.config)  # likewise
+    return settings
+
+
+@contextmanager
+def pipeline(settings: "Settings") -> Iterator[None]:
+    """Show progress, and have a Prefect API to report to."""
+    from diffgraph.artifacts import new_file
+    from flows.progress import shown
+    from flows.server import prefect_api
+    from tasks.progress import report
+
+    with new_file(settings.home / ".writable"):
+        pass  # a home that cannot be written is told now and not after minutes of work
+    (settings.home / ".writable").unlink(missing_ok=True)
+    try:
+        with shown():
+            report("start", 0, 1, "Prefect")
+            with prefect_api(settings.home) as address:
+                report("start", 1, 1, address)
+                yield
+    except KeyboardInterrupt:
+        typer.echo("diffgraph: stopped; the same command goes on from here", err=True)
+        raise  # typer ends with 130, as shells expect
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:3])
