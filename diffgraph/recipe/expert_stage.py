@@ -84,14 +84,33 @@ def make_some_experts(workshop: Workshop, slugs: Sequence[str]) -> None:
 
 def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path:
     """Train one expert and write its file, and beside it how it was made."""
-    from diffgraph.recipe.writing import Layout, write_adapter, write_checkpoint
-
     path = workshop.weights(recipe)
     started = time.perf_counter()
     lessons = expert_lessons(recipe, art, base.vae, base.tokenizer, workshop.expert_pictures)
     scaled = replace(recipe, steps=max(2, round(recipe.steps * workshop.expert_steps)))
     train = train_checkpoint if recipe.kind == "checkpoint" else train_adapter
     student, report = train(base.unet, base.text_encoder, scaled, lessons, workshop.expert_batch)
+    record = {
+        **asdict(recipe),
+        "released": recipe.released.isoformat(),
+        "train_seconds": round(report.seconds, 1),
+        "final_loss": report.losses[-1],
+        "batch": workshop.expert_batch,
+        "pictures": len(lessons.latents),
+    }
+    # before the weights: whatever has weights has its record, even if this process is killed
+    write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    _write(student, recipe, base, path)
+    log.info(
+        "%s: %.0f s, %d KB", recipe.slug, time.perf_counter() - started, path.stat().st_size // 1024
+    )
+    return path
+
+
+def _write(student: Any, recipe: Recipe, base: Any, path: Path) -> None:
+    """Write what was learnt as the recipe's maker publishes it."""
+    from diffgraph.recipe.writing import Layout, write_adapter, write_checkpoint
+
     metadata = {"title": recipe.name, "version": recipe.version}
     if recipe.kind == "checkpoint":
         learnt = {
@@ -114,16 +133,3 @@ def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path
             recipe.strength,
             metadata,
         )
-    record = {
-        **asdict(recipe),
-        "released": recipe.released.isoformat(),
-        "train_seconds": round(report.seconds, 1),
-        "final_loss": report.losses[-1],
-        "batch": workshop.expert_batch,
-        "pictures": len(lessons.latents),
-    }
-    write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    log.info(
-        "%s: %.0f s, %d KB", recipe.slug, time.perf_counter() - started, path.stat().st_size // 1024
-    )
-    return path

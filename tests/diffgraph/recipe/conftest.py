@@ -1,5 +1,7 @@
 """A handful of made-up pictures, so that the recipe can be tried without the art."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -31,3 +33,23 @@ def few_pictures() -> Art:
             style.append(place)
     subjects = tuple(Subject(f"{index}", name, (), "objects") for index, name in enumerate(NAMES))
     return Art(torch.stack(images), torch.tensor(subject), torch.tensor(style), subjects)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The family's own, which ships."""
+    from transformers import CLIPTokenizer
+
+    from diffgraph.recipe.stages import TOKENIZER
+
+    return CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+
+
+@pytest.fixture(scope="session")
+def text_encoder(tokenizer: Any) -> Any:
+    """A text encoder with random weights that knows the family's words."""
+    from diffgraph.families.emoji64.architecture import build_text_encoder
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)  # noqa: TID251 (layers draw from it; the fork gives it back)
+        return build_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -1,0 +1,129 @@
+"""The stages in miniature: what is finished stays, what is not goes on."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from diffgraph.errors import MissingInput, ServiceUnavailable
+from diffgraph.recipe import art as art_room
+from diffgraph.recipe.art import load_art, pack_art, save_art
+from diffgraph.recipe.expert_stage import make_experts, make_some_experts
+from diffgraph.recipe.loop import LoopConfig
+from diffgraph.recipe.stages import STAGES, make_base, refine_base, run_stage
+from diffgraph.recipe.workshop import Workshop, rehearsal
+
+EXPERTS = ("night", "puffy_3d")
+ROOT = Path(__file__).parent.parent.parent.parent
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def workshop(few_pictures, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    save_art(few_pictures, cache)
+    small = rehearsal(Workshop(cache, tmp_path_factory.mktemp("out"), device="cpu"))
+    one = LoopConfig(steps=1, learning_rate=1e-3)
+    return replace(
+        small, autoencoder=one, denoiser=one, refining=one, batch=2, refining_batch=2,
+        expert_batch=2, expert_pictures=4, expert_steps=0.001, experts=EXPERTS,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(workshop):
+    make_base(workshop)
+    unrefined = load_file(workshop.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    refine_base(workshop)
+    return unrefined
+
+
+@pytest.fixture(scope="module")
+def made(workshop, base):
+    make_some_experts(workshop, EXPERTS)
+    return workshop.out
+
+
+def test_the_base_is_made_then_refined(workshop, base):
+    refined = load_file(workshop.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert refined.keys() == base.keys()
+    assert any((refined[name] != base[name]).any() for name in base)
+    record = json.loads((workshop.out / "base" / "training.json").read_text())
+    assert {"autoencoder", "denoiser", "refining"} <= record.keys()
+    assert record["pictures"] == 30
+
+
+def test_experts_tell_how_they_were_made(workshop, made):
+    for slug in EXPERTS:
+        assert (made / "weights" / f"{slug}.safetensors").stat().st_size > 10_000
+        record = json.loads((made / "weights" / f"{slug}.json").read_text())
+        assert record["slug"] == slug
+        assert record["pictures"] > 0
+
+
+def test_a_second_call_does_nothing(workshop, made):
+    before = stamps(made)
+    for stage in ("art", "base", "refine", "experts"):
+        run_stage(stage, workshop)
+    assert stamps(made) == before
+
+
+def test_a_killed_run_goes_on(workshop, made):
+    """Whatever moment it is killed at, finished experts stay and the others are made."""
+    for path in (made / "weights").iterdir():
+        path.unlink()
+    command = [
+        sys.executable, "-m", "diffgraph.recipe", "experts", "--rehearse", "--device", "cpu",
+        "--cache", workshop.cache, "--out", made, "--only", ",".join(EXPERTS),
+    ]  # fmt: skip
+    first = made / "weights" / f"{EXPERTS[0]}.safetensors"
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ) as process:
+        deadline = time.monotonic() + 120
+        while not first.is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    kept = first.read_bytes()
+    make_some_experts(workshop, EXPERTS)
+    assert first.read_bytes() == kept
+    assert not workshop.missing()
+    assert all((made / "weights" / f"{slug}.json").is_file() for slug in EXPERTS)
+
+
+def test_a_rehearsal_touches_nothing_that_ships(workshop):
+    assert workshop.assets.is_relative_to(workshop.out)
+    assert workshop.docs.is_relative_to(workshop.out)
+
+
+def test_experts_that_were_not_made_are_named(workshop, made, tmp_path):
+    nowhere = replace(workshop, out=tmp_path, workers=0)
+    with pytest.raises(MissingInput, match="night, puffy_3d"):
+        make_experts(nowhere)
+
+
+class TestArt:
+    def test_packed_art_is_not_fetched_again(self, workshop, monkeypatch):
+        monkeypatch.setattr(art_room, "fetch", pytest.fail)
+        pack_art(workshop.cache)
+        assert len(load_art(workshop.cache)) == 30
+
+    def test_half_packed_art_is_fetched(self, workshop, monkeypatch, tmp_path):
+        def fetch(_):
+            raise ServiceUnavailable("no network")
+
+        monkeypatch.setattr(art_room, "fetch", fetch)
+        (tmp_path / "art.npz").write_bytes((workshop.cache / "art.npz").read_bytes())
+        with pytest.raises(ServiceUnavailable):
+            pack_art(tmp_path)
+
+
+def test_stages_are_in_order():
+    assert list(STAGES) == ["art", "base", "refine", "experts", "scorers", "publish", "prove"]
