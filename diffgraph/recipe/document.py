@@ -24,8 +24,8 @@ INTRODUCTION = """# emoji64
 emoji64 is a small but genuine Stable Diffusion family that ships with diffgraph: a CLIP text
 encoder, a UNet with cross-attention and a KL autoencoder from diffusers' own classes, 64x64 pixels,
 with a community of experts, five scorers and four prompt sets. It was trained on openly licensed
-emoji art (NOTICE names it; the art itself does not ship) by `make emoji64`, which can
-make all of it again on one GPU. Every figure on this page, the verdicts included, comes from
+emoji art (NOTICE names it; the art itself does not ship) by `make emoji64`, which makes all of it
+again on one GPU. Every figure on this page, the verdicts included, comes from
 `python -m diffgraph.recipe prove`; none is typed by hand.
 
 What makes it useful for research on merging: the true picture of every composed prompt is known,
