@@ -29,7 +29,11 @@ class Planned(Result):
         yield f"{self.prompt}: plan {self.plan_id} ({self.method}, {self.plan['normalisation']})"
         yield from (f"  {line}" for line in self.explanation)
         if self.coefficients:
-            yield rows(("expert", "coefficient"), list(self.coefficients.items()))
+            names = _names(self.selection)
+            yield rows(
+                ("coefficient", "expert", "name"),
+                [(value, ref, names.get(ref, "")) for ref, value in self.coefficients.items()],
+            )
 
 
 class Plans(Result):
@@ -51,6 +55,7 @@ class Image(Result):
     seed: int
     plan_id: str
     coefficients: dict[str, float]
+    names: dict[str, str]
     explanation: tuple[str, ...]
     sampler: dict[str, Any]
     seconds: float
@@ -60,7 +65,7 @@ class Image(Result):
         yield f"{self.file}  ({self.seconds:.1f} s)"
         yield from (f"  {line}" for line in self.explanation)
         for ref, coefficient in self.coefficients.items():
-            yield f"  {coefficient:6.3f}  {ref}"
+            yield f"  {coefficient:6.3f}  {ref}  {self.names.get(ref, '')}".rstrip()
 
 
 class Images(Result):
@@ -108,9 +113,10 @@ def generate(
         if given is None:
             decision = studio.decide(prompt, method)
             merged, explanation = decision.plan, decision.selection.lines()
+            names = _names(decision.selection.model_dump())
         else:
             studio.agent.parse(prompt)  # says so if there is nothing to draw
-            merged, explanation = given, (f"as planned in {plan_file}",)
+            merged, explanation, names = given, (f"as planned in {plan_file}",), {}
         image = studio.renderer.render(merged, [prompt], [seed])[0]
         file = out / _file_name(prompt, merged.id, seed)
         save_png(file, image, merged, prompt, seed)
@@ -121,6 +127,7 @@ def generate(
                 seed=seed,
                 plan_id=merged.id,
                 coefficients=merged.coefficients(),
+                names=names,
                 explanation=explanation,
                 sampler=studio.family.sampler.model_dump(mode="json"),
                 seconds=round(time.perf_counter() - start, 3),
@@ -139,6 +146,11 @@ def _planned(decision: Decision, method: str) -> Planned:
         selection=decision.selection.model_dump(mode="json"),
         explanation=decision.selection.lines(),
     )
+
+
+def _names(selection: dict[str, Any]) -> dict[str, str]:
+    """Return the names of the chosen experts, by reference."""
+    return {choice["ref"]: choice["name"] for choice in selection["experts"]}
 
 
 def _given(path: Path) -> Any:

@@ -61,8 +61,13 @@ def write(result: Printable, as_json: bool) -> None:
     for line in result.lines():
         if isinstance(line, str):
             console.print(harmless(line), markup=False, soft_wrap=True)
-        else:
+        elif console.is_terminal:
             console.print(_drawn(line))
+        else:
+            with console.capture() as drawn:
+                console.print(_drawn(line))
+            for row in drawn.get().splitlines():  # a table fills its cells with spaces
+                sys.stdout.write(row.rstrip() + "\n")
 
 
 def harmless(text: str) -> str:
@@ -71,7 +76,7 @@ def harmless(text: str) -> str:
 
 
 def _drawn(table: Rows) -> Table:
-    drawn = Table(box=None, pad_edge=False)
+    drawn = Table(box=None, pad_edge=False, show_header=any(table.columns))
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:

@@ -6,6 +6,7 @@ would start a server of its own.
 
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffgraph.artifacts import storing
-from diffgraph.errors import ServiceUnavailable
+from diffgraph.errors import ServiceUnavailable, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ LEAN: Mapping[str, str] = {
 }
 
 STARTUP_SECONDS = 120.0
+ROOM = 16 << 20
+"""Bytes that a server needs for its records."""
 SHUTDOWN_SECONDS = 15.0
 
 
@@ -153,6 +156,12 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", record
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
+            free = shutil.disk_usage(record.parent).free
+            if free < ROOM:
+                raise StorageError(
+                    f"{record.parent}: the disk is full: {free >> 10} KiB are free, "
+                    f"{ROOM >> 20} MiB are needed at least"
+                )
             raise ServiceUnavailable(
                 f"the Prefect server ended while starting (exit {process.returncode}); see {record}"
             )

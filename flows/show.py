@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from flows.options import GraphFormat
 from flows.printing import Result, Rows, rows
 from tasks.studio import Studio
 
-MOST_NAMED = 10
+GAIN = "gain is how far the mean lies above the base alone, in standard deviations of the base"
+NOT_TOLD = ("text", "page_sha256", "instruction_version")
+"""What an expert's other rows say already, or only programs need."""
 
 
 class Graph(Result):
@@ -26,18 +29,23 @@ class Graph(Result):
     only_known: int
     reference_prompts: int
     edges: int
-    strongest: dict[str, tuple[tuple[str, float], ...]]
-    """Score → the experts with the highest mean gain over the base, in its deviations."""
+    strongest: dict[str, tuple[tuple[str, str, float], ...]]
+    """Score → the experts with the highest mean gain over the base, in its deviations: reference,
+    name, gain."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield the counts, then who is best at what."""
         yield (
             f"snapshot {self.snapshot} of {self.family}: {self.checkpoints} checkpoints and "
-            f"{self.peft} PEFT experts can be merged, {self.only_known} are only known"
+            f"{self.peft} PEFT experts can be merged, {self.only_known} only known"
         )
-        yield f"{self.reference_prompts} reference prompts, {self.edges} edges"
-        for score, best in self.strongest.items():
-            yield rows((f"best {score}", "gain"), best)
+        yield (
+            f"{self.reference_prompts} reference prompts, {self.edges} edges: "
+            "what each expert scores on each prompt"
+        )
+        yield f"best by score; {GAIN}:"
+        table = [(score, *best) for score, three in self.strongest.items() for best in three]
+        yield rows(("score", "expert", "name", "gain"), table)
 
 
 class Experts(Result):
@@ -61,9 +69,15 @@ class OneExpert(Result):
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield its facts, then its gains."""
-        yield rows(("", ""), [(name, value) for name, value in self.expert.items() if value])
+        told = [
+            (name, _flat(value))
+            for name, value in self.expert.items()
+            if value and name not in NOT_TOLD
+        ]
+        yield rows(("", ""), told)
         if self.gains:
-            yield rows(("score", "gain over the base"), list(self.gains.items()))
+            yield f"measured on the reference prompts; {GAIN}:"
+            yield rows(("score", "gain"), list(self.gains.items()))
 
 
 class Snapshot(Result):
@@ -74,7 +88,8 @@ class Snapshot(Result):
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield the manifest and the ids that are kept."""
-        yield rows(("", ""), [(name, _short(value)) for name, value in self.manifest.items()])
+        facts = {**self.manifest, "files": sorted(self.manifest["files"])}
+        yield rows(("", ""), [(name, _flat(value)) for name, value in facts.items() if value])
         if self.history:
             yield f"kept: {', '.join(self.history)}"
 
@@ -116,7 +131,7 @@ def graph(settings: Settings, which: str | None) -> Graph:
 
     strongest = {
         name: tuple(
-            (snapshot.refs[row], round(float(means[row, column]), 3))
+            (snapshot.refs[row], snapshot.names[row], round(float(means[row, column]), 3))
             for row in means[:, column].argsort()[::-1][:3]
         )
         for column, name in enumerate(SCORE_NAMES)
@@ -230,6 +245,13 @@ def _told(found: Any, prompt: str = "", seed: int | None = None) -> Plan:
     )
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+def _flat(value: Any) -> str:
+    """Return a value as a person reads it: commas, few decimals, days."""
+    if isinstance(value, dict):
+        kept = {name: _flat(part) for name, part in value.items() if part not in ("", None, (), [])}
+        return "; ".join(f"{name} {part}" for name, part in kept.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_flat, value))
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -117,7 +117,8 @@ class Studio:
         elif bundled and bundled.is_dir():
             found = _snapshot(bundled, wanted)
         else:
-            raise SnapshotError(f"{self.home} holds no snapshot yet: run `diffgraph build` first")
+            missing = f"snapshot {wanted!r}" if wanted else "snapshot yet"
+            raise SnapshotError(f"{self.home} holds no {missing}: run `diffgraph build` first")
         if found.family != self.family_name:
             raise SnapshotError(
                 f"snapshot {found.id} is of family {found.family}, not {self.family_name}"
@@ -227,7 +228,11 @@ def champion_folder(home: Path, family: str) -> Path:
     """Return the folder of the planner in force."""
     pointer = home / "planners" / CHAMPION
     if pointer.is_file():
-        return home / "planners" / pointer.read_text(encoding="utf-8").strip()
+        named = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        folder = home / "planners" / named
+        if not named.isalnum() or not (folder / "config.json").is_file():
+            raise MissingInput(f"{pointer} names {named[:40]!r}, and no such planner is beside it")
+        return folder
     assets = get_family(family).assets
     if assets is None or not (assets / "planner").is_dir():
         raise MissingInput(f"{home} holds no planner yet: run `diffgraph train` first")

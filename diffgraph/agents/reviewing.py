@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from diffgraph.agents.agent import Candidate, Request, Verdict
-from diffgraph.agents.words import content_stems
+from diffgraph.agents.words import content_stems, content_words, stem
 
 
 class ReviewConfig(BaseModel, frozen=True):
@@ -107,5 +107,6 @@ def _why_redundant(
 
 
 def _why_kept(candidate: Candidate, shared: frozenset[str]) -> str:
-    words = f", in words: {', '.join(sorted(shared))}" if shared else ""
+    named = [word for word in content_words(candidate.query) if stem(word) in shared]
+    words = f", its page names {', '.join(named)}" if named else ""
     return f"fits {candidate.query!r} (similarity {candidate.similarity:.2f}{words})"

@@ -161,13 +161,13 @@ def discover(
             name = listing.name
             taken = sum(len(experts) for change, experts in found.items() if change != "unchanged")
             try:
-                if not is_settled(listing, library, family) and not config.wants(listing, taken):
+                if is_settled(listing, library, family) or config.wants(listing, taken):
+                    expert, change = _bring_up_to_date(
+                        listing, crawler, library, base, family, config.metadata_only
+                    )
+                    found[change].append(expert)
+                else:
                     later.append(str(listing.ref))
-                    continue
-                expert, change = _bring_up_to_date(
-                    listing, crawler, library, base, family, config.metadata_only
-                )
-                found[change].append(expert)
             except ServiceError as error:
                 failed.append(BrokenPage(where=str(listing.ref), reason=str(error)))
         if on_progress is not None:

@@ -212,7 +212,7 @@ class GraphSnapshot:
         """
         self.index(refs)
         edges = np.stack([self._cube[ref] for ref in refs]) if refs else _no_edges(self)
-        return ((edges - self._means) / self._deviations).astype(np.float32)
+        return ((edges - self._units[0]) / self._units[1]).astype(np.float32)
 
     def edge_gains(self, refs: Sequence[str]) -> NDArray[np.float32]:
         """Return how far experts' scores lie above the base's, in its deviations: as above."""
@@ -220,7 +220,7 @@ class GraphSnapshot:
         if BASE not in self._cube:
             return self.edge_features(refs) * 0.0
         edges = np.stack([self._cube[ref] for ref in refs]) if refs else _no_edges(self)
-        return ((edges - self._cube[BASE]) / self._deviations).astype(np.float32)
+        return ((edges - self._cube[BASE]) / self._units[1]).astype(np.float32)
 
     @cached_property
     def reward(self) -> Reward:
@@ -238,15 +238,14 @@ class GraphSnapshot:
         return mean_scores(self.scores, self.prompt_ids)
 
     @cached_property
-    def _means(self) -> NDArray[np.float64]:
-        return np.array(self.reward.mean)
-
-    @cached_property
-    def _deviations(self) -> NDArray[np.float64]:
-        spread = np.array(self.reward.spread)
-        return np.where(
-            spread > SMALLEST_SPREAD, spread, 1.0
-        )  # what never varied counts for nothing
+    def _units(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation of the base's scores: edges in these units stay when experts join."""
+        rows = self.scores.filter(pc.equal(self.scores["expert"], BASE))
+        rows = rows if rows.num_rows else self.scores
+        values = np.stack([rows[name].to_numpy() for name in SCORE_NAMES], axis=1).astype(float)
+        spread = np.nanstd(values, axis=0)
+        # what never varied counts for nothing
+        return np.nanmean(values, axis=0), np.where(spread > SMALLEST_SPREAD, spread, 1.0)
 
     # -- history ----------------------------------------------------------------------------------
 
@@ -361,9 +360,14 @@ def open_snapshot(place: Path, snapshot_id: str | None = None) -> GraphSnapshot:
 
 
 def current_id(home: Path) -> str | None:
-    """Return the id of a home's current snapshot, if it has one."""
+    """Return the id of a home's current snapshot, if it has one; raises `SnapshotError`."""
     pointer = home / "snapshots" / CURRENT
-    return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+    if not pointer.is_file():
+        return None
+    snapshot_id = pointer.read_text(encoding="utf-8", errors="replace").strip()
+    if not snapshot_id.isalnum():
+        raise SnapshotError(f"{pointer} holds no id of a snapshot, but {snapshot_id[:40]!r}")
+    return snapshot_id
 
 
 def snapshot_ids(home: Path) -> tuple[str, ...]:

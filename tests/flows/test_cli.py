@@ -95,6 +95,36 @@ class TestBadInput:
         assert told.code == 1
         assert "StorageError" in only_line(told.err)
 
+    @pytest.mark.parametrize("content", [b"0123456789abcdef", b"../../etc", b"\xff\xfe"])
+    @pytest.mark.parametrize("pointer", ["snapshots/current", "planners/champion"])
+    def test_a_home_whose_pointer_is_damaged(self, diffgraph, tmp_path, pointer, content):
+        (tmp_path / pointer).parent.mkdir()
+        (tmp_path / pointer).write_bytes(content)
+        told = diffgraph("generate", "a cat", "--home", tmp_path, "--out", tmp_path / "out")
+        assert told.code == 1
+        assert pointer.split("/")[0] in only_line(told.err)
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            ("[training]\nstep = 3", ["few.toml", "step", "steps"]),
+            ("[trainin]\nsteps = 3", ["few.toml", "[trainin]", "training"]),
+            ("steps", ["few.toml", "TOML"]),
+        ],
+    )
+    @pytest.mark.parametrize("verb", ["build", "train", "evaluate", "demo"])
+    def test_a_config_file_with_a_slip_ends_the_command_before_it_starts(
+        self, diffgraph, tmp_path, monkeypatch, verb, content, says
+    ):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "few.toml").write_text(content)
+        told = diffgraph(verb, "--config", "few.toml")
+        assert told.code == 1
+        line = only_line(told.err)
+        assert [word for word in says if word not in line] == []
+        assert [file.name for file in tmp_path.iterdir()] == ["few.toml"]
+
     def test_a_setting_that_cannot_be_used(self, diffgraph, monkeypatch):
         monkeypatch.setenv("DIFFGRAPH_GPUS", "all of them")
         told = diffgraph("plan", "a cat")
@@ -130,6 +160,16 @@ class TestServingAPerson:
         told = diffgraph("generate", "a cat", "a dog", "--out", tmp_path, "--json")
         assert [image["prompt"] for image in told.json["images"]] == ["a cat", "a dog"]
         assert len(list(tmp_path.glob("*.png"))) == 2
+
+    def test_a_config_file_changes_how_images_are_sampled(self, diffgraph, tmp_path):
+        (tmp_path / "few.toml").write_text("[sampler]\nsteps = 2\n")
+        config = ("--config", tmp_path / "few.toml")
+        draw = ("generate", "a cat", "--method", "base", "--json", "--out")
+        whole = diffgraph(*draw, tmp_path / "whole").json["images"][0]
+        few = diffgraph(*draw, tmp_path / "few", *config).json["images"][0]
+        assert few["sampler"] == {"steps": 2, "guidance": 4.0}
+        assert whole["plan_id"] == few["plan_id"]
+        assert Path(whole["file"]).read_bytes() != Path(few["file"]).read_bytes()
 
     def test_plan_agrees_with_generate(self, diffgraph, tmp_path):
         planned = diffgraph("plan", PROMPT, "--json").json["plans"][0]
