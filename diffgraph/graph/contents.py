@@ -28,7 +28,7 @@ from diffgraph.graph.schema import (
     Manifest,
     PromptNode,
 )
-from diffgraph.scoring.reward import Reward
+from diffgraph.scoring.reward import SMALLEST_SPREAD, Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
 
 MANIFEST = "manifest.json"
@@ -139,12 +139,28 @@ def mean_scores(scores: Any, prompt_ids: Sequence[str]) -> dict[str, NDArray[np.
 
 
 def fit_reward(scores: Any) -> Reward | None:
-    """Return the reward standardised on the base's scores, or on all if the base has none."""
-    table = scores.filter(pc.equal(scores["expert"], BASE))
-    table = table if table.num_rows else scores
-    values = np.stack([table[name].to_numpy() for name in SCORE_NAMES], axis=1)
-    values = values[np.isfinite(values).all(axis=1)]
-    return Reward.fit(torch.from_numpy(values)) if len(values) else None
+    """Return the reward that this graph's scores fix; None without scores.
+
+    A score counts from the base's mean, in units of what experts change on one and the same prompt
+    (the root mean square deviation from the prompt's mean over all experts). Units from the
+    base's own scores would measure how prompts differ instead: a scorer that rates every image of
+    the base alike would then outweigh all others as soon as an expert changes anything.
+    """
+    finite = scores.filter(pc.is_finite(pc.add(*(scores[name] for name in SCORE_NAMES[:2]))))
+    for name in SCORE_NAMES[2:]:
+        finite = finite.filter(pc.is_finite(finite[name]))
+    if not finite.num_rows:
+        return None
+    values = np.stack([finite[name].to_numpy() for name in SCORE_NAMES], axis=1).astype(np.float64)
+    of_base = values[pc.equal(finite["expert"], BASE).to_numpy()]
+    plain = Reward.fit(torch.from_numpy(of_base if len(of_base) else values))
+    _, prompt = np.unique(finite["prompt"].to_numpy(), return_inverse=True)
+    counts = np.bincount(prompt)
+    means = np.stack([np.bincount(prompt, weights=column) / counts for column in values.T], axis=1)
+    spread = np.sqrt(((values - means[prompt]) ** 2).mean(axis=0))
+    if spread.max() <= SMALLEST_SPREAD:  # nothing but the base is calibrated yet
+        return plain
+    return plain.model_copy(update={"spread": tuple(spread.tolist())})
 
 
 def is_mergeable(row: Mapping[str, Any]) -> bool:

@@ -163,7 +163,7 @@ class Manifest(BaseModel, frozen=True):
     sampler: SamplerConfig
     scorers: str = Field(description="identity of the scorers: equal identities, equal scores")
     reward: Reward | None = Field(
-        description="standardised on the base's scores, so that new experts leave it as it is"
+        description="from the base's mean, in units of what experts change on one prompt"
     )
     experts: int = Field(description="nodes, mergeable or not")
     mergeable: int

@@ -304,3 +304,14 @@ def test_writers_at_once_leave_whole_snapshots_and_one_pointer(tmp_path: Path) -
     assert open_snapshot(tmp_path).id in written
     parents = [open_snapshot(tmp_path, name).manifest.parent for name in written]
     assert parents.count(None) == 1  # each but the first knows what was current before it
+
+
+def test_the_reward_counts_in_what_experts_change_on_one_prompt(tmp_path: Path) -> None:
+    # cat: 1 and 5 lie 2 from their mean, dog: 3 and 9 lie 3 from theirs
+    write(tmp_path, [node("folder:a@1")], scores(ALONE + BASE_ROWS))
+    assert open_snapshot(tmp_path).reward.spread == pytest.approx((6.5**0.5,) * 5)
+
+
+def test_the_reward_of_the_base_alone_counts_in_its_own_spread(tmp_path: Path) -> None:
+    write(tmp_path, [], scores(BASE_ROWS))
+    assert open_snapshot(tmp_path).reward.spread == pytest.approx((1.0,) * 5)
