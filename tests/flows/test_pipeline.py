@@ -150,12 +150,30 @@ class TestBuild:
         assert current_id(home) == whole  # bit for bit the same graph
 
 
+@pytest.fixture(scope="module")
+def trained_home(built_home, tmp_path_factory) -> Path:
+    """A copy of the small home whose planner was trained for a step, for those who only look."""
+    from flows.train_planner import train
+
+    home = Path(shutil.copytree(built_home, tmp_path_factory.mktemp("trained") / "home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFGRAPH_HOME", str(home))
+        told = train(steps=1, prompts=24)
+    (home / "told.json").write_text(told.model_dump_json())
+    return home
+
+
 class TestTrain:
     @pytest.fixture
-    def trained(self, home):
-        from flows.train_planner import train
+    def home(self, trained_home, monkeypatch):
+        monkeypatch.setenv("DIFFGRAPH_HOME", str(trained_home))
+        return trained_home
 
-        return train(steps=1, prompts=24)
+    @pytest.fixture
+    def trained(self, home):
+        from flows.train_planner import Training
+
+        return Training.model_validate_json((home / "told.json").read_text())
 
     def test_a_planner_is_trained_tracked_and_compared(self, home, trained):
         import mlflow

@@ -93,3 +93,11 @@ def test_a_server_that_cannot_start_is_told_with_its_log(without_prefect, monkey
     with pytest.raises(ServiceUnavailable, match=r"server\.log"), server.prefect_api(tmp_path):
         pass
     wait_for_none(tmp_path)
+
+
+def test_a_disk_without_room_is_told_as_such(without_prefect, monkeypatch, tmp_path):
+    """What a server says when it cannot map its records is a line in a file that nobody reads."""
+    monkeypatch.setattr(server, "_free_port", lambda: -1)  # it ends at once
+    monkeypatch.setattr(server, "ROOM", 1 << 60)
+    with pytest.raises(StorageError, match="the disk is full"), server.prefect_api(tmp_path):
+        pass
