@@ -163,6 +163,19 @@ def fit_reward(scores: Any) -> Reward | None:
     return plain.model_copy(update={"spread": tuple(spread.tolist())})
 
 
+def units_of_base(scores: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and deviation of the base's scores (of all, if it has none): (5,) each.
+
+    Edges are kept in these units, since they stay as they are when experts come and go. A score
+    that never varied has a deviation of 1: it counts for nothing either way.
+    """
+    rows = scores.filter(pc.equal(scores["expert"], BASE))
+    rows = rows if rows.num_rows else scores
+    values = np.stack([rows[name].to_numpy() for name in SCORE_NAMES], axis=1).astype(np.float64)
+    spread = np.nanstd(values, axis=0)
+    return np.nanmean(values, axis=0), np.where(spread > SMALLEST_SPREAD, spread, 1.0)
+
+
 def is_mergeable(row: Mapping[str, Any]) -> bool:
     """Whether a node may be merged, as far as its own row can tell."""
     return row["status"] == "ready" and row["allow_derivatives"] and bool(row["agent"])

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -34,6 +33,7 @@ from diffgraph.graph.contents import (
     is_mergeable,
     mean_scores,
     read_manifest,
+    units_of_base,
 )
 from diffgraph.graph.schema import (
     BASE,
@@ -44,7 +44,7 @@ from diffgraph.graph.schema import (
     Manifest,
     PromptNode,
 )
-from diffgraph.scoring.reward import SMALLEST_SPREAD, Reward
+from diffgraph.scoring.reward import Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
 
 log = logging.getLogger(__name__)
@@ -240,13 +240,7 @@ class GraphSnapshot:
 
     @cached_property
     def _units(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and deviation of the base's scores: edges in these units stay when experts join."""
-        rows = self.scores.filter(pc.equal(self.scores["expert"], BASE))
-        rows = rows if rows.num_rows else self.scores
-        values = np.stack([rows[name].to_numpy() for name in SCORE_NAMES], axis=1).astype(float)
-        spread = np.nanstd(values, axis=0)
-        # what never varied counts for nothing
-        return np.nanmean(values, axis=0), np.where(spread > SMALLEST_SPREAD, spread, 1.0)
+        return units_of_base(self.scores)
 
     # -- history ----------------------------------------------------------------------------------
 
