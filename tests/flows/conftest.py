@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ EFFECTS = {
 }
 CHECKPOINT = 9010
 NAN, TRUNCATED, PICKLE = 9020, 9021, 9022
+
+# A runner in the background ignores Ctrl-C, and so would the commands that are tested for it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Told(NamedTuple):
