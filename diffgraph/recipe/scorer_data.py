@@ -10,7 +10,7 @@ that one write of the weights serves a whole batch. Every image keeps the name o
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from diffgraph.recipe.community import COMMUNITY, Recipe
 from diffgraph.recipe.degrading import degraded
 from diffgraph.recipe.drawing import Easel
 from diffgraph.recipe.freeform import SUBJECTS
+from diffgraph.recipe.scorer_cleanness import Meanings
 from diffgraph.recipe.scorer_plans import (
     DRAWN,
     asked_by_bench,
@@ -61,9 +62,10 @@ Plan = Mapping[str, float]
 class DataConfig:
     """How much is drawn."""
 
-    sets: int = 110
-    test_sets: int = 12
-    prompts: int = 40  # a set: drawn together with one write of the weights
+    sets: int = 80  # of all parts together
+    test_sets: int = 5
+    prompts: int = 128  # a set: drawn together with one write of the weights
+    parts: int = 2  # of the training data: several GPUs may draw one each
     seed: int = 0
 
 
@@ -76,7 +78,7 @@ class ScorerData:
     truths: Truths
     images: Tensor  # (prompts, kinds, 3, 64, 64), uint8
     closeness: Tensor  # (prompts, kinds): to the prompt's truth
-    cleanness: Tensor  # (prompts, kinds): to the nearest composition that anybody could have meant
+    cleanness: Tensor  # (prompts, kinds): to the nearest meaning (scorer_cleanness.py)
     together: int  # prompts that share their treatments, one after the other
 
     def to(self, device: torch.device | str) -> "ScorerData":
@@ -135,6 +137,7 @@ def make_data(
     art: Art,
     config: DataConfig,
     held_out: bool = False,
+    part: int = 0,
 ) -> ScorerData:
     """Draw the groups of images.
 
@@ -143,25 +146,34 @@ def make_data(
         art: on the easel's device.
         config: how much is drawn.
         held_out: draw the test's pairs of treatments instead of the training's sets.
+        part: which part of the training's sets.
     """
     started = time.perf_counter()
-    rng = np.random.default_rng([config.seed, held_out])
+    rng = np.random.default_rng([config.seed, held_out, part])
     device = easel.model.device
-    generator = torch.Generator(device).manual_seed(config.seed + held_out)
+    generator = torch.Generator(device).manual_seed(config.seed + held_out + 10 * part)
     community = [recipe for recipe in COMMUNITY if recipe.slug in easel.updates]
-    count = config.test_sets if held_out else config.sets
+    count = config.test_sets if held_out else -(-config.sets // config.parts)
     sets = treatment_sets(count, held_out, rng, covered(community))
-    parts = [
-        _make_set(easel, art, community, names, config.prompts, rng, generator) for names in sets
+    costs = treatment_costs(easel, art, community, config)
+    made = [
+        _make_set(easel, art, community, names, costs, config.prompts, rng, generator)
+        for names in sets
     ]
     easel.write({})
+    data = joined(made)
     log.info(
         "%s data: %d prompts, %d images in %.0f s",
         "test" if held_out else "training",
-        len(parts) * config.prompts,
-        len(parts) * config.prompts * len(KINDS),
+        len(data),
+        len(data) * len(KINDS),
         time.perf_counter() - started,
     )
+    return data
+
+
+def joined(parts: Sequence[ScorerData]) -> ScorerData:
+    """Return several parts as one."""
     return ScorerData(
         tuple(composition for part in parts for composition in part.compositions),
         tuple(wordings for part in parts for wordings in part.prompts),
@@ -172,15 +184,50 @@ def make_data(
         torch.cat([part.images for part in parts]),
         torch.cat([part.closeness for part in parts]),
         torch.cat([part.cleanness for part in parts]),
-        config.prompts,
+        parts[0].together,
     )
 
 
-def _make_set(
+def treatment_costs(
+    easel: Easel, art: Art, community: Sequence[Recipe], config: DataConfig
+) -> dict[str, float]:
+    """Return how much further from their truth pictures are when a treatment is drawn as it should.
+
+    Measured for each treatment with its good expert alone at its recommended strength, against
+    the base without, on the same subjects.
+    """
+    rng = np.random.default_rng([config.seed, 2])
+    generator = torch.Generator(easel.model.device).manual_seed(config.seed + 2)
+    compositions = draw_compositions(art, (), config.prompts, rng)
+    noise = easel.noise(config.prompts, generator)
+    meant = Meanings(art, compositions, {})
+
+    def drawn_closeness(plan: Plan, treatments: tuple[str, ...]) -> float:
+        easel.write(plan)
+        prompts = [
+            captions.caption(art.subjects[own.subject], own.style, list(treatments), rng)
+            for own in compositions
+        ]
+        images = easel.draw_from(easel.context(prompts), noise)
+        return float(meant.closeness(images, treatments).mean())
+
+    plain = drawn_closeness({}, ())
+    return {
+        recipe.treatments[0]: max(
+            0.0,
+            plain - drawn_closeness({recipe.slug: recipe.strength}, tuple(recipe.treatments)),
+        )
+        for recipe in community
+        if recipe.kind == "peft" and recipe.quality == "good" and len(recipe.treatments) == 1
+    }
+
+
+def _make_set(  # noqa: PLR0913 (all that a set is drawn with)
     easel: Easel,
     art: Art,
     community: Sequence[Recipe],
     treatments: tuple[str, ...],
+    costs: Mapping[str, float],
     count: int,
     rng: np.random.Generator,
     generator: torch.Generator,
@@ -189,7 +236,7 @@ def _make_set(
     compositions = draw_compositions(art, treatments, count, rng)
     prompts = tuple(wordings(art, composition, rng) for composition in compositions)
     truths = true_images(art, compositions)
-    meant = _Meanings(art, compositions)
+    meant = Meanings(art, compositions, costs)
     drawn, close, clean = [], [], []
     context = easel.context([own[0] for own in prompts])
     for kind, (plan, effects) in zip(DRAWN, plans_of(treatments, rng, community), strict=True):
@@ -299,21 +346,3 @@ def _a_place(
         for style in styles
         if (composition.subject, style) in where
     )
-
-
-class _Meanings:
-    """What anybody could have meant of these subjects: any style, some sets of treatments."""
-
-    def __init__(self, art: Art, compositions: Sequence[Composition]):
-        self.art, self.compositions = art, compositions
-        self.known: dict[tuple[str, ...], Truths] = {}
-
-    def cleanness(self, images: Tensor, intended: Collection[tuple[str, ...]]) -> Tensor:
-        """Return the closeness to the nearest meaning: (n,)."""
-        each = []
-        for treatments in intended:
-            if treatments not in self.known:
-                meant = [Composition(own.subject, None, treatments) for own in self.compositions]
-                self.known[treatments] = true_images(self.art, meant)
-            each.append(closeness_to(images, self.known[treatments]))
-        return torch.stack(each).amax(0)

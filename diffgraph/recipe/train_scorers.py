@@ -8,6 +8,8 @@ aesthetic scorer begins with the contrastive one's image encoder.
 
 import logging
 import zlib
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,17 @@ from diffgraph.recipe.community import COMMUNITY
 from diffgraph.recipe.drawing import Easel, read_updates
 from diffgraph.recipe.loop import LoopConfig, optimise
 from diffgraph.recipe.measures import rank_correlation
+from diffgraph.recipe.scorer_bank import Bank, compose_bank
 from diffgraph.recipe.scorer_data import (
     KINDS,
     DataConfig,
     ScorerData,
+    joined,
     load_data,
     make_data,
     save_data,
 )
-from diffgraph.recipe.scorer_lessons import ANY, SAME_SET, SPOILT, ScorerTraining, Teacher
+from diffgraph.recipe.scorer_lessons import ScorerTraining, Teacher
 from diffgraph.recipe.scorer_losses import LOSSES
 from diffgraph.recipe.scorer_plans import DRAWN
 from diffgraph.recipe.truth import as_float
@@ -71,21 +75,54 @@ def make_scorers(  # noqa: PLR0913 (a stage's paths and configs)
     data = data or DataConfig()
     torch.set_float32_matmul_precision("high")
     model = StableDiffusion.from_folder("emoji64", base, EMOJI64.sampler, device)
-    kept = {split: out / "scorer_data" / f"{split}.safetensors" for split in ("training", "test")}
-    if not all(path.is_file() for path in kept.values()):
-        paths = {recipe.slug: weights / f"{recipe.slug}.safetensors" for recipe in COMMUNITY}
-        here = {slug: path for slug, path in paths.items() if path.is_file()}
-        easel = Easel(model, read_updates(here, model), data.prompts)
-        placed = Art(art.images.to(device), art.subject, art.style, art.subjects)
-        for split, path in kept.items():
-            save_data(make_data(easel, placed, data, split == "test"), path)
-    training, test = (load_data(path, device) for path in kept.values())
-    return train_scorers(training, test, model.tokenizer, folder, seconds_each, config)
+    paths = draw_data(model, art, weights, out / "scorer_data", data)
+    training = joined([load_data(path, device) for path in paths[:-1]])
+    test = load_data(paths[-1], device)
+    placed = replace(art, images=art.images.to(device))
+    return train_scorers(training, test, placed, model.tokenizer, folder, seconds_each, config)
+
+
+def draw_data(
+    model: StableDiffusion,
+    art: Art,
+    weights: Path,
+    folder: Path,
+    config: DataConfig,
+    only: Collection[int] | None = None,
+) -> list[Path]:
+    """Draw what is not drawn yet; return the files of the training's parts and of the test.
+
+    Args:
+        model: the base.
+        art: all of it.
+        weights: the folder of `<slug>.safetensors`; experts that are not there are left out.
+        folder: where the drawn data are kept.
+        config: how much is drawn.
+        only: the places of the files to draw, for several GPUs to share the work.
+    """
+    parts = [folder / f"training-{part}.safetensors" for part in range(config.parts)]
+    paths = [*parts, folder / "test.safetensors"]
+    wanted = [
+        place
+        for place, path in enumerate(paths)
+        if not path.is_file() and (only is None or place in only)
+    ]
+    if wanted:
+        experts = {recipe.slug: weights / f"{recipe.slug}.safetensors" for recipe in COMMUNITY}
+        here = {slug: path for slug, path in experts.items() if path.is_file()}
+        easel = Easel(model, read_updates(here, model), config.prompts)
+        placed = replace(art, images=art.images.to(model.device))
+        for place in wanted:
+            is_test = place == config.parts
+            part = 0 if is_test else place
+            save_data(make_data(easel, placed, config, is_test, part), paths[place])
+    return paths
 
 
 def train_scorers(
     data: ScorerData,
     test: ScorerData,
+    art: Art,
     tokenizer: Any,
     out: Path,
     seconds_each: float = 60.0,
@@ -96,16 +133,18 @@ def train_scorers(
     Args:
         data: what is learnt from, on the device that trains.
         test: of held-out compositions, on the same device.
+        art: on the same device; the bank is composed from it.
         tokenizer: the family's.
         out: `<name>/` appears below it for each scorer.
         seconds_each: how long each one learns, unless the config says how many steps.
         config: how.
     """
     config = config or ScorerTraining()
+    bank = compose_bank(art, tokenizer, config.bank)
     found: dict[str, dict[str, Any]] = {}
     for name in ("clip_score", "aesthetic_score", "image_reward", "pick_score", "hps"):
         if not (out / name / CONFIG).is_file():
-            scorer = train_scorer(name, data, tokenizer, out, seconds_each, config)
+            scorer = train_scorer(name, data, bank, tokenizer, out, seconds_each, config)
             tested = measure(scorer, test)
             training = {**scorer.config.training, "test": tested}
             scorer.config = scorer.config.model_copy(update={"training": training})
@@ -117,7 +156,13 @@ def train_scorers(
 
 
 def train_scorer(
-    name: str, data: ScorerData, tokenizer: Any, out: Path, seconds: float, config: ScorerTraining
+    name: str,
+    data: ScorerData,
+    bank: Bank,
+    tokenizer: Any,
+    out: Path,
+    seconds: float,
+    config: ScorerTraining,
 ) -> LearnedScorer:
     """Train one scorer and set its offset and scale."""
     device = data.images.device
@@ -127,7 +172,7 @@ def train_scorer(
         _begin_with_encoder(
             network, SCORERS["clip_score"].load(out / "clip_score", tokenizer).network
         )
-    teacher = Teacher(data, tokenizer, name, config)
+    teacher = Teacher(data, bank, tokenizer, name, config)
     loss_of = LOSSES[name]
 
     def draw_loss(generator: torch.Generator) -> Tensor:
@@ -149,7 +194,8 @@ def train_scorer(
     training = {
         **report.describe(loop),
         "groups": config.groups,
-        "images_a_group": config.drawn + SAME_SET + ANY + SPOILT,
+        "composed_groups": config.composed,
+        "images_a_group": teacher.members,
         "prompts": len(teacher.seen),
         "parameters": sum(value.numel() for value in network.parameters()),
     }

@@ -10,6 +10,7 @@ from diffgraph.recipe.art import Art, load_art
 from diffgraph.recipe.community import COMMUNITY, Recipe, recipe_of
 from diffgraph.recipe.loop import LoopConfig
 from diffgraph.recipe.proofs import ProofConfig
+from diffgraph.recipe.scorer_bank import BankConfig
 from diffgraph.recipe.scorer_data import DataConfig
 from diffgraph.recipe.scorer_lessons import ScorerTraining
 
@@ -92,6 +93,8 @@ def rehearsal(workshop: Workshop) -> Workshop:
         pictures=120,
         experts=REHEARSED,
         scorer_data=DataConfig(sets=2, test_sets=1, prompts=2),
-        scorer_training=ScorerTraining(groups=2, drawn=3, steps=2),
+        scorer_training=ScorerTraining(
+            groups=2, composed=2, drawn=3, steps=2, bank=BankConfig(1, 2, 3)
+        ),
         proofs=ProofConfig.small(),
     )

@@ -8,6 +8,7 @@ from diffgraph.merging.apply import Merger
 from diffgraph.recipe.community import COMMUNITY
 from diffgraph.recipe.degrading import degraded
 from diffgraph.recipe.drawing import Easel, read_updates
+from diffgraph.recipe.scorer_bank import BankConfig, _subjects, compose_bank
 from diffgraph.recipe.scorer_data import (
     KINDS,
     DataConfig,
@@ -16,7 +17,7 @@ from diffgraph.recipe.scorer_data import (
     make_data,
     save_data,
 )
-from diffgraph.recipe.scorer_lessons import ScorerTraining, moved
+from diffgraph.recipe.scorer_lessons import SPOILT, ScorerTraining, Teacher, moved
 from diffgraph.recipe.scorer_losses import listwise_loss, pick_loss, preference_loss
 from diffgraph.recipe.scorer_plans import (
     DRAWN,
@@ -27,7 +28,7 @@ from diffgraph.recipe.scorer_plans import (
     treatment_sets,
 )
 from diffgraph.recipe.train_scorers import train_scorers
-from diffgraph.recipe.truth import closeness
+from diffgraph.recipe.truth import closeness, closeness_to
 from diffgraph.recipe.writing import write_checkpoint
 from diffgraph.scoring import SCORE_NAMES, SCORERS
 
@@ -56,7 +57,7 @@ def easel(tiny_model):
 @pytest.fixture(scope="module")
 def drawn(tiny_model_parts, few_pictures):
     """A few groups to learn from and a few to be tested on."""
-    easel, config = easel_of(tiny_model_parts[0]), DataConfig(sets=3, test_sets=1, prompts=3)
+    easel, config = easel_of(tiny_model_parts[0]), DataConfig(sets=6, test_sets=1, prompts=3)
     return [make_data(easel, few_pictures, config, held_out=held_out) for held_out in (False, True)]
 
 
@@ -144,6 +145,7 @@ class TestData:
             assert (truth > 0.98).all()
             assert spoilt.mean() < truth.mean() - 0.02
             assert (data.cleanness >= data.closeness - 1e-5).all()
+            assert data.cleanness.max() <= 1
 
     def test_only_the_test_holds_what_is_held_out(self, drawn):
         training, test = drawn
@@ -189,10 +191,50 @@ class TestLosses:
         assert (moved(images, torch.Generator().manual_seed(0))[:, :, 22:38, 22:38] == 1).all()
 
 
-def test_all_five_learn_and_resume(drawn, tiny_model_parts, tmp_path):
+SMALL_BANK = BankConfig(blocks=2, together=3, subjects=4)
+
+
+class TestLessons:
+    @pytest.fixture(scope="class")
+    def bank(self, few_pictures, tiny_model_parts):
+        return compose_bank(few_pictures, tiny_model_parts[0].tokenizer, SMALL_BANK)
+
+    def test_the_bank_holds_truths(self, bank, few_pictures):
+        assert bank.images.shape == (6, 4, 5, 3, 64, 64)
+        chosen, subject = torch.tensor([0, 4, 5]), torch.tensor([1, 0, 3])
+        wording = torch.tensor([0, 1, 5])
+        truths = bank.truths(chosen, subject, wording)
+        assert truths.allowed.sum(1).tolist() == [5, 1, 1]
+        named = bank.images[chosen, subject, torch.tensor([2, 0, 4])]
+        torch.testing.assert_close(closeness_to(named, truths), torch.ones(3), atol=1e-3, rtol=0)
+
+    def test_the_bank_leaves_out_what_the_bench_asks_for(self, few_pictures, tiny_model_parts):
+        name = next(name for name, own in sorted(asked_by_bench()) if len(own) == 1)
+        kept_back = {own for asked, own in asked_by_bench() if asked == name}
+        subjects = (replace(few_pictures.subjects[0], name=name), *few_pictures.subjects[1:])
+        art = replace(few_pictures, subjects=subjects)
+        blocks = [[names] for names in sorted(kept_back)]
+        chosen = _subjects(art, blocks, SMALL_BANK, rng())
+        assert all(0 not in own for own in chosen)
+        assert any(0 in own for own in _subjects(art, [[()]], BankConfig(subjects=6), rng()))
+
+    def test_a_lesson_tells_strangers_from_the_truth(self, drawn, bank, tiny_model_parts):
+        tokenizer = tiny_model_parts[0].tokenizer
+        config = ScorerTraining(groups=4, composed=5, drawn=4)
+        teacher = Teacher(drawn[0], bank, tokenizer, "hps", config)
+        lesson = teacher.lesson(torch.Generator().manual_seed(0))
+        assert lesson.images.shape[:2] == lesson.closeness.shape == (9, teacher.members)
+        truth = lesson.closeness[4:, 0]
+        assert (truth > 0.98).all()
+        assert (lesson.closeness[4:, 2:] < truth.unsqueeze(1) - 0.005).float().mean() > 0.6
+        assert (lesson.cleanness[4:, :-SPOILT] == 1).all()
+        assert (lesson.cleanness[4:, -SPOILT:] < 1).all()
+
+
+def test_all_five_learn_and_resume(drawn, few_pictures, tiny_model_parts, tmp_path):
     tokenizer = tiny_model_parts[0].tokenizer
-    training = ScorerTraining(groups=3, drawn=3, steps=2)
-    found = train_scorers(*drawn, tokenizer, tmp_path, config=training)
+    training = ScorerTraining(groups=3, composed=2, drawn=3, steps=2, bank=SMALL_BANK)
+    found = train_scorers(*drawn, few_pictures, tokenizer, tmp_path, config=training)
     assert set(found) == set(SCORE_NAMES)
     for name in SCORE_NAMES:
         assert -1 <= found[name]["test"]["within_prompt"] <= 1
@@ -200,5 +242,5 @@ def test_all_five_learn_and_resume(drawn, tiny_model_parts, tmp_path):
         assert torch.isfinite(scorer(torch.rand(2, 3, 64, 64), ["a dog", "a cat"])).all()
         assert sum(file.stat().st_size for file in (tmp_path / name).iterdir()) < 1_500_000
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    train_scorers(*drawn, tokenizer, tmp_path, config=training)
+    train_scorers(*drawn, few_pictures, tokenizer, tmp_path, config=training)
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
