@@ -3,6 +3,7 @@
 A vocabulary is a function from one of our names (`unet.….to_q`, `text_encoder.….q_proj`, with or
 without a final `.weight`) to what one naming convention calls it. Looking a stranger's name up in
 what the vocabularies say of the real model never guesses: kohya's underscores cannot be split back.
+naming_ldm.py and naming_flux.py know the single files' names, naming_index.py puts all together.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,13 +19,26 @@ def diffusers(name: str) -> Iterator[str]:
     """Yield diffusers' names; transformers before version 5 put `text_model.` into its own."""
     yield name
     component, _, path = name.partition(".")
-    if component == "text_encoder":
+    if component == CLIP:
         yield f"{component}.text_model.{path}"
+
+
+def bare(name: str) -> Iterator[str]:
+    """Yield the names in a file that holds one component alone, as diffusers' folders do."""
+    component, _, path = name.partition(".")
+    yield f"text_model.{path}" if component == CLIP else path
+
+
+def comfyui(name: str) -> Iterator[str]:
+    """Yield the names of diffusers' parts as ComfyUI puts them into one file."""
+    component, _, path = name.partition(".")
+    for prefix in COMFYUI_PREFIXES[component]:
+        yield prefix + path
 
 
 def old_diffusers(name: str) -> Iterator[str]:
     """Yield the names of attention processors, as diffusers 0.1x saved them (modules only)."""
-    for form in diffusers(name):
+    for form in (*diffusers(name), *bare(name)):
         for ours, theirs in ATTENTION.items():
             if form.endswith(f".{ours}"):
                 yield f"{form.removesuffix(ours)}processor.{theirs}_lora"
@@ -34,24 +48,43 @@ def old_diffusers(name: str) -> Iterator[str]:
 
 
 def peft(name: str) -> Iterator[str]:
-    """Yield PEFT's names: behind `base_model.model.`, or bare as a UNet alone is saved."""
-    for form in diffusers(name):
+    """Yield PEFT's names: behind `base_model.model.`, or bare as one component is saved."""
+    for form in (*diffusers(name), *bare(name)):
         yield f"base_model.model.{form}"
-    component, _, path = name.partition(".")
-    if component == "unet":
-        yield f"base_model.model.{path}"
-        yield path
+    yield from bare(name)
 
 
 def kohya(name: str) -> Iterator[str]:
-    """Yield kohya's names: `lora_unet_` and the path with its dots turned into underscores."""
-    for form in diffusers(name):
+    """Yield kohya's names: `lora_unet_` and the path with its dots turned into underscores.
+
+    The first is the most usual: with `text_model` in a text encoder's.
+    """
+    for form in reversed([*diffusers(name)]):
         component, _, path = form.partition(".")
-        if component in KOHYA_PREFIXES:
-            yield KOHYA_PREFIXES[component] + path.replace(".", "_")
+        for prefix in KOHYA_PREFIXES[component]:
+            yield prefix + path.replace(".", "_")
 
 
-KOHYA_PREFIXES: Mapping[str, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+CLIP = "text_encoder"
+DENOISERS = ("unet", "transformer")
+COMPONENTS = (*DENOISERS, CLIP, "text_encoder_2")
+
+KOHYA_DENOISER = ("lora_unet_", "lycoris_", "oft_unet_")
+KOHYA_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "unet": KOHYA_DENOISER,
+    "transformer": (*KOHYA_DENOISER, "lora_transformer_"),
+    "text_encoder": ("lora_te_", "lora_te1_"),
+    "text_encoder_2": ("lora_te3_", "lora_te2_"),  # kohya counts SD3's encoders, OneTrainer its own
+}
+COMFYUI_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "unet": ("diffusion_model.",),
+    "transformer": ("diffusion_model.", "model.diffusion_model."),
+    "text_encoder": (
+        "text_encoders.clip_l.transformer.text_model.",
+        "text_encoders.clip_l.text_model.",
+    ),
+    "text_encoder_2": ("text_encoders.t5xxl.transformer.", "text_encoders.t5xxl."),
+}
 
 
 def lookup(names: Iterable[str], vocabularies: Sequence[Vocabulary]) -> dict[str, str]:

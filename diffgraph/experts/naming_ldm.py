@@ -12,6 +12,7 @@ from diffgraph.experts.naming import KOHYA_PREFIXES, Vocabulary
 
 UNET = "model.diffusion_model."
 TEXT = "cond_stage_model.transformer."
+SHORTER = ("diffusion_model.", "")
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -85,7 +86,10 @@ class UNetLayout:
 
 
 def ldm(names: Iterable[str]) -> Vocabulary:
-    """Return the vocabulary of single-file checkpoints of a model with these names."""
+    """Return the vocabulary of single-file checkpoints of a model with these names.
+
+    The full name comes first; a UNet alone is also saved with a shorter prefix, or none.
+    """
     layout = UNetLayout.of(names)
 
     def vocabulary(name: str) -> Iterator[str]:
@@ -94,7 +98,8 @@ def ldm(names: Iterable[str]) -> Vocabulary:
             yield f"{TEXT}text_model.{path}"
             yield f"{TEXT}{path}"
         elif component == "unet" and (renamed := layout.path(path)):
-            yield UNET + renamed
+            for prefix in (UNET, *SHORTER):
+                yield prefix + renamed
 
     return vocabulary
 
@@ -106,6 +111,7 @@ def kohya_ldm(names: Iterable[str]) -> Vocabulary:
     def vocabulary(name: str) -> Iterator[str]:
         for form in single_file(name):
             if form.startswith(UNET):
-                yield KOHYA_PREFIXES["unet"] + form.removeprefix(UNET).replace(".", "_")
+                for prefix in KOHYA_PREFIXES["unet"]:
+                    yield prefix + form.removeprefix(UNET).replace(".", "_")
 
     return vocabulary

@@ -204,8 +204,7 @@ def _scaled_dora(module: TrainedModule, strength: float) -> TrainedModule:
 
 
 def _kohya(module: TrainedModule) -> dict[str, Tensor]:
-    names = list(kohya(module.name))
-    stem = names[-1]  # the text encoder's with `text_model`, as trainers write it
+    stem = next(iter(kohya(module.name)))  # the first is what trainers write
     keys = {"down": "lora_down.weight", "up": "lora_up.weight", "magnitude": "dora_scale"}
     tensors = {
         f"{stem}.{keys.get(role, role)}": value.half() for role, value in module.tensors.items()
