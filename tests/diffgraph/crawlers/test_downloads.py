@@ -294,7 +294,6 @@ def test_no_message_shows_a_token_or_a_signature(
         (say(401), "401"),
         (say(403), "403"),
         (say(404), "404"),
-        (say(302, Location="http://127.0.0.1:99999999/"), "redirects"),
     ],
 )
 def test_what_is_no_file_is_refused_at_once(
