@@ -3,13 +3,29 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from diffgraph.experts.expert import ExpertRef, Kind
+from diffgraph.merging.parameters import (
+    LINEAR,
+    RULE_PARAMETERS,
+    Parameter,
+    RuleName,
+    completed,
+)
 
 Normalisation = Literal["softmax", "strength", "none"]
+
+KINDS: tuple[Kind, ...] = ("checkpoint", "peft")
 
 STRONGEST = 1.5
 """The strength that a predicted weight of 1 stands for under `strength`."""
@@ -42,8 +58,29 @@ class MergePlan(BaseModel, frozen=True):
 
     family: str
     experts: tuple[PlannedExpert, ...] = ()
-    rule: Literal["linear"] = "linear"
+    rule: RuleName = "linear"
     normalisation: Normalisation = "none"
+    parameters: dict[str, Parameter] = Field(
+        default_factory=dict, description="of the rule; its defaults are filled in"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_parameters(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        rule, given = data.get("rule", "linear"), data.get("parameters", {})
+        if not isinstance(rule, str) or rule not in RULE_PARAMETERS or not isinstance(given, dict):
+            return data  # the fields' own checks say what is wrong
+        # the defaults become part of the plan: it stays what it is when they change
+        return {**data, "parameters": completed(rule, given)}
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = handler(self)
+        if not self.parameters:
+            told.pop("parameters", None)  # so that plans keep the names they had before
+        return told
 
     @model_validator(mode="after")
     def _names_each_expert_once(self) -> "MergePlan":
@@ -52,6 +89,27 @@ class MergePlan(BaseModel, frozen=True):
         if repeated:
             raise ValueError(f"experts named twice: {', '.join(repeated)}")
         return self
+
+    @model_validator(mode="after")
+    def _fits_its_rule(self) -> "MergePlan":
+        count = {kind: sum(expert.kind == kind for expert in self.experts) for kind in KINDS}
+        if self.rule == "slerp" and count["checkpoint"] != 2:
+            raise ValueError(f"slerp takes two checkpoints, not {count['checkpoint']}")
+        if self.rule == "k_lora":
+            if count["peft"] != 2:
+                raise ValueError(f"k_lora takes two PEFT experts, not {count['peft']}")
+            content = self.parameters["content"]
+            if content not in [expert.ref for expert in self.experts if expert.kind == "peft"]:
+                raise ValueError(f"k_lora: {content} is not one of the plan's PEFT experts")
+        return self
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the model is base + sum of `coefficients()` * delta, and nothing else."""
+        return self.rule in LINEAR
 
     @property
     def id(self) -> str:
@@ -64,7 +122,8 @@ class MergePlan(BaseModel, frozen=True):
     def coefficients(self) -> dict[str, float]:
         """Return what each expert's delta is multiplied by, after normalisation within its kind."""
         final: dict[str, float] = {}
-        for kind in ("checkpoint", "peft"):
+        times = float(self.parameters.get("lambda", 1.0))
+        for kind in KINDS:
             # in one order, whatever the plan's: sums of floats depend on it in the last bit
             members = sorted(
                 (expert for expert in self.experts if expert.kind == kind),
@@ -73,7 +132,8 @@ class MergePlan(BaseModel, frozen=True):
             values = NORMALISATIONS[self.normalisation](
                 kind, [expert.coefficient for expert in members]
             )
-            final.update(zip((expert.ref for expert in members), values, strict=True))
+            refs = (expert.ref for expert in members)
+            final.update(zip(refs, (times * value for value in values), strict=True))
         return final
 
 

@@ -79,3 +79,59 @@ def test_an_expert_is_named_once_and_well() -> None:
         MergePlan(family="emoji64", experts=(planned(1, "peft", 1), planned(1, "peft", 2)))
     with pytest.raises(ValidationError, match="not an expert reference"):
         PlannedExpert(ref="../../etc/passwd", kind="peft", coefficient=1)
+
+
+def ruled(
+    rule: str, checkpoints: int = 0, adapters: int = 2, **parameters: float | str
+) -> MergePlan:
+    experts = [planned(n, "peft", 0.5) for n in range(2)]
+    return MergePlan(family="emoji64", experts=tuple(experts), rule=rule, parameters=parameters)
+
+
+def test_plans_made_before_there_were_rules_keep_their_ids() -> None:
+    kept = (
+        '{"family":"emoji64","experts":[{"ref":"a:1@1","kind":"peft","coefficient":1.0,"sha256":""}]'
+        ',"rule":"linear","normalisation":"none"}'
+    )
+    plan = MergePlan.model_validate_json(kept)
+    assert plan.model_dump_json() == kept
+    assert plan.id == "e2ef825363c3e972"
+
+
+def test_a_plan_names_its_rule_and_all_of_its_parameters() -> None:
+    plan = ruled("della", density=0.4)
+    assert plan.parameters == {"density": 0.4, "spread": 0.2}
+    assert MergePlan.model_validate_json(plan.model_dump_json()) == plan
+    assert MergePlan.model_validate_json(plan.model_dump_json()).id == plan.id
+    assert ruled("della", spread=0.2, density=0.4).id == plan.id
+    assert len({plan.id, ruled("della").id, ruled("ties").id, ruled("dare").id}) == 4
+    assert not plan.is_linear
+
+
+def test_task_arithmetic_multiplies_all_coefficients() -> None:
+    plan = ruled("task_arithmetic", **{"lambda": 0.3})
+    assert plan.is_linear
+    assert plan.coefficients() == {"hub:peft0@1": 0.15, "hub:peft1@1": 0.15}
+
+
+@pytest.mark.parametrize(
+    ("rule", "parameters", "says"),
+    [
+        ("magic", {}, "'linear', 'task_arithmetic'"),
+        (["ties"], {}, "rule"),
+        ("ties", {"density": 0}, r"density must be in \(0, 1\]"),
+        ("ties", {"density": math.nan}, "density"),
+        ("ties", {"density": True}, "a number, not True"),
+        ("dare", {"density": "half"}, "a number, not 'half'"),
+        ("ties", {"densty": 0.5}, "no parameter densty; it takes density"),
+        ("linear", {"density": 0.5}, "it takes none"),
+        ("della", {"density": 0.9, "spread": 0.5}, "every entry"),
+        ("slerp", {}, "two checkpoints, not 0"),
+        ("k_lora", {}, "needs content"),
+        ("k_lora", {"content": "hub:peft9@1"}, "hub:peft9@1 is not one of"),
+        ("k_lora", {"content": 3}, "must be the reference"),
+    ],
+)
+def test_a_rule_that_cannot_be_followed_is_told(rule: str, parameters: dict, says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        ruled(rule, **parameters)
