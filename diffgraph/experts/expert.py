@@ -85,7 +85,10 @@ class Listing(BaseModel, frozen=True):
     images: tuple[ListedImage, ...] = ()
     published_at: datetime | None = None
     downloads: int = 0
+    rating: float | None = Field(default=None, description="0 to 5; None if nobody rated it")
     nsfw: bool = False
+    real_person: bool = Field(default=False, description="it draws somebody who exists")
+    gated: bool = Field(default=False, description="its file is given to those who agreed to terms")
     page_url: str = ""
 
     @property

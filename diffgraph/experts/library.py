@@ -39,9 +39,14 @@ WORKBENCH = ".judging."
 STALE_SECONDS = 24 * 3600.0
 
 
+COUNTED = {"downloads", "rating"}  # what people did with an expert is no news about it
+LATER_FIELDS = {"real_person", "gated"}  # left out where they say nothing: old hashes stay
+
+
 def page_hash(listing: Listing) -> str:
-    """Return the SHA-256 of what a page says; its download count is no news and is left out."""
-    return hashlib.sha256(listing.model_dump_json(exclude={"downloads"}).encode()).hexdigest()
+    """Return the SHA-256 of what a page says; counts of its users are no news and left out."""
+    unsaid = {field for field in LATER_FIELDS if not getattr(listing, field)}
+    return hashlib.sha256(listing.model_dump_json(exclude=COUNTED | unsaid).encode()).hexdigest()
 
 
 class Library:
@@ -128,6 +133,24 @@ class Library:
             if self.find(row.ref) != row:
                 self._append([row])
         return row
+
+    def add_pages(self, found: Iterable[tuple[Expert, Listing]]) -> None:
+        """Add or replace experts of which only the pages are kept: their rows in one write.
+
+        Raises:
+            StorageError: The home folder cannot be written; no row was added.
+        """
+        rows = []
+        with self.writing():
+            for expert, listing in found:
+                row = expert.model_copy(update={"page_sha256": page_hash(listing)})
+                page = self._listing_path(row.page_sha256)
+                if not page.is_file():
+                    write_text(page, listing.model_dump_json(indent=1))
+                if self.find(row.ref) != row:
+                    rows.append(row)
+            if rows:
+                self._append(rows)
 
     def update(self, experts: Iterable[Expert]) -> None:
         """Replace rows of experts that are already here, in one write."""

@@ -229,3 +229,20 @@ for number in range(40):
     runs = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name]) for name in "ab"]
     assert [run.wait(60) for run in runs] == [0, 0]
     assert len(Library(tmp_path, bundled=()).experts()) == 80
+
+
+def test_many_pages_are_kept_in_one_write(library: Library) -> None:
+    library.add(expert("hub:1@1"), listing("hub:1@1"))
+    size = (library.folder / "experts.jsonl").stat().st_size
+    found = [(expert(f"hub:{n}@1"), listing(f"hub:{n}@1", description=f"{n}")) for n in (1, 2, 3)]
+    library.add_pages(found)
+    library.add_pages(found)
+    assert [one.ref for one in library.experts()] == ["hub:1@1", "hub:2@1", "hub:3@1"]
+    assert library.listing("hub:3@1").description == "3"
+    rows = (library.folder / "experts.jsonl").read_bytes()
+    assert rows[size:].count(b"\n") == 3, "what is known is not written again"
+
+
+def test_what_a_page_gained_later_leaves_old_hashes(library: Library) -> None:
+    assert page_hash(listing(rating=3.0)) == page_hash(listing())
+    assert page_hash(listing(real_person=True)) != page_hash(listing())
