@@ -2,15 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from diffgraph.agents.agent import Candidate, Request, Verdict
-from diffgraph.agents.pages import (
-    descriptive_sentences,
-    is_an_order,
-    page_lines,
-    recommended_strength,
-)
+from diffgraph.agents.markup import page_lines
+from diffgraph.agents.orders import is_an_order
+from diffgraph.agents.pages import Sentence, descriptive_sentences, tidy
 from diffgraph.agents.prompts import (
     LONGEST_PROMPT,
     attributes_of,
@@ -19,7 +16,9 @@ from diffgraph.agents.prompts import (
     phrases,
 )
 from diffgraph.agents.reviewing import ReviewConfig, review
+from diffgraph.agents.strengths import recommended_strength
 from diffgraph.agents.things import kinds_of
+from diffgraph.agents.titles import is_opaque, names_a_skill, parted, readable_name, spoken
 from diffgraph.agents.words import content_stems, content_words, plain, stem
 from diffgraph.errors import EmptyPrompt, UnknownWords
 from diffgraph.experts.card import ExpertCard
@@ -31,18 +30,6 @@ LONGEST_SKILL = 48
 MOST_SKILLS = 16
 MOST_EXAMPLES = 12
 SHARED_BY = 0.5  # of a page's example prompts: then it is the expert's doing, not the subject's
-
-_NAME_NOISE = re.compile(
-    r"\[[^\]]*\]|\([^)]*\)|\bv(?:er(?:sion)?)?\.?\s*\d[\w.]*|\b(?:lora|locon|lycoris|loha|lokr|dora|checkpoint|model)\b",
-    re.I,
-)
-_GENERIC_TAGS = frozenset(
-    """
-    style styles concept concepts base_model tool tools character celebrity clothing
-    background object objects animal emoji emoji64 emojis icon icons lora locon lycoris checkpoint
-    art artwork design other misc effect effects treatment enhancer quality detail details
-    """.split()
-)
 
 
 class OfflineAgent:
@@ -57,7 +44,7 @@ class OfflineAgent:
 
     name = "offline"
     model = ""
-    instruction_version = "2"
+    instruction_version = "3"
 
     def __init__(
         self, known_words: frozenset[str] | None = None, config: ReviewConfig | None = None
@@ -69,31 +56,15 @@ class OfflineAgent:
 
     def describe(self, listing: Listing) -> ExpertCard:
         """Return what the page's expert is good for, whatever else the page says."""
-        name = _readable_name(listing.name)
+        name = readable_name(listing.name)
         triggers = _short_texts(listing.trigger_words)
-        examples = _examples(listing)
-        told = [
-            sentence
-            for sentence in descriptive_sentences(listing.description)
-            if not content_stems(sentence) <= content_stems(name)
-        ]
-        summary = ". ".join(part.rstrip(".") for part in (name, *told) if part)
+        told = _telling(descriptive_sentences(listing.description), name)
+        summary = ". ".join(part.rstrip(". ") for part in (name, *told) if part)
         summary = _shortened(summary, LONGEST_SUMMARY) or "An expert whose page says nothing"
-        tags = [
-            tag
-            for tag in _short_texts(listing.tags)
-            if tag.lower().replace(" ", "_") not in _GENERIC_TAGS
-        ]
-        shown = (
-            _subjects(examples, triggers)
-            if listing.type.lower() == "checkpoint"
-            else _shared_attributes(examples)
-        )
-        skills = _distinct([*map(_spoken, triggers), *tags, *shown])
-        room = LONGEST_CARD - len(summary) - 1
+        skills = _distinct(_skills(listing, triggers, bool(told)))
         return ExpertCard(
             summary=summary,
-            skills=_fitting(skills, room),
+            skills=_fitting(skills, LONGEST_CARD - len(summary) - 1),
             trigger_words=triggers,
             recommended_strength=_strength(listing),
             agent=self.name,
@@ -140,17 +111,32 @@ class OfflineAgent:
         return unknown
 
 
-def _readable_name(name: str) -> str:
-    """Return a page's title without version and format, `PencilSketch_v2` as `Pencil Sketch`."""
-    text = plain(name, 200).replace("_", " ")
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    text = " ".join(_NAME_NOISE.sub(" ", text).split()).strip(" -|:/")
-    return "" if is_an_order(text) else text[:80]
+def _telling(found: Sequence[Sentence], name: str) -> list[str]:
+    """Return the sentences that tell most and fit, in the page's order."""
+    news = [s for s in found if not content_stems(s.text) <= content_stems(name)]
+    room = LONGEST_SUMMARY - len(name) - 2
+    kept: list[int] = []
+    for place in sorted(range(len(news)), key=lambda place: (-news[place].told, place)):
+        if len(news[place].text) + 2 <= room or not kept:
+            kept.append(place)
+            room -= len(news[place].text) + 2
+    return [news[place].text for place in sorted(kept)]
+
+
+def _skills(listing: Listing, triggers: Sequence[str], is_described: bool) -> Iterator[str]:
+    """Yield what a page names as the expert's skills, the plainest first."""
+    is_checkpoint = listing.type.lower() == "checkpoint"
+    examples = _examples(listing)
+    spoken_triggers = [spoken(trigger) for trigger in triggers if not is_opaque(trigger)]
+    yield from filter(names_a_skill, [*spoken_triggers, *_short_texts(listing.tags)])
+    if len(examples) > 1 or not is_described:  # one image may show anything
+        shown = _subjects(examples, triggers) if is_checkpoint else _shared_attributes(examples)
+        yield from filter(names_a_skill, shown)
 
 
 def _short_texts(texts: Iterable[str]) -> tuple[str, ...]:
     """Return texts that are short enough to be a word or phrase and do not speak to the reader."""
-    clean = (plain(text, 200) for text in list(texts)[:64])
+    clean = (tidy(plain(text.replace("\\", ""), 200)).strip(" ,;") for text in list(texts)[:64])
     return tuple(
         dict.fromkeys(t for t in clean if t and len(t) <= LONGEST_SKILL and not is_an_order(t))
     )
@@ -164,11 +150,6 @@ def _examples(listing: Listing) -> list[tuple[str, ...]]:
         if not is_an_order(plain(prompt, LONGEST_PROMPT))
     )
     return [parts for prompt in honest if (parts := phrases(cleaned(prompt)))]
-
-
-def _spoken(trigger: str) -> str:
-    """Return a trigger word as one would say it: `pixel_art_style` → `pixel art style`."""
-    return " ".join(re.sub(r"[_\-]+", " ", trigger).split())
 
 
 def _shared_attributes(examples: Sequence[tuple[str, ...]]) -> list[str]:
@@ -231,9 +212,22 @@ def _strength(listing: Listing) -> float:
     advised = recommended_strength("\n".join(page_lines(listing.description)))
     if advised is not None:
         return advised
-    used = [
-        recommended_strength(" ".join(re.findall(r"<[^<>]{0,120}>", p)))
-        for p in listing.example_prompts
-    ]
-    found = sorted(value for value in used if value is not None)
+    if listing.type.lower() == "checkpoint":
+        return 1.0  # the tags in its prompts are of other experts
+    found = sorted(filter(None, map(_used_strength(listing), listing.example_prompts)))
     return found[len(found) // 2] if found else 1.0
+
+
+def _used_strength(listing: Listing) -> Callable[[str], float | None]:
+    """Return a function from an example prompt to the strength it gives this expert."""
+    file = listing.file.name if listing.file else ""
+    own = content_stems(parted(f"{listing.name} {file.rpartition('.')[0]}"))
+
+    def used(prompt: str) -> float | None:
+        tags = re.findall(r"<(?:lora|lyco):[^<>]{1,120}>", prompt, re.I)
+        mine = [tag for tag in tags if own & content_stems(parted(tag[6:]))]
+        if mine or len(tags) == 1:
+            return recommended_strength((mine or tags)[0])
+        return None
+
+    return used

@@ -166,3 +166,8 @@ def _endings(found: list[str]) -> Iterator[str]:
     for count in (3, 2):
         if len(found) >= count:
             yield " ".join(found[-count:])
+
+
+def is_a_thing(word: str) -> bool:
+    """Tell whether a word names an everyday thing."""
+    return stem(word) in _KIND_OF

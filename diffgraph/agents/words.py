@@ -51,6 +51,8 @@ def plain(text: str, limit: int = 100_000) -> str:
     """Return a text on one line, in plain punctuation, without control or invisible characters."""
     text = _TERMINAL_CODE.sub(" ", text[:limit])
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
+    if text.isprintable():  # nothing to take out: most texts, and much faster
+        return " ".join(text.split())
     kept = (char if unicodedata.category(char)[0] != "C" else _gap(char) for char in text)
     return " ".join("".join(kept).split())
 

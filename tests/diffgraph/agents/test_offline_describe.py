@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from diffgraph.agents import OfflineAgent
 from diffgraph.agents.offline import LONGEST_CARD
-from diffgraph.agents.pages import page_lines, recommended_strength
+from diffgraph.agents.markup import page_lines
+from diffgraph.agents.strengths import recommended_strength
 from diffgraph.experts.expert import ExpertRef, ListedImage, Listing
 
 PENCIL = """

@@ -1,0 +1,95 @@
+"""Which text of an expert's page would a person see? Markup and what is hidden in it are gone.
+
+A page is HTML by a stranger. It is read with the parser of a browser's kind (lexbor, through
+selectolax), never rendered, and only text comes out: no tags, no comments, nothing that a style
+hides, no control, zero-width or right-to-left-override characters.
+"""
+
+import re
+from collections.abc import Iterator
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from diffgraph.agents.words import plain
+
+LONGEST_PAGE = 100_000  # characters of markup that are looked at
+LONGEST_TEXT = 20_000  # characters of text that are kept of it
+
+_UNSEEN = frozenset(
+    """script style template noscript iframe object embed svg math canvas head title select
+    textarea form button video audio""".split()
+)
+_BLOCKS = frozenset(
+    """address article aside blockquote br dd div dl dt figcaption footer h1 h2 h3 h4 h5 h6 header
+    hr li main nav ol p pre section table td th tr ul""".split()
+)
+_ZERO = r"0*(?:\.0*)?[01]?(?:px|pt|em|rem|%|vh|vw)?\s*(?:!important)?\s*(?:;|$)"
+_HIDING = re.compile(
+    rf"font\s*:\s*0(?![.\d])|display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|font(?:-size)?\s*:\s*{_ZERO}"
+    rf"|opacity\s*:\s*0*(?:\.0\d*)?\s*(?:!important)?\s*(?:;|$)|color\s*:\s*transparent"
+    rf"|(?:^|;)\s*(?:max-)?(?:height|width)\s*:\s*{_ZERO}|clip(?:-path)?\s*:|text-indent\s*:\s*-\d"
+    r"|(?:left|right|top|bottom|margin-left|margin-top)\s*:\s*-\d{3,}|transform\s*:\s*scale\(\s*0"
+)
+"""What makes text invisible. A colour close to the background's would too; it cannot be known."""
+
+
+def page_lines(html: str) -> tuple[str, ...]:
+    """Return the visible text of a page, a line a block, without markup or control characters."""
+    return tuple(line for line, _ in lines_and_links(html))
+
+
+def lines_and_links(html: str) -> Iterator[tuple[str, bool]]:
+    """Yield each visible line, and whether all of it is the text of links."""
+    parts = "".join(_parts(html[:LONGEST_PAGE]))
+    for line in parts[: 2 * LONGEST_TEXT].split("\n"):
+        text = plain(line.replace(_LINK, "").replace(_END, ""))
+        if text:
+            yield text, not plain(_LINKED.sub("", line)).strip(" .,;:|•-")
+
+
+# Marks in the text where a link begins and ends: noncharacters, removed from the page before.
+_LINK, _END = "\ufdd0", "\ufdd1"
+_LINKED = re.compile(f"{_LINK}[^{_END}\n]*{_END}?")
+_MARKS = re.compile(f"[{_LINK}{_END}\ud800-\udfff]")
+
+
+def _parts(html: str) -> Iterator[str]:
+    """Yield the visible pieces of text in order, and a line break where a block begins or ends."""
+    length = 0
+    # a document cannot hold lone surrogates, and the marks are ours
+    body = LexborHTMLParser(_MARKS.sub(" ", html)).body
+    left: list[LexborNode | str | None] = [body]
+    while left and length < LONGEST_TEXT:
+        item = left.pop()
+        if item is None:
+            continue
+        if isinstance(item, str):
+            yield item
+            continue
+        if item is not body:
+            left.append(item.next)
+        if item.is_text_node:
+            text = item.text_content or ""
+            yield text
+            length += len(text)
+        elif item.is_element_node:
+            is_block = item.tag in _BLOCKS
+            yield "\n" if is_block else _LINK if item.tag == "a" else ""
+            left.append("\n" if is_block else _END if item.tag == "a" else "")
+            if _is_seen(item):
+                left.append(item.child)
+
+
+def _is_seen(node: LexborNode) -> bool:
+    """Tell whether what is inside a node can be seen."""
+    if node.tag in _UNSEEN:
+        return False
+    attributes = node.attributes
+    if not attributes:
+        return True
+    style = re.sub(r"/\*.*?\*/|\\", "", (attributes.get("style") or "").lower())
+    return not (
+        "hidden" in attributes
+        or (attributes.get("aria-hidden") or "").lower() == "true"
+        or _HIDING.search(style)
+    )
