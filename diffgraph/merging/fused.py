@@ -1,0 +1,301 @@
+"""How are all parameters of a merge written on a GPU at once?
+
+Where an expert's numbers lie is looked up once; a merge is then one table of coefficients and two
+launches (`diffgraph.merging.kernels`), whatever the number of parameters and experts.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from diffgraph.experts.delta import CheckpointUpdate, DenseUpdate, LowRankUpdate, Update
+
+log = logging.getLogger(__name__)
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Table: TypeAlias = npt.NDArray[Any]
+
+CODES: Mapping[torch.dtype, int] = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
+"""The types that the kernels read, by the number they know them under."""
+
+LESS_BASE = 4  # added to the code of a whole model's weight
+STEP = 8  # entries in a row must be a multiple of it: loads of 16 bytes
+ALIGNED = 16  # bytes
+LAYOUTS = 16  # tables of tiles that are kept
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where an expert's updates lie, one column a parameter."""
+
+    touched: Mask
+    plain: Mask  # what no kernel can read: other kinds, other devices, odd sizes
+    whole: Table  # address, 0 where there is none
+    codes: Table
+    ups: Table
+    downs: Table
+    ranks: Table
+    scales: Table  # float64
+    factor: torch.dtype | None  # of the low-rank factors, if they all have the same
+
+    @classmethod
+    def of(cls, updates: Mapping[str, Update], live: Mapping[str, Tensor]) -> "Row":
+        """Return a delta's row; the delta must outlive it."""
+        count, index = len(live), {name: place for place, name in enumerate(live)}
+        row = cls(
+            *(np.zeros(count, bool) for _ in range(2)),
+            np.zeros(count, np.int64),
+            np.zeros(count, np.int32),
+            *(np.zeros(count, np.int64) for _ in range(2)),
+            np.zeros(count, np.int32),
+            np.zeros(count, np.float64),
+            _common_factor(updates.values()),
+        )
+        for name, update in updates.items():
+            row._put(index[name], update, live[name])
+        return row
+
+    def _put(self, place: int, update: Update, live: Tensor) -> None:
+        self.touched[place] = True
+        if isinstance(update, LowRankUpdate):
+            up, down = update.up, update.down
+            good = self.factor is not None and _readable(up, live) and _readable(down, live)
+            if good and update.shape == live.shape:
+                self.ups[place], self.downs[place] = up.data_ptr(), down.data_ptr()
+                self.ranks[place], self.scales[place] = down.shape[0], update.scale
+                return
+        elif isinstance(update, CheckpointUpdate | DenseUpdate):
+            value = update.value
+            if _readable(value, live) and value.numel() == live.numel():
+                self.whole[place] = value.data_ptr()
+                less_base = LESS_BASE if isinstance(update, CheckpointUpdate) else 0
+                self.codes[place] = CODES[value.dtype] + less_base
+                return
+        self.plain[place] = True
+
+
+def is_available(device: torch.device) -> bool:
+    """Whether weights on this device can be written by the kernels."""
+    return device.type == "cuda" and _kernels() is not None
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> ModuleType | None:
+    try:
+        from diffgraph.merging import kernels
+    except ImportError:
+        log.info("without Triton, merges take one launch a parameter")
+        return None
+    return kernels
+
+
+def _common_factor(updates: Any) -> torch.dtype | None:
+    kinds = {
+        value.dtype
+        for update in updates
+        if isinstance(update, LowRankUpdate)
+        for value in (update.up, update.down)
+    }
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _readable(value: Tensor, live: Tensor) -> bool:
+    return (
+        value.device == live.device
+        and value.dtype in CODES
+        and value.is_contiguous()
+        and value.data_ptr() % ALIGNED == 0
+    )
+
+
+class FusedWriter:
+    """Writes sums of updates into live weights, all of them in two launches.
+
+    Args:
+        base: untouched weights by name.
+        live: the weights to write, likewise and in the same order.
+    """
+
+    def __init__(self, base: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> None:
+        values = list(live.values())
+        self._device = values[0].device
+        self._dtype = values[0].dtype
+        self._sizes = np.array([_sides(value) for value in values], np.int32).reshape(-1, 2)
+        self.able = np.array(
+            [
+                value.dtype == self._dtype
+                and _readable(value, values[0])
+                and _readable(base[name], values[0])
+                and _sides(value)[1] % STEP == 0
+                and 0 < value.numel() < 1 << 31
+                for name, value in live.items()
+            ]
+        )
+        """Which parameters the kernels can write at all."""
+        places = [
+            [base[name].data_ptr() for name in live],
+            [value.data_ptr() for value in values],
+        ]
+        self._places = torch.tensor(places, dtype=torch.int64, device=self._device)
+        self._sizes_there = torch.from_numpy(self._sizes).to(self._device)
+        self._tiles: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def write(self, rows: Sequence[Row], coefficients: Sequence[float], stale: Mask) -> Mask:
+        """Write the parameters of a mask; return those that are left to be written otherwise.
+
+        Args:
+            rows: of the experts.
+            coefficients: likewise.
+            stale: which parameters to write; each is reached by one of the experts at least.
+        """
+        can = stale & self.able
+        for row in rows:
+            can &= ~row.plain
+        adapters = [place for place, row in enumerate(rows) if row.ranks.any()]
+        factor = {rows[place].factor for place in adapters}
+        low_rank = np.zeros_like(can)
+        for place in adapters:
+            low_rank |= rows[place].ranks > 0
+        if len(factor) > 1:  # files of several types: the kernel multiplies one
+            can &= ~low_rank
+        both = _Tables.of(rows, coefficients, adapters)
+        if (can & ~low_rank).any():
+            self._sum_whole(both, can & ~low_rank)
+        if (can & low_rank).any():
+            even = all((rows[place].ranks % STEP == 0).all() for place in adapters)
+            self._sum_low_rank(both, can & low_rank, next(iter(factor)), even)
+        return stale & ~can
+
+    def _sum_whole(self, tables: "_Tables", mask: Mask) -> None:
+        kernels = _kernels()
+        assert kernels is not None
+        tiles = self._kept(mask, 1, lambda: _blocks(self._sizes, mask, kernels.BLOCK))
+        there = tables.on(self._device)
+        kernels.sum_whole[(len(tiles),)](
+            tiles, self._sizes_there, self._places, *there[:3], tables.experts, len(mask),
+            DTYPE=_named(self._dtype), BLOCK=kernels.BLOCK, num_warps=kernels.WARPS,
+        )  # fmt: skip
+
+    def _sum_low_rank(
+        self, tables: "_Tables", mask: Mask, factor: torch.dtype | None, even: bool
+    ) -> None:
+        kernels = _kernels()
+        assert kernels is not None
+        shape = kernels.ROWS, kernels.COLUMNS
+        tiles = self._kept(mask, 2, lambda: _tiles(self._sizes, mask, *shape))
+        there = tables.on(self._device)
+        kernels.sum_low_rank[(len(tiles),)](
+            tiles, self._sizes_there, self._places, *there[:3], tables.experts, len(mask),
+            *there[3:], tables.adapters,
+            DTYPE=_named(self._dtype), FACTOR=_named(factor), EVEN=even, ROWS=kernels.ROWS,
+            COLUMNS=kernels.COLUMNS, RANKS=kernels.RANKS, num_warps=kernels.TILE_WARPS,
+        )  # fmt: skip
+
+    def _kept(self, mask: Mask, kind: int, make: Callable[[], Table]) -> Tensor:
+        """Return tiles on the device; most merges write the same parameters as one before."""
+        key = bytes([kind]) + np.packbits(mask).tobytes()
+        if key not in self._tiles:
+            self._tiles[key] = torch.from_numpy(make()).to(self._device)
+            while len(self._tiles) > LAYOUTS:
+                self._tiles.popitem(last=False)
+        self._tiles.move_to_end(key)
+        return self._tiles[key]
+
+
+class _Tables:
+    """What a merge's kernels look up; one copy to the device."""
+
+    def __init__(self, tables: Sequence[Table], experts: int, adapters: int) -> None:
+        self.experts, self.adapters = experts, adapters
+        self._tables = tables
+        self._there: list[Tensor] = []
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Row], coefficients: Sequence[float], adapters: Sequence[int]
+    ) -> "_Tables":
+        whole = [place for place, row in enumerate(rows) if row.whole.any()]
+        factors = [coefficients[place] * (rows[place].whole != 0) for place in whole]
+        strengths = [coefficients[place] * rows[place].scales for place in adapters]
+        slots = len(rows[0].touched)
+        tables = [
+            _stacked([rows[place].whole for place in whole], slots, np.int64),
+            _stacked([rows[place].codes for place in whole], slots, np.int32),
+            _stacked(factors, slots, np.float32),
+            _stacked([rows[place].ups for place in adapters], slots, np.int64),
+            _stacked([rows[place].downs for place in adapters], slots, np.int64),
+            _stacked([rows[place].ranks for place in adapters], slots, np.int32),
+            _stacked(strengths, slots, np.float32),
+        ]
+        return cls(tables, len(whole), len(adapters))
+
+    def on(self, device: torch.device) -> list[Tensor]:
+        """Return the tables on a device: whole, codes, factors, ups, downs, ranks, strengths."""
+        if not self._there:
+            padded = [_padded(table) for table in self._tables]
+            buffer = torch.from_numpy(np.concatenate(padded)).to(device)
+            parts = buffer.split([len(part) for part in padded])
+            self._there = [
+                part[: table.nbytes].view(_TORCH[table.dtype.type])
+                for part, table in zip(parts, self._tables, strict=True)
+            ]
+        return self._there
+
+
+_TORCH = {np.float32: torch.float32, np.int64: torch.int64, np.int32: torch.int32}
+
+
+def _padded(table: Table) -> Table:
+    """Return a table's bytes, so many that the next one is aligned."""
+    data = np.ascontiguousarray(table).view(np.uint8).reshape(-1)
+    return np.pad(data, (0, -len(data) % ALIGNED))
+
+
+def _stacked(rows: Sequence[Table], slots: int, kind: type[np.generic]) -> Table:
+    return np.stack(rows).astype(kind) if rows else np.zeros((1, slots), kind)
+
+
+def _sides(value: Tensor) -> tuple[int, int]:
+    """Return rows and columns of a parameter as a matrix; a vector is one row."""
+    rows = value.shape[0] if value.ndim > 1 else 1
+    return rows, value.numel() // max(rows, 1)
+
+
+def _blocks(sizes: Table, mask: Mask, block: int) -> Table:
+    """Return (slot, block) of every block of some parameters: (tiles, 2)."""
+    slots = np.flatnonzero(mask)
+    counts = -(-sizes[slots].astype(np.int64).prod(1) // block)
+    return np.stack([np.repeat(slots, counts), _count_up(counts)], 1).astype(np.int32)
+
+
+def _tiles(sizes: Table, mask: Mask, rows: int, columns: int) -> Table:
+    """Return (slot, row, column) of every tile of some matrices: (tiles, 3)."""
+    slots = np.flatnonzero(mask)
+    down, across = -(-sizes[slots, 0] // rows), -(-sizes[slots, 1] // columns)
+    number = _count_up(down * across)
+    width = np.repeat(across, down * across)
+    found = np.repeat(slots, down * across), number // width, number % width
+    return np.stack(found, 1).astype(np.int32)
+
+
+def _count_up(counts: Table) -> Table:
+    """Return 0, 1, … for each of the counts."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def _named(dtype: torch.dtype | None) -> Any:
+    import triton.language as tl
+
+    return {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}.get(
+        dtype or torch.float32, tl.float32
+    )
