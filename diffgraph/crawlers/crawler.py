@@ -1,6 +1,6 @@
 """Where experts come from: a source of listings, and the files behind them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -17,14 +17,49 @@ class BrokenPage(BaseModel, frozen=True):
 
 
 class Crawler(Protocol):
-    """A hub: its pages, and the files they offer."""
+    """A hub: its pages, and the files they offer.
+
+    A folder needs the first three only; the others are for hubs that are read over a network,
+    which takes long, may be stopped half-way, and costs the hub something.
+    """
 
     source: str
 
     def listings(self) -> Iterator[Listing | BrokenPage]:
-        """Yield every version of every expert, in a stable order."""
+        """Yield every version of every expert, in a stable order.
+
+        Raises:
+            ServiceError: The hub fails; what was yielded so far stands.
+        """
         ...
 
     def fetch(self, listing: Listing, folder: Path) -> Path:
         """Bring the listing's file into `folder`, checked against its hash, and return its path."""
         ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading on costs somebody something, so that we stop when we have enough."""
+        return False
+
+    @property
+    def read_before(self) -> Collection[str]:
+        """The references that a crawl which was stopped had dealt with, and this one skips."""
+        return ()
+
+    def keep(self) -> None:
+        """What was yielded before the last listing is dealt with: never yield it again."""
+        return
+
+    def look_again(self, refs: Collection[str]) -> Iterator[Listing | BrokenPage]:
+        """Yield listings of known experts that `listings` did not show, if they are still there."""
+        return iter(())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether who was not yielded has gone from the hub."""
+        return True
+
+    def finish(self) -> None:
+        """All that was yielded is dealt with: the next crawl begins anew."""
+        return

@@ -12,23 +12,38 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, get_args
 
-from diffgraph.artifacts import sha256_of
+from diffgraph.crawlers.admission import (
+    PAGE_ONLY,
+    BaseParameters,
+    admit,
+    is_settled,
+    page_only,
+    refused,
+)
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
-from diffgraph.errors import ExpertError, LicenceForbids, ServiceError, UnusableListing
-from diffgraph.experts.expert import Expert, Kind, Listing, Status
+from diffgraph.crawlers.examining import DiscoveryConfig, check, examine
+from diffgraph.errors import ExpertError, ServiceError
+from diffgraph.experts.expert import Expert, Listing, Status
 from diffgraph.experts.library import Library, page_hash
 from diffgraph.families import Family
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = [
+    "DiscoveryConfig",
+    "DiscoveryReport",
+    "admit",
+    "discover",
+    "examine",
+    "is_settled",
+    "retire_missing",
+    "settle_versions",
+]
+
 log = logging.getLogger(__name__)
 
-PEFT_TYPES = ("lora", "locon", "dora", "lycoris", "loha", "lokr")
-CHECKPOINT_TYPES = ("checkpoint",)
-LARGEST_FILE = 64 << 30  # bytes
-
-PAGE_ONLY = "only its page was read: its weights are fetched by a discover without --metadata-only"
+PAGES_AT_ONCE = 200  # that are written together
 
 Change = Literal["new", "updated", "unchanged", "rejected", "registered_only", "listed"]
 
@@ -53,76 +68,8 @@ class DiscoveryReport:
     later: int = 0  # left for another time, as was asked for
     broken: tuple[BrokenPage, ...] = ()
     failed: tuple[BrokenPage, ...] = ()  # not our doing nor theirs: the next run tries again
-
-
-@dataclass(frozen=True)
-class DiscoveryConfig:
-    """How much of a hub is looked at. What is left out stays as it was."""
-
-    limit: int | None = None  # new or changed experts that are taken
-    since: datetime | None = None  # when an expert was published, at the earliest
-    metadata_only: bool = False  # pages are kept, no weights are fetched
-
-    def wants(self, listing: Listing, taken: int) -> bool:
-        """Return whether to look at a listing when so many new or changed ones were taken."""
-        if self.limit is not None and taken >= self.limit:
-            return False
-        if self.since is None or listing.published_at is None:
-            return True
-        return _in_utc(listing.published_at) >= _in_utc(self.since)
-
-
-def examine(listing: Listing, family: Family) -> str | None:
-    """Return why a listing must be refused before any download; None if it need not be."""
-    try:
-        _check(listing, family)
-    except ExpertError as error:
-        return str(error)
-    return None
-
-
-def admit(
-    listing: Listing,
-    crawler: Crawler,
-    library: Library,
-    parameters: Mapping[str, "Tensor"],
-    family: Family,
-) -> Expert:
-    """Fetch, check and read a listing's file, keep it in the library, and return its row.
-
-    An expert that cannot be used is kept as a row with the reason, without its file.
-
-    Args:
-        listing: What a crawler found.
-        crawler: Where its file comes from.
-        library: Where expert, page and file are kept.
-        parameters: The base model's tensors, which the file must fit.
-        family: The base model it should be for.
-
-    Raises:
-        StorageError: The home folder cannot be written.
-        ServiceError: The hub failed us; another try may succeed.
-    """
-    from diffgraph.experts.reading import read_delta
-
-    row = _row(listing, family)
-    try:
-        _check(listing, family)
-        with library.workbench() as folder:
-            file = crawler.fetch(listing, folder)
-            row = row.model_copy(
-                update={"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
-            )
-            delta = read_delta(file, parameters)
-            kind: Kind = "checkpoint" if delta.format == "checkpoint" else "peft"
-            row = row.model_copy(
-                update={"kind": kind, "format": delta.format, "status": "ready", "reason": ""}
-            )
-            return library.add(row, listing, file)
-    except LicenceForbids as error:
-        return _refuse(row, listing, library, "registered_only", error)
-    except ExpertError as error:
-        return _refuse(row, listing, library, "rejected", error)
+    read_before: int = 0  # dealt with by a crawl that was stopped, and not counted above
+    is_whole: bool = True  # whether the hub was read to its end
 
 
 def discover(
@@ -145,66 +92,26 @@ def discover(
 
     Raises:
         StorageError: The home folder cannot be written; what was admitted so far stays.
+        ServiceError: The hub failed before it told us anything.
     """
     library.sweep()
-    config = config or DiscoveryConfig()
-    base = _Parameters(family, parameters)
-    found: dict[Change, list[Expert]] = {change: [] for change in get_args(Change)}
-    later: list[str] = []
-    broken: list[BrokenPage] = []
-    failed: list[BrokenPage] = []
-    for number, listing in enumerate(crawler.listings(), 1):
-        if isinstance(listing, BrokenPage):
-            broken.append(listing)
-            name = listing.where
-        else:
-            name = listing.name
-            taken = sum(len(experts) for change, experts in found.items() if change != "unchanged")
-            try:
-                if is_settled(listing, library, family) or config.wants(listing, taken):
-                    expert, change = _bring_up_to_date(
-                        listing, crawler, library, base, family, config.metadata_only
-                    )
-                    found[change].append(expert)
-                else:
-                    later.append(str(listing.ref))
-            except ServiceError as error:
-                failed.append(BrokenPage(where=str(listing.ref), reason=str(error)))
-        if on_progress is not None:
-            on_progress(number, name)
-    seen = {expert.ref for experts in found.values() for expert in experts}
-    seen |= {entry.where for entry in failed} | set(later)
-    retired = retire_missing(crawler.source, seen, broken, library)
-    superseded = settle_versions(crawler.source, library)
-    now = {expert.ref: expert for expert in library.experts()}
-    current = {change: tuple(now[one.ref] for one in experts) for change, experts in found.items()}
-    return DiscoveryReport(
-        source=crawler.source,
-        new=tuple(expert for expert in current["new"] if expert.status == "ready"),
-        updated=tuple(expert for expert in current["updated"] if expert.status == "ready"),
-        registered_only=current["registered_only"],
-        rejected=current["rejected"],
-        superseded=superseded,
-        retired=retired,
-        unchanged=current["unchanged"],
-        listed=current["listed"],
-        later=len(later),
-        broken=tuple(broken),
-        failed=tuple(failed),
+    look = _Look(
+        crawler,
+        library,
+        BaseParameters(family, parameters),
+        family,
+        config or DiscoveryConfig(),
+        on_progress,
     )
-
-
-def is_settled(listing: Listing, library: Library, family: Family) -> bool:
-    """Return whether this very page has been judged, so that it need not be read again.
-
-    A file that could not be fetched is tried again: its page does not change when it is mended.
-    """
-    known = library.find(listing.ref)
-    if known is None or known.status == "retired" or known.page_sha256 != page_hash(listing):
-        return False
-    if known.status in {"ready", "superseded"}:
-        return library.holds(known.sha256)
-    return bool(known.sha256) or examine(listing, family) is not None
+    look.at_all()
+    is_whole = look.is_done and crawler.is_whole
+    retired: tuple[Expert, ...] = ()
+    if is_whole:
+        retired = retire_missing(crawler.source, look.seen, look.broken, library)
+    if look.is_done:
+        crawler.finish()
+    superseded = settle_versions(crawler.source, library)
+    return look.report(superseded, retired, is_whole)
 
 
 def settle_versions(source: str, library: Library) -> tuple[Expert, ...]:
@@ -246,111 +153,155 @@ def retire_missing(
     return tuple(library.get(ref) for ref in gone)
 
 
-class _Parameters:
-    """The base model's tensors, loaded when the first file has to be read."""
+class _Look:
+    """One look at a hub, and what it has found so far."""
 
-    def __init__(self, family: Family, given: "Mapping[str, Tensor] | None") -> None:
-        self._family = family
-        self._given = given
+    def __init__(
+        self,
+        crawler: Crawler,
+        library: Library,
+        base: BaseParameters,
+        family: Family,
+        config: DiscoveryConfig,
+        on_progress: Callable[[int, str], None] | None,
+    ) -> None:
+        self.crawler, self.library, self.base = crawler, library, base
+        self.family, self.config, self.on_progress = family, config, on_progress
+        self.found: dict[Change, list[str]] = {change: [] for change in get_args(Change)}
+        self.read_before = frozenset(crawler.read_before)
+        self.seen = set(self.read_before)
+        self.broken: list[BrokenPage] = []
+        self.failed: list[BrokenPage] = []
+        self.later = 0
+        self.number = 0
+        self.is_done = False  # whether the hub was read as far as was asked for
+        self._pages: list[tuple[Expert, Listing]] = []  # decided, to be written together
 
-    def get(self) -> Mapping[str, "Tensor"]:
-        if self._given is None:
-            self._given = self._family.load("cpu").parameters()
-        return self._given
+    @property
+    def taken(self) -> int:
+        """How many new or changed experts were dealt with."""
+        return sum(len(refs) for change, refs in self.found.items() if change != "unchanged")
+
+    def at_all(self) -> None:
+        """Look at every listing; then again at the known ones that were not shown."""
+        try:
+            if not self._at_each(self.crawler.listings()):
+                return
+            hub = f"{self.crawler.source}:"
+            unseen = [
+                expert.ref
+                for expert in self.library.experts()
+                if expert.status != "retired" and expert.ref.startswith(hub)
+                if expert.ref not in self.seen
+            ]
+            self.is_done = self._at_each(self.crawler.look_again(unseen))
+        except ServiceError as error:
+            if not self.seen:
+                raise
+            where = f"{self.crawler.source}, after {self.number} listings"
+            self.failed.append(BrokenPage(where=where, reason=str(error)))
+        finally:
+            self._write()  # also when we are stopped: what was decided is kept
+
+    def report(
+        self, superseded: tuple[Expert, ...], retired: tuple[Expert, ...], is_whole: bool
+    ) -> DiscoveryReport:
+        """Return what was found, with every expert as it is now."""
+        now = {expert.ref: expert for expert in self.library.experts()}
+        current = {change: tuple(now[ref] for ref in refs) for change, refs in self.found.items()}
+        return DiscoveryReport(
+            source=self.crawler.source,
+            new=tuple(expert for expert in current["new"] if expert.status == "ready"),
+            updated=tuple(expert for expert in current["updated"] if expert.status == "ready"),
+            registered_only=current["registered_only"],
+            rejected=current["rejected"],
+            superseded=superseded,
+            retired=retired,
+            unchanged=current["unchanged"],
+            listed=current["listed"],
+            later=self.later,
+            broken=tuple(self.broken),
+            failed=tuple(self.failed),
+            read_before=len(self.read_before),
+            is_whole=is_whole,
+        )
+
+    def _at_each(self, entries: Iterable[Listing | BrokenPage]) -> bool:
+        """Look at these; return False if we stopped before the end since we have enough."""
+        for entry in entries:
+            if self.crawler.is_remote and self.config.is_enough(self.taken):
+                return False
+            self.number += 1
+            self._at(entry)
+            if self.on_progress is not None:
+                name = entry.name if isinstance(entry, Listing) else entry.where
+                self.on_progress(self.number, name)
+        self._write()
+        return True
+
+    def _at(self, entry: Listing | BrokenPage) -> None:
+        if isinstance(entry, BrokenPage):
+            self.broken.append(entry)
+            return
+        self.seen.add(str(entry.ref))
+        try:
+            self._judge(entry)
+        except ServiceError as error:
+            self.failed.append(BrokenPage(where=str(entry.ref), reason=str(error)))
+        if len(self._pages) >= PAGES_AT_ONCE:
+            self._write()
+
+    def _judge(self, listing: Listing) -> None:
+        """Decide about a listing, and note what has changed."""
+        before = self.library.find(listing.ref)
+        if is_settled(listing, self.library, self.family, self.config):
+            self._note("unchanged", listing)
+        elif not self.config.wants(listing, self.taken):
+            self.later += 1
+        else:
+            try:
+                check(listing, self.family, self.config)
+            except ExpertError as error:
+                row = refused(listing, self.family, error)
+                log.debug("%s (%s) is refused: %s", row.name, row.ref, row.reason)
+                self._keep_page(row, listing, before)
+            else:
+                self._take(listing, before)
+
+    def _take(self, listing: Listing, before: Expert | None) -> None:
+        """Take in what passed: its page, or its weights too."""
+        if not self.config.metadata_only:
+            after = admit(listing, self.crawler, self.library, self.base.get(), self.family)
+            self._note(_change(before, after), listing)
+        elif before is not None and before.status in {"ready", "superseded"}:
+            self._note("unchanged", listing)  # whose weights we hold stays as it is
+        else:
+            self._keep_page(page_only(listing, self.family), listing, before)
+
+    def _keep_page(self, row: Expert, listing: Listing, before: Expert | None) -> None:
+        after = row.model_copy(update={"page_sha256": page_hash(listing)})
+        if after != before:
+            self._pages.append((row, listing))
+        self._note(_change(before, after), listing)
+
+    def _note(self, change: Change, listing: Listing) -> None:
+        self.found[change].append(str(listing.ref))
+
+    def _write(self) -> None:
+        self.library.add_pages(self._pages)
+        self._pages.clear()
+        self.crawler.keep()
 
 
-def _bring_up_to_date(
-    listing: Listing,
-    crawler: Crawler,
-    library: Library,
-    base: _Parameters,
-    family: Family,
-    page_only: bool,
-) -> tuple[Expert, Change]:
-    """Admit a listing unless it is settled; return its row and what has changed."""
-    before = library.find(listing.ref)
-    if before is not None and is_settled(listing, library, family):
-        return before, "unchanged"
-    refused = examine(listing, family) is not None
-    if page_only and not refused:
-        return _keep_page(listing, before, library, family)
-    after = admit(listing, crawler, library, {} if refused else base.get(), family)
+def _change(before: Expert | None, after: Expert) -> Change:
+    """Return what is new about an expert."""
     if after == before:
-        return after, "unchanged"
+        return "unchanged"
     if after.status == "registered_only":
-        return after, "registered_only"
+        return "listed" if after.reason == PAGE_ONLY else "registered_only"
     if after.status == "rejected":
-        log.info("%s (%s) is rejected: %s", after.name, after.ref, after.reason)
-        return after, "rejected"
-    return after, "new" if before is None else "updated"
-
-
-def _keep_page(
-    listing: Listing, before: Expert | None, library: Library, family: Family
-) -> tuple[Expert, Change]:
-    """Keep what a page says; an expert whose weights we hold stays as it is."""
-    if before is not None and before.status in {"ready", "superseded"}:
-        return before, "unchanged"
-    row = _row(listing, family).model_copy(
-        update={"status": "registered_only", "reason": PAGE_ONLY}
-    )
-    after = library.add(row, listing)
-    return after, "unchanged" if after == before else "listed"
-
-
-def _in_utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _check(listing: Listing, family: Family) -> None:
-    """Raise the error that rules a listing out."""
-    base_model = listing.base_model.strip()
-    if base_model.lower() not in {name.lower() for name in family.hub_names}:
-        raise UnusableListing(
-            f"made for {base_model!r}, not for {' or '.join(map(repr, family.hub_names))}"
-        )
-    if listing.type and listing.type.lower() not in CHECKPOINT_TYPES + PEFT_TYPES:
-        raise UnusableListing(f"{listing.type!r} is no set of weights that can be merged")
-    if listing.nsfw:
-        raise UnusableListing("marked as not safe for work")
-    if not listing.licence.allow_derivatives:
-        raise LicenceForbids("its page forbids derivatives, and a merge is one")
-    _check_file(listing)
-
-
-def _check_file(listing: Listing) -> None:
-    file = listing.file
-    if file is None or not file.url:
-        raise UnusableListing("offers no file (early access, or taken down)")
-    if file.format.lower() not in {"safetensor", "safetensors", ""}:
-        raise UnusableListing(
-            f"offers only {file.format} files, which could run code; expected SafeTensor"
-        )
-    for scan, result in (("pickle", file.pickle_scan), ("virus", file.virus_scan)):
-        if result.lower() not in {"success", ""}:
-            raise UnusableListing(f"the hub's {scan} scan says {result!r}, not 'Success'")
-    if file.size_bytes > LARGEST_FILE:
-        raise UnusableListing(f"its file is said to have {file.size_bytes >> 30} GiB")
-
-
-def _row(listing: Listing, family: Family) -> Expert:
-    """Return what is known of an expert before its file is."""
-    return Expert(
-        ref=str(listing.ref),
-        name=listing.name,
-        kind="checkpoint" if listing.type.lower() in CHECKPOINT_TYPES else "peft",
-        family=family.name,
-        licence=listing.licence,
-        trigger_words=listing.trigger_words,
-        published_at=listing.published_at,
-    )
-
-
-def _refuse(
-    row: Expert, listing: Listing, library: Library, status: Status, error: ExpertError
-) -> Expert:
-    refused = row.model_copy(update={"status": status, "reason": str(error)})
-    return library.add(refused, listing)
+        return "rejected"
+    return "new" if before is None else "updated"
 
 
 def _age(expert: Expert) -> tuple[datetime, int, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from diffgraph.artifacts import new_file
 from diffgraph.crawlers.civitai_pages import parse_model
-from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.errors import DamagedFile, MissingInput, UnusableListing
 from diffgraph.experts.expert import Listing
 
@@ -24,7 +24,7 @@ READ_BYTES = 1 << 20
 SOURCE = re.compile(r"[a-z0-9_]{1,40}")
 
 
-class FolderCrawler:
+class FolderCrawler(Crawler):
     """Reads a hub folder.
 
     Raises:

@@ -1,0 +1,120 @@
+"""How does a listing become an expert, usable or not?
+
+What passes by its page is fetched, checked against its hash, and read against the base model. What
+fails becomes a row with its reason and without a file.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from diffgraph.artifacts import sha256_of
+from diffgraph.crawlers.crawler import Crawler
+from diffgraph.crawlers.examining import CHECKPOINT_TYPES, DiscoveryConfig, check, examine
+from diffgraph.errors import ExpertError, LicenceForbids
+from diffgraph.experts.expert import Expert, Kind, Listing
+from diffgraph.experts.library import Library, page_hash
+from diffgraph.families import Family
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PAGE_ONLY = "only its page was read: its weights are fetched by a discover without --metadata-only"
+
+
+class BaseParameters:
+    """The base model's tensors, loaded when the first file has to be read."""
+
+    def __init__(self, family: Family, given: "Mapping[str, Tensor] | None" = None) -> None:
+        self._family = family
+        self._given = given
+
+    def get(self) -> Mapping[str, "Tensor"]:
+        """Return them by name."""
+        if self._given is None:
+            self._given = self._family.load("cpu").parameters()
+        return self._given
+
+
+def admit(
+    listing: Listing,
+    crawler: Crawler,
+    library: Library,
+    parameters: Mapping[str, "Tensor"],
+    family: Family,
+) -> Expert:
+    """Fetch, check and read a listing's file, keep it in the library, and return its row.
+
+    An expert that cannot be used is kept as a row with the reason, without its file.
+
+    Args:
+        listing: What a crawler found.
+        crawler: Where its file comes from.
+        library: Where expert, page and file are kept.
+        parameters: The base model's tensors, which the file must fit.
+        family: The base model it should be for.
+
+    Raises:
+        StorageError: The home folder cannot be written.
+        ServiceError: The hub failed us; another try may succeed.
+    """
+    from diffgraph.experts.reading import read_delta
+
+    row = row_of(listing, family)
+    try:
+        check(listing, family)
+        with library.workbench() as folder:
+            file = crawler.fetch(listing, folder)
+            row = row.model_copy(
+                update={"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
+            )
+            delta = read_delta(file, parameters)
+            kind: Kind = "checkpoint" if delta.format == "checkpoint" else "peft"
+            row = row.model_copy(
+                update={"kind": kind, "format": delta.format, "status": "ready", "reason": ""}
+            )
+            return library.add(row, listing, file)
+    except ExpertError as error:
+        return library.add(refused(listing, family, error, row), listing)
+
+
+def row_of(listing: Listing, family: Family) -> Expert:
+    """Return what is known of an expert before its file is."""
+    return Expert(
+        ref=str(listing.ref),
+        name=listing.name,
+        kind="checkpoint" if listing.type.lower() in CHECKPOINT_TYPES else "peft",
+        family=family.name,
+        licence=listing.licence,
+        trigger_words=listing.trigger_words,
+        published_at=listing.published_at,
+    )
+
+
+def refused(
+    listing: Listing, family: Family, error: ExpertError, row: Expert | None = None
+) -> Expert:
+    """Return the row of an expert that cannot be used, or may not be merged."""
+    status = "registered_only" if isinstance(error, LicenceForbids) else "rejected"
+    row = row or row_of(listing, family)
+    return row.model_copy(update={"status": status, "reason": str(error)})
+
+
+def page_only(listing: Listing, family: Family) -> Expert:
+    """Return the row of an expert whose weights were not asked for."""
+    changes = {"status": "registered_only", "reason": PAGE_ONLY}
+    return row_of(listing, family).model_copy(update=changes)
+
+
+def is_settled(
+    listing: Listing, library: Library, family: Family, config: DiscoveryConfig | None = None
+) -> bool:
+    """Return whether this very page has been judged, so that it need not be read again.
+
+    A file that could not be fetched is tried again: its page does not change when it is mended.
+    """
+    known = library.find(listing.ref)
+    if known is None or known.status == "retired" or known.page_sha256 != page_hash(listing):
+        return False
+    if known.status in {"ready", "superseded"}:
+        return library.holds(known.sha256)
+    return bool(known.sha256) or examine(listing, family, config) is not None

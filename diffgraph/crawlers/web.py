@@ -1,0 +1,335 @@
+"""How do we ask a hub's server: politely, patiently, and without giving secrets away?
+
+Requests keep a distance; what fails and may pass is tried again with growing, random waits, or
+when the server says (`Retry-After`). Answers have a largest size and a longest time. The token is
+a header for the hub's own origin, so no address and no message of ours can hold it.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, SecretStr
+
+from diffgraph.errors import InputError, ServiceRefused, ServiceUnavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+log = logging.getLogger(__name__)
+
+AGENT = "diffgraph"
+PASSING = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
+ANONYMOUS_PER_MINUTE = 60.0
+SIGNED_IN_PER_MINUTE = 120.0
+
+Turn = Callable[[], Awaitable[None]]
+"""Awaited before every request: it returns when it is our turn."""
+Answer = TypeVar("Answer")
+Query = Mapping[str, str | int | list[str]]
+
+
+class NotThere(ServiceRefused):
+    """The server knows no such thing: 404 or 410."""
+
+
+class TokenRefused(ServiceRefused):
+    """The server wants a token, or does not take ours: 401."""
+
+
+class BadAnswer(ServiceUnavailable):
+    """The answer is too large, or not what it should be."""
+
+
+class WebConfig(BaseModel, frozen=True):
+    """How politely and how patiently servers are asked."""
+
+    requests_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="at most; unset: 60 anonymously, 120 with a token, no limit on this machine",
+    )
+    page_size: int = Field(default=100, ge=1, le=100, description="experts a request")
+    passes: int = Field(
+        default=3, ge=1, description="over a hub at most; it ends with one that finds nothing new"
+    )
+    tries: int = Field(default=6, ge=1, description="of one request")
+    first_wait: float = Field(default=1.0, ge=0, description="seconds; doubled after every try")
+    longest_wait: float = Field(default=30.0, ge=0, description="seconds between two tries")
+    longest_retry_after: float = Field(
+        default=300.0, ge=0, description="seconds we wait when a server names a time"
+    )
+    silence: float = Field(default=30.0, gt=0, description="seconds until the next byte")
+    longest_answer: float = Field(default=180.0, gt=0, description="seconds until the last byte")
+    largest_answer: int = Field(default=64 << 20, gt=0, description="bytes")
+
+
+def address_of(url: str, variable: str) -> str:
+    """Return a hub's address without what may be secret in it.
+
+    Raises:
+        InputError: It is no http(s) address, or it holds a password.
+    """
+    try:
+        split = urlsplit(url.strip())
+        port = split.port
+    except ValueError as error:
+        raise InputError(f"--url or {variable}: {error}") from None
+    if split.scheme not in {"http", "https"} or not split.hostname:
+        raise InputError(f"--url or {variable} is no address of the form https://host[:port]")
+    if split.username or split.password:
+        raise InputError(f"--url or {variable} holds a name or password: use a token instead")
+    host = f"[{split.hostname}]" if ":" in split.hostname else split.hostname
+    return f"{split.scheme}://{host}{f':{port}' if port else ''}{split.path.rstrip('/')}"
+
+
+def per_minute(url: str, is_signed_in: bool, config: WebConfig) -> float | None:
+    """Return how many requests a minute are polite; None for no limit."""
+    if config.requests_per_minute is not None:
+        return config.requests_per_minute
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or _is_loopback(host):
+        return None
+    return SIGNED_IN_PER_MINUTE if is_signed_in else ANONYMOUS_PER_MINUTE
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Pace:
+    """Lets requests begin at even distances, at most `rate` a minute.
+
+    Args:
+        rate: Requests a minute; None for no limit.
+    """
+
+    def __init__(self, rate: float | None) -> None:
+        self._distance = 60.0 / rate if rate else 0.0
+        self._next = 0.0
+
+    async def __call__(self) -> None:
+        """Wait for our turn."""
+        if self._distance:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self._distance
+            await asyncio.sleep(start - now)
+
+
+class Web:
+    """Asks one server, for use on one event loop.
+
+    Args:
+        url: Its address.
+        token: Sent as `Authorization: Bearer` to this origin only.
+        config: How politely and patiently.
+        turn: Awaited before every request; by default a `Pace` of our own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: SecretStr | None = None,
+        config: WebConfig | None = None,
+        turn: Turn | None = None,
+    ) -> None:
+        self.url = url
+        self.config = config or WebConfig()
+        self._token = token
+        self._turn = turn or Pace(per_minute(url, token is not None, self.config))
+        self._client: httpx.AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    @property
+    def has_token(self) -> bool:
+        """Whether requests are signed."""
+        return self._token is not None
+
+    def forget_token(self) -> None:
+        """Ask anonymously from now on."""
+        self._token = None
+
+    async def get(self, path: str, query: Query | None = None) -> bytes:
+        """Return what the server answers to GET; see `ask`."""
+        return await self.ask("GET", path, query=query)
+
+    async def ask(
+        self, method: str, path: str, *, query: Query | None = None, content: object = None
+    ) -> bytes:
+        """Return the body of a good answer.
+
+        Args:
+            method: GET or POST.
+            path: Below the server's address, with its slash.
+            query: What goes behind the question mark.
+            content: Sent as JSON, if given.
+
+        Raises:
+            ServiceUnavailable: It failed as often as we try.
+            NotThere: There is no such thing.
+            TokenRefused: It wants another token.
+            ServiceRefused: It says no.
+            BadAnswer: The answer is too large.
+        """
+        wait = self.config.first_wait
+        for left in reversed(range(self.config.tries)):
+            await self._turn()
+            try:
+                return await self._ask_once(method, path, query, content)
+            except _Busy as busy:
+                if not left or busy.seconds > self.config.longest_retry_after:
+                    raise self._failure(path, busy) from None
+                pause = busy.seconds or min(wait, self.config.longest_wait)
+                wait *= 2
+                log.debug("%s%s: %s; again in about %.1f s", self.url, path, busy.why, pause)
+                await asyncio.sleep(pause * random.uniform(1.0, 1.5))
+        raise AssertionError("the last try either returns or raises")
+
+    def _failure(self, path: str, busy: "_Busy") -> ServiceUnavailable:
+        later = f"; it asks to wait {busy.seconds:.0f} s" if busy.seconds else ""
+        return ServiceUnavailable(
+            f"{self.url}{path}: {busy.why}, after {self.config.tries} tries{later}"
+        )
+
+    async def _ask_once(
+        self, method: str, path: str, query: Query | None, content: object
+    ) -> bytes:
+        import httpx
+
+        client = self._client = self._client or self._connect()
+        headers = {}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        try:
+            async with (
+                asyncio.timeout(self.config.longest_answer),
+                client.stream(
+                    method,
+                    self.url + path,
+                    params=query or None,
+                    json=content,
+                    headers=headers,
+                ) as reply,
+            ):
+                self._check(reply, path)
+                return await self._body(reply, path)
+        except TimeoutError:
+            raise _Busy(f"no whole answer within {self.config.longest_answer:g} s") from None
+        except httpx.TimeoutException as error:
+            raise _Busy(f"no answer in time ({type(error).__name__})") from None
+        except httpx.TooManyRedirects:
+            raise ServiceRefused(f"{self.url}{path}: redirects without end") from None
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise _Busy(f"the connection failed ({type(error).__name__})") from None
+        except httpx.InvalidURL:
+            raise ServiceRefused(f"{self.url}{path}: not an address that can be asked") from None
+
+    def _connect(self) -> "httpx.AsyncClient":
+        import httpx
+
+        return httpx.AsyncClient(
+            timeout=self.config.silence,
+            follow_redirects=True,  # httpx takes the token off where the origin changes
+            max_redirects=5,
+            headers={"User-Agent": AGENT, "Accept": "application/json, text/*;q=0.5"},
+        )
+
+    def _check(self, reply: "httpx.Response", path: str) -> None:
+        """Raise what a bad status means."""
+        status = reply.status_code
+        if status < 400:
+            return
+        said = f"{status} {reply.reason_phrase}".strip()
+        if status in PASSING:
+            raise _Busy(f"it answers {said}", _seconds(reply.headers.get("Retry-After", "")))
+        where = f"{self.url}{path}: it answers {said}"
+        if status in {404, 410}:
+            raise NotThere(where)
+        if status == 401:
+            raise TokenRefused(
+                f"{where}: the token is wrong or has expired" if self.has_token else where
+            )
+        raise ServiceRefused(where)
+
+    async def _body(self, reply: "httpx.Response", path: str) -> bytes:
+        body = bytearray()
+        async for part in reply.aiter_bytes():
+            body += part
+            if len(body) > self.config.largest_answer:
+                raise BadAnswer(
+                    f"{self.url}{path}: the answer has more than "
+                    f"{self.config.largest_answer >> 20} MiB"
+                )
+        return bytes(body)
+
+
+class _Busy(Exception):
+    """The server failed in a way that may pass."""
+
+    def __init__(self, why: str, seconds: float = 0.0) -> None:
+        super().__init__(why)
+        self.why = why
+        self.seconds = seconds
+
+
+def _seconds(retry_after: str) -> float:
+    """Return what `Retry-After` says, in seconds from now; 0 if it says nothing we understand."""
+    text = retry_after.strip()
+    try:
+        if text.replace(".", "", 1).isdecimal():
+            return float(text)
+        moment = parsedate_to_datetime(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+class Background:
+    """An event loop on a thread of its own, so that a page is fetched while another is read."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
+        self._thread.start()
+
+    def start(self, work: Coroutine[Any, Any, Answer]) -> "Future[Answer]":
+        """Begin; the future has what it returns."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Do, and return what it returns."""
+        return self.start(work).result()
+
+    def close(self) -> None:
+        """Drop what is still going on, and end the thread."""
+        if self._thread.is_alive():
+            self.wait(_cancel_others())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
