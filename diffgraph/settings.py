@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     """The library, scores, snapshots, planners, images and reports are kept below this folder."""
     family: str = "emoji64"
     """The model family that is used when none is named."""
+    bases: dict[str, str] = {}
+    """Where bases are that do not ship: family -> a folder, a safetensors file or a hub's name."""
     agent: str = "offline"
     """Who reads pages and prompts: `offline` or `claude`."""
     config: Path | None = None

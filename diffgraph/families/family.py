@@ -21,6 +21,8 @@ class ResidentModel(Protocol):
     """A base model on a device, whose weights a merge writes in place."""
 
     family: str
+    images_at_once: int
+    """How many images are denoised together; more are drawn in turns."""
 
     @property
     def device(self) -> torch.device:

@@ -3,22 +3,25 @@
 Every family of this architecture (emoji64, SD1.5) is loaded, sampled and merged by this one class.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffgraph.families.bases import load_component
 from diffgraph.families.family import SamplerConfig
+from diffgraph.families.resident import DiffusionModel
 
-CHUNK = 64  # images denoised together unless the caller splits the work
+IMAGES_AT_ONCE = 64  # of emoji64's size
 
 
-class StableDiffusion:
+class StableDiffusion(DiffusionModel):
     """A `ResidentModel` made of diffusers' own classes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (one argument a component, as diffusers' pipelines have it)
         self,
         family: str,
         tokenizer: Any,
@@ -27,14 +30,15 @@ class StableDiffusion:
         vae: Any,
         scheduler: Any,
         sampler: SamplerConfig,
+        images_at_once: int = IMAGES_AT_ONCE,
     ):
-        self.family = family
+        components = {"unet": unet, "text_encoder": text_encoder}
+        super().__init__(family, components, sampler, images_at_once)
         self.tokenizer = tokenizer
-        self.text_encoder = text_encoder.eval().requires_grad_(False)
-        self.unet = unet.eval().requires_grad_(False)
+        self.text_encoder = text_encoder
+        self.unet = unet
         self.vae = vae.eval().requires_grad_(False)
         self.scheduler = scheduler
-        self.sampler = sampler
 
     @classmethod
     def from_folder(
@@ -49,51 +53,21 @@ class StableDiffusion:
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        local: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
         return cls(
             family,
             CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, **local).to(device),
-            UNet2DConditionModel.from_pretrained(
-                folder, subfolder="unet", torch_dtype=dtype, **local
-            ).to(device),
-            AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, **local).to(
-                device
-            ),
-            DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True),
+            load_component(CLIPTextModel, folder / "text_encoder", dtype).to(device),
+            load_component(UNet2DConditionModel, folder / "unet", dtype).to(device),
+            load_component(AutoencoderKL, folder / "vae", dtype).to(device),
+            DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
             sampler,
         )
 
     @property
-    def device(self) -> torch.device:
-        """The device the weights are on."""
-        device: torch.device = next(self.unet.parameters()).device
-        return device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the weights."""
-        dtype: torch.dtype = next(self.unet.parameters()).dtype
-        return dtype
-
-    def parameters(self) -> Mapping[str, Tensor]:
-        """Return the live weights of the UNet and the text encoder, by name."""
-        components = {"unet": self.unet, "text_encoder": self.text_encoder}
-        return {
-            f"{component}.{name}": parameter.data
-            for component, module in components.items()
-            for name, parameter in module.named_parameters()
-        }
-
-    def modules(self) -> Mapping[str, torch.nn.Module]:
-        """Return the UNet's and the text encoder's modules, by name."""
-        components = {"unet": self.unet, "text_encoder": self.text_encoder}
-        return {
-            f"{component}.{name}": module
-            for component, root in components.items()
-            for name, module in root.named_modules()
-            if name
-        }
+    def noise_shape(self) -> tuple[int, int, int]:
+        """The shape of an image's latents: (channels, height, width)."""
+        size = self.unet.config.sample_size
+        return self.unet.config.in_channels, size, size
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -108,16 +82,6 @@ class StableDiffusion:
         states: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         return states
 
-    def noise(self, seeds: Sequence[int]) -> Tensor:
-        """Return the first noise of each image, drawn on the CPU: (seeds, channels, h, w)."""
-        size = self.unet.config.sample_size
-        shape = (self.unet.config.in_channels, size, size)
-        draws = [
-            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(int(seed)))
-            for seed in seeds
-        ]
-        return torch.stack(draws)
-
     @torch.no_grad()
     def denoise(
         self,
@@ -128,8 +92,6 @@ class StableDiffusion:
         on_step: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Return latents for `text` (n, tokens, width), `blank` likewise and `noise` (n, …)."""
-        from copy import deepcopy
-
         scheduler = deepcopy(self.scheduler)
         scheduler.set_timesteps(sampler.steps, device=self.device)
         context = torch.cat([blank, text])
@@ -153,22 +115,14 @@ class StableDiffusion:
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def sample(
+    def draw(
         self,
         prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampler: SamplerConfig | None = None,
+        noise: Tensor,
+        sampler: SamplerConfig,
         on_step: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Return one image per prompt and seed: (prompts, 3, height, width) in [0, 1]."""
-        sampler = sampler or self.sampler
-        blank = self.embed([""])
-        images = []
-        for start in range(0, len(prompts), CHUNK):
-            part = slice(start, start + CHUNK)
-            text = self.embed(prompts[part])
-            latents = self.denoise(
-                text, blank.expand_as(text), self.noise(seeds[part]), sampler, on_step
-            )
-            images.append(self.decode(latents))
-        return torch.cat(images)
+        """Return one image per prompt and first noise: (prompts, 3, height, width) in [0, 1]."""
+        text = self.embed(prompts)
+        blank = self.embed([""]).expand_as(text)
+        return self.decode(self.denoise(text, blank, noise, sampler, on_step))

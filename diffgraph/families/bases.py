@@ -1,0 +1,159 @@
+"""Where is a base model that does not ship with the package, and is all of it there?
+
+A place is a folder in the diffusers layout, a single safetensors file, or a hub's name for the
+model (`owner/name`), which is fetched once and kept in the hub's own cache. `DIFFGRAPH_BASES` names
+the places; it is read here because every worker loads a base, wherever it runs.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from diffgraph.errors import MissingInput, ServiceRefused, ServiceUnavailable, UnsafeFile
+from diffgraph.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+Component = TypeVar("Component")
+
+WEIGHTS = ".safetensors"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+DESCRIPTIONS = ("*.json", "*/*.json", "tokenizer*/*")
+"""What is fetched of a hub's model beside weights."""
+UNWANTED = ("*.fp16.*", "*.non_ema.*", "*/flax_*", "*/openvino_*", "safety_checker/*")
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where the parts of a base model lie."""
+
+    folder: Path  # in the diffusers layout; beside a file, configurations and tokenizers at least
+    file: Path | None = None  # the weights in one file, which win over the folder's
+
+
+def place_of(family: str, usual: str) -> str:
+    """Return where the settings say that a family's base is, or where it usually is."""
+    return Settings().bases.get(family) or usual
+
+
+def find_base(
+    family: str, place: str, usual: str, components: Sequence[str], offline: bool = False
+) -> Base:
+    """Return where a base's files are on this machine, fetched from a hub if need be.
+
+    Args:
+        family: for messages.
+        place: a folder, a safetensors file or a hub's name.
+        usual: the hub's name of what describes a single file.
+        components: whose weights are wanted.
+        offline: use only what is on this machine already, as with `HF_HUB_OFFLINE=1`.
+
+    Raises:
+        MissingInput: nothing is there, or not all of it.
+        UnsafeFile: a file that could run code when opened.
+        ServiceUnavailable: the hub cannot be reached.
+        ServiceRefused: the hub wants a token, or knows no such model.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return Base(_complete(family, path, components))
+    if path.is_file():
+        if path.suffix.lower() != WEIGHTS:
+            raise UnsafeFile(f"{path.name}: a base model must be a safetensors file or a folder")
+        beside = path.with_suffix("")
+        described = beside if beside.is_dir() else _fetch(family, usual, (), offline)
+        return Base(described, path)
+    if path.is_absolute() or not HUB_NAME.fullmatch(place):
+        raise MissingInput(
+            f"no base model for {family} at {place}: say where it is with DIFFGRAPH_BASES"
+        )
+    return Base(_complete(family, _fetch(family, place, components, offline), components))
+
+
+def _complete(family: str, folder: Path, components: Sequence[str]) -> Path:
+    for component in components:
+        if not (folder / component / "config.json").is_file():
+            raise MissingInput(f"{folder} is not a {family} model: it has no {component}")
+        if not any((folder / component).glob(f"*{WEIGHTS}")):
+            raise MissingInput(f"{folder} has no safetensors weights of its {component}")
+    return folder
+
+
+def _fetch(family: str, name: str, components: Sequence[str], offline: bool) -> Path:
+    """Return the folder of a hub's model in the cache, with the weights of these components."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    wanted = [*DESCRIPTIONS, *(f"{component}/*{WEIGHTS}" for component in components)]
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=wanted,
+                ignore_patterns=list(UNWANTED),
+                local_files_only=offline,
+            )
+        )
+    except GatedRepoError as error:
+        raise ServiceRefused(
+            f"{name}, the base of {family}, is behind a licence: accept it on its page, then set "
+            "HF_TOKEN"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ServiceRefused(
+            f"{name}, the base of {family}, is neither a folder here nor a model of the hub"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ServiceUnavailable(
+            f"{name}, the base of {family}, is not on this machine and the hub cannot be reached: "
+            "say where it is with DIFFGRAPH_BASES"
+        ) from error
+    except (HfHubHTTPError, ConnectionError, TimeoutError) as error:
+        raise ServiceUnavailable(
+            f"{name}, the base of {family}, cannot be fetched: {type(error).__name__}"
+        ) from error
+
+
+def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") -> Component:
+    """Return one component of diffusers' or transformers' class from its folder.
+
+    Only safetensors are read, and no network is used. Half-precision files (`….fp16.…`) serve when
+    there are no others.
+    """
+    import transformers
+
+    names = [path.name for path in folder.glob(f"*{WEIGHTS}")]
+    half = names and all(".fp16" in name for name in names)
+    typed = "dtype" if issubclass(kind, transformers.PreTrainedModel) else "torch_dtype"
+    given: dict[str, Any] = {
+        typed: dtype,
+        "local_files_only": True,
+        "use_safetensors": True,
+        "variant": "fp16" if half else None,
+    }
+    component: Component = kind.from_pretrained(folder, **given)  # type: ignore[attr-defined]
+    return component
+
+
+@contextmanager
+def loading(family: str, base: Base) -> "Iterator[None]":
+    """Tell in one line what the libraries inside find wrong with a base."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise MissingInput(
+            f"{base.file or base.folder} cannot be loaded as the base of {family}: {reason[0]}"
+        ) from error

@@ -1,0 +1,146 @@
+"""FLUX.1: a transformer of 12 billion parameters, guidance distilled into it.
+
+https://github.com/black-forest-labs/flux
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from diffgraph.errors import MissingInput
+from diffgraph.families.bases import Base, find_base, load_component, loading, place_of
+from diffgraph.families.family import Family, SamplerConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor
+
+    from diffgraph.families.flux_model import Flux
+
+HUB = "black-forest-labs/FLUX.1-dev"
+COMPONENTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
+PREFIX = "model.diffusion_model."
+RESOLUTION = 1024
+
+
+def load(
+    device: "str | torch.device" = "cpu",
+    dtype: "torch.dtype | None" = None,
+    place: str | None = None,
+    offline: bool = False,
+) -> "Flux":
+    """Load a base model of this architecture.
+
+    Args:
+        device: for the weights.
+        dtype: likewise; bfloat16 unless told otherwise, which it was published in.
+        place: a folder in the diffusers layout, a safetensors file of the transformer or a hub's
+            name; by default what `DIFFGRAPH_BASES` says, else the hub's own. Beside a file,
+            everything but the transformer is taken from the folder with the file's name.
+        offline: fetch nothing.
+    """
+    import torch
+
+    dtype = dtype or torch.bfloat16
+    base = find_base("flux", place or place_of("flux", HUB), HUB, COMPONENTS, offline)
+    with loading("flux", base):
+        model = _assembled(base, dtype)
+    for component in (*model.components.values(), model.vae):
+        component.to(device)
+    return model
+
+
+def _assembled(base: Base, dtype: "torch.dtype") -> "Flux":
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+    from diffgraph.families.flux_model import PATCH, Flux
+
+    folder = base.folder
+    if base.file:
+        transformer = _from_file(base.file, folder / "transformer", dtype)
+    else:
+        transformer = load_component(FluxTransformer2DModel, folder / "transformer", dtype)
+    vae = load_component(AutoencoderKL, folder / "vae", dtype)
+    seen, own = transformer.config.in_channels, vae.config.latent_channels * PATCH**2
+    if seen != own:
+        raise MissingInput(
+            f"{base.file or folder} is not a text-to-image model: its transformer takes {seen} "
+            f"channels, not {own}"
+        )
+    return Flux(
+        "flux",
+        CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        load_component(CLIPTextModel, folder / "text_encoder", dtype),
+        T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True),
+        load_component(T5EncoderModel, folder / "text_encoder_2", dtype),
+        transformer,
+        vae,
+        FlowMatchEulerDiscreteScheduler.from_pretrained(
+            folder / "scheduler", local_files_only=True
+        ),
+        FLUX.sampler,
+        FLUX.resolution,
+    )
+
+
+def _from_file(file: "Path", description: "Path", dtype: "torch.dtype") -> Any:
+    """Return the transformer in one file, in its makers' layout or diffusers'."""
+    import torch
+    from diffusers import FluxTransformer2DModel
+
+    with torch.device("meta"):
+        config = FluxTransformer2DModel.load_config(description, local_files_only=True)
+        transformer = FluxTransformer2DModel.from_config(config)
+    shapes = {name: tuple(value.shape) for name, value in transformer.named_parameters()}
+    transformer.load_state_dict(read_transformer(file, shapes, dtype), assign=True)
+    return transformer
+
+
+def read_transformer(
+    file: "Path", shapes: "Mapping[str, tuple[int, ...]]", dtype: "torch.dtype"
+) -> "dict[str, Tensor]":
+    """Return a transformer's weights by diffusers' names, whichever layout the file has.
+
+    Args:
+        file: safetensors; may hold other components as well.
+        shapes: diffusers' name of each parameter -> its shape.
+        dtype: of what is returned.
+
+    Raises:
+        MissingInput: a parameter is missing or has another shape.
+    """
+    from safetensors import safe_open
+
+    from diffgraph.families import flux_layout
+
+    known = {f"{flux_layout.OURS}{name}": shape for name, shape in shapes.items()}
+    places = flux_layout.parameters(known)
+    weights: dict[str, Tensor] = {}
+    with safe_open(str(file), "pt") as opened:
+        for key in opened.keys():
+            name = key.removeprefix(PREFIX)
+            if name in places:
+                value = opened.get_tensor(key).to(dtype)
+                for placement in places[name]:
+                    ours = placement.name.removeprefix(flux_layout.OURS)
+                    # a copy, so that what shares a fused tensor doesn't keep the whole alive
+                    weights[ours] = placement.take(value).clone()
+            elif name.removeprefix(flux_layout.OURS) in shapes:
+                weights[name.removeprefix(flux_layout.OURS)] = opened.get_tensor(key).to(dtype)
+    for name, shape in shapes.items():
+        found = tuple(weights[name].shape) if name in weights else None
+        if found != shape:
+            raise MissingInput(f"{file.name}: {name} should be {shape}, found {found}")
+    return weights
+
+
+FLUX = Family(
+    name="flux",
+    title="FLUX.1 dev (1024 px)",
+    resolution=RESOLUTION,
+    sampler=SamplerConfig(steps=28, guidance=3.5),
+    hub_names=("Flux.1 D", HUB),
+    load=load,
+)

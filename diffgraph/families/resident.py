@@ -1,0 +1,117 @@
+"""What do all base models on a device have in common?
+
+Named components whose weights a merge may write, a first noise that depends on its seed alone, and
+images drawn a few at a time.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffgraph.families.family import SamplerConfig
+
+OnStep = Callable[[int], None]
+"""Called with the number of each denoising step."""
+
+
+class DiffusionModel(ABC):
+    """A `ResidentModel` made of components; a family's architecture says how it draws."""
+
+    def __init__(
+        self,
+        family: str,
+        components: Mapping[str, nn.Module],
+        sampler: SamplerConfig,
+        images_at_once: int,
+    ):
+        """Hold the components.
+
+        Args:
+            family: whose base it is.
+            components: those that experts may change, by name, the denoiser first.
+            sampler: how images are drawn unless told otherwise.
+            images_at_once: that fit on the device together.
+        """
+        self.family = family
+        self.components = components
+        self.sampler = sampler
+        self.images_at_once = images_at_once
+        for component in components.values():
+            component.eval().requires_grad_(False)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The network that runs at every step."""
+        return next(iter(self.components.values()))
+
+    @property
+    def device(self) -> torch.device:
+        """The device the weights are on."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(self.denoiser.parameters()).dtype
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Return the live weights of all components, by name."""
+        return {
+            f"{component}.{name}": parameter.data
+            for component, module in self.components.items()
+            for name, parameter in module.named_parameters()
+        }
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Return the modules of all components, by name."""
+        return {
+            f"{component}.{name}": module
+            for component, root in self.components.items()
+            for name, module in root.named_modules()
+            if name
+        }
+
+    @property
+    @abstractmethod
+    def noise_shape(self) -> tuple[int, int, int]:
+        """The shape of an image's latents: (channels, height, width)."""
+
+    @abstractmethod
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Return what the denoiser is conditioned on: (prompts, tokens, width)."""
+
+    @abstractmethod
+    def draw(
+        self,
+        prompts: Sequence[str],
+        noise: Tensor,
+        sampler: SamplerConfig,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return one image per prompt and first noise: (prompts, 3, height, width) in [0, 1]."""
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Return the first noise of each image, drawn on the CPU: (seeds, channels, h, w)."""
+        draws = [
+            torch.randn(self.noise_shape, generator=torch.Generator("cpu").manual_seed(int(seed)))
+            for seed in seeds
+        ]
+        return torch.stack(draws)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampler: SamplerConfig | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return one image per prompt and seed: (prompts, 3, height, width) in [0, 1]."""
+        images = []
+        for start in range(0, len(prompts), self.images_at_once):
+            part = slice(start, start + self.images_at_once)
+            noise = self.noise(seeds[part]).to(self.device, self.dtype)
+            images.append(self.draw(prompts[part], noise, sampler or self.sampler, on_step))
+        return torch.cat(images)

@@ -1,0 +1,117 @@
+"""Stable Diffusion 1.5: the base model of most community experts.
+
+https://arxiv.org/abs/2112.10752
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from diffgraph.errors import MissingInput
+from diffgraph.families.bases import Base, find_base, loading, place_of
+from diffgraph.families.family import Family, SamplerConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffgraph.families.stable_diffusion import StableDiffusion
+
+HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+COMPONENTS = ("unet", "text_encoder", "vae")
+LATENT_CHANNELS = 4
+IMAGES_AT_ONCE = {"cuda": 16, "cpu": 1}  # each with and without guidance
+VAE_PREFIX = "first_stage_model."
+
+
+def load(
+    device: "str | torch.device" = "cpu",
+    dtype: "torch.dtype | None" = None,
+    place: str | None = None,
+    offline: bool = False,
+) -> "StableDiffusion":
+    """Load a base model of this architecture.
+
+    Args:
+        device: for the weights.
+        dtype: likewise; half precision on a GPU unless told otherwise.
+        place: a folder in the diffusers layout, a single safetensors file or a hub's name; by
+            default what `DIFFGRAPH_BASES` says, else the hub's own.
+        offline: fetch nothing.
+    """
+    import torch
+
+    device = torch.device(device)
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
+    base = find_base("sd15", place or place_of("sd15", HUB), HUB, COMPONENTS, offline)
+    with loading("sd15", base):
+        model = _from_file(base, dtype) if base.file else _from_folder(base, dtype)
+    _demand_text_to_image(model, base)
+    for component in (model.unet, model.text_encoder, model.vae):
+        component.to(device)
+    model.images_at_once = IMAGES_AT_ONCE.get(device.type, 1)
+    return model
+
+
+def _from_folder(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
+    from diffgraph.families.stable_diffusion import StableDiffusion
+
+    model = StableDiffusion.from_folder("sd15", base.folder, SD15.sampler, "cpu", dtype)
+    model.scheduler = _scheduler(base)
+    return model
+
+
+def _from_file(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
+    """Load a single-file checkpoint; what it lacks of an autoencoder comes from the folder."""
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
+    from safetensors import safe_open
+
+    from diffgraph.families.bases import load_component
+    from diffgraph.families.stable_diffusion import StableDiffusion
+
+    with safe_open(str(base.file), "pt") as file:
+        has_vae = any(key.startswith(VAE_PREFIX) for key in file.keys())
+    parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
+    if not has_vae:
+        parts["vae"] = load_component(AutoencoderKL, base.folder / "vae", dtype)
+    pipeline = StableDiffusionPipeline.from_single_file(
+        str(base.file),
+        config=str(base.folder),
+        local_files_only=True,
+        torch_dtype=dtype,
+        **parts,
+    )
+    return StableDiffusion(
+        "sd15",
+        pipeline.tokenizer,
+        pipeline.text_encoder,
+        pipeline.unet,
+        pipeline.vae,
+        _scheduler(base),
+        SD15.sampler,
+    )
+
+
+def _scheduler(base: Base) -> Any:
+    from diffusers import DPMSolverMultistepScheduler
+
+    return DPMSolverMultistepScheduler.from_pretrained(
+        base.folder / "scheduler", local_files_only=True
+    )
+
+
+def _demand_text_to_image(model: "StableDiffusion", base: Base) -> None:
+    """Raise `MissingInput` for an inpainting or editing model, whose UNet sees more than noise."""
+    seen = model.unet.config.in_channels
+    if seen != LATENT_CHANNELS:
+        raise MissingInput(
+            f"{base.file or base.folder} is not a text-to-image model: its UNet takes {seen} "
+            f"channels, not {LATENT_CHANNELS}"
+        )
+
+
+SD15 = Family(
+    name="sd15",
+    title="Stable Diffusion 1.5 (512 px)",
+    resolution=512,
+    sampler=SamplerConfig(steps=25, guidance=7.5),
+    hub_names=("SD 1.5", HUB, "runwayml/stable-diffusion-v1-5"),
+    load=load,
+)

@@ -1,0 +1,38 @@
+"""Stable Diffusion 1.5 against diffusers' own pipeline, and the places it is loaded from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffgraph.families import SamplerConfig
+from diffgraph.families.sd15 import load
+
+SAMPLER = SamplerConfig(steps=4, guidance=7.5)
+PROMPTS = ["a red fox", "two cups on a table"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_sd15_folder: Path) -> Any:
+    return load("cpu", place=str(tiny_sd15_folder))
+
+
+def test_images_are_those_of_diffusers_pipeline(model: Any, tiny_sd15_folder: Path) -> None:
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd15_folder, local_files_only=True)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = model.noise([3, 4])
+    theirs = pipeline(
+        PROMPTS,
+        num_inference_steps=SAMPLER.steps,
+        guidance_scale=SAMPLER.guidance,
+        latents=noise,
+        output_type="pt",
+    ).images
+    ours = model.sample(PROMPTS, [3, 4], SAMPLER)
+    assert ours.shape == (2, 3, 64, 64)
+    assert ours.std() > 0.01
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
