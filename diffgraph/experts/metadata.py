@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffgraph.errors import DamagedFile
+from diffgraph.experts.naming import COMPONENTS
 from diffgraph.experts.weights_file import WeightsFile, shown
 
 EVIDENCE = (
@@ -19,7 +20,6 @@ EVIDENCE = (
 )
 PEFT_METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's configuration: JSON, its names behind their component (`unet.r`)."""
-COMPONENTS = ("unet", "text_encoder")
 
 
 def evidence(metadata: Mapping[str, str]) -> tuple[str, ...]:
@@ -68,6 +68,16 @@ class AlphaMetadata:
         ):
             raise DamagedFile(f"{self.file}: the alpha of {shown(module)} is not a number")
         return float(alpha), bool(self._of(prefix, "use_rslora"))
+
+    def settings(self, module: str) -> dict[str, Any]:
+        """Return the configuration of a module's adapter, without its component's prefix."""
+        prefix = f"{module.partition('.')[0]}."
+        own = {
+            name.removeprefix(prefix): value
+            for name, value in self.config.items()
+            if name.startswith(prefix)
+        }
+        return {**self.config, **own}
 
     def _of(self, prefix: str, name: str) -> Any:
         """Return an entry for a component, as diffusers keeps it, or for all, as PEFT does."""

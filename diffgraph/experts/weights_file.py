@@ -1,12 +1,16 @@
 """How is a stranger's weights file opened safely?
 
 Only safetensors: a JSON header, then raw numbers, nothing that could run. The header is checked
-against the size of the file before anything is allocated; numbers are read one tensor at a time.
+against the size of the file before anything is allocated. The numbers are mapped into memory: a
+tensor costs nothing until it is used, and the system may take its pages back at any time.
 https://huggingface.co/docs/safetensors/index#format
 """
 
 import json
 import math
+import mmap
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +25,8 @@ from diffgraph.errors import DamagedFile, MissingInput, UnsafeFile
 MAX_HEADER_BYTES = 32 << 20
 MAX_DIMENSIONS = 8
 LENGTH_BYTES = 8
+SCANNED = 1 << 20  # numbers that are looked at together
+MAP_NORESERVE = 0x4000  # Linux; Python names it from 3.13 on
 SHOWN = 80  # characters of a stranger's text that may appear in a message
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -53,37 +59,72 @@ class Entry:
     start: int  # bytes from the beginning of the file
     end: int
 
+    @property
+    def bytes(self) -> int:
+        """Bytes that the tensor takes in the file."""
+        return self.end - self.start
+
 
 class WeightsFile:
-    """An open weights file whose header has been checked."""
+    """A mapped weights file whose header has been checked.
+
+    Its tensors stay valid after `open_weights` has ended: the mapping lives as long as they do.
+    """
 
     def __init__(
         self,
         path: Path,
-        file: BinaryIO,
-        size: int,  # bytes
+        mapping: mmap.mmap,
         entries: Mapping[str, Entry],
         metadata: Mapping[str, str],
     ):
         self.path = path
-        self.size = size
+        self.size = len(mapping)
         self.entries = entries
         self.metadata = metadata
-        self._file = file
+        self._mapping = mapping
 
     def tensor(self, key: str) -> Tensor:
-        """Return a tensor as it is stored, or raise `DamagedFile` when it holds NaN or infinity."""
+        """Return a tensor as it is stored: a view of the file, of which nothing is read yet.
+
+        Raises:
+            DamagedFile: the file has become shorter since it was opened.
+        """
         entry = self.entries[key]
-        self._file.seek(entry.start)
-        data = bytearray(self._file.read(entry.end - entry.start))
-        if len(data) != entry.end - entry.start:
-            raise DamagedFile(f"{self.path.name}: ends inside {shown(key)}")
-        if not data:
+        if self._mapping.size() < self.size:  # pages that are gone would kill the process
+            raise DamagedFile(f"{self.path.name}: has been cut short while {shown(key)} was read")
+        if not entry.bytes:
             return torch.empty(entry.shape, dtype=entry.dtype)
-        value = torch.frombuffer(data, dtype=entry.dtype).reshape(entry.shape)
-        if entry.dtype.is_floating_point and not torch.isfinite(value.float()).all():
-            raise DamagedFile(f"{self.path.name}: {shown(key)} holds NaN or infinite numbers")
-        return value
+        if entry.start % entry.dtype.itemsize:
+            data = bytearray(self._mapping[entry.start : entry.end])
+            return torch.frombuffer(data, dtype=entry.dtype).reshape(entry.shape)
+        count = entry.bytes // entry.dtype.itemsize
+        flat = torch.frombuffer(self._mapping, dtype=entry.dtype, count=count, offset=entry.start)
+        return flat.reshape(entry.shape)
+
+    def check(self, key: str) -> None:
+        """Raise `DamagedFile`, with how many there are, when a tensor holds NaN or infinity."""
+        if bad := non_finite(self.tensor(key)):
+            raise DamagedFile(
+                f"{self.path.name}: {shown(key)} holds {bad} NaN or infinite numbers"
+                f" of {self.entries[key].shape.numel()}"
+            )
+
+    def release(self, key: str) -> None:
+        """Let the system take back the memory that holds a tensor; using it reads it again."""
+        entry = self.entries[key]
+        first = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE  # pages that are its alone
+        length = entry.end // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED, first, length)
+
+
+def non_finite(value: Tensor) -> int:
+    """Return how many NaN and infinite numbers a tensor holds."""
+    if not value.dtype.is_floating_point:
+        return 0
+    pieces = value.reshape(-1).split(SCANNED)
+    return sum(int((~torch.isfinite(piece.float())).sum()) for piece in pieces)
 
 
 def shown(text: str) -> str:
@@ -99,7 +140,16 @@ def open_weights(path: Path) -> Iterator[WeightsFile]:
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UnsafeFile(f"{path.name}: {path.suffix} files can run code; only safetensors is read")
     with path.open("rb") as file:
-        yield _read_header(path, file, path.stat().st_size)
+        opened = _read_header(path, file, os.fstat(file.fileno()).st_size)
+    yield opened
+
+
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    """Map a file: private, so that nothing can be written back, and none of it set aside."""
+    if sys.platform == "win32":
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    flags = mmap.MAP_PRIVATE | (MAP_NORESERVE if sys.platform == "linux" else 0)
+    return mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
@@ -117,7 +167,7 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
     first = LENGTH_BYTES + length
     entries = {key: _entry(path, key, value, first) for key, value in header.items()}
     _check_layout(path, entries, first, size)
-    return WeightsFile(path, file, size, entries, metadata)
+    return WeightsFile(path, _mapped(file), entries, metadata)
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:

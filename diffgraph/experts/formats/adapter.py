@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Parts:
     tensors: Mapping[str, Tensor]
     alpha: float | None = None  # missing means the rank
     rooted: bool = False  # rank-stabilised: the scale is alpha / sqrt(rank)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # PEFT's configuration of the adapter
 
     def __getitem__(self, role: str) -> Tensor:
         if role not in self.tensors:
@@ -51,6 +53,16 @@ class Parts:
         self.agree(f"{left} and {right}", first.shape[1], second.shape[0])
         return first, second
 
+    def vector(self, role: str, length: int) -> Tensor:
+        """Return a tensor of so many numbers, whatever its shape, as one dimension."""
+        value = self[role]
+        if value.numel() != length:
+            raise FamilyMismatch(
+                f"{self.file}: {shown(self.module)}: {role} is {tuple(value.shape)}, "
+                f"the base model needs {length} numbers"
+            )
+        return value.reshape(-1)
+
     def agree(self, what: str, first: int, second: int) -> None:
         """Raise `DamagedFile` unless two ranks are the same."""
         if first != second:
@@ -79,7 +91,11 @@ class AdapterFormat:
     name: str
     suffixes: Mapping[str, str]  # what follows the module's name in a key -> the tensor's role
     marks: tuple[str, ...]  # any of these roles shows that a module is in this format
-    build: Callable[[Parts, torch.Size], Update]  # (parts, shape of the weight) -> update
+    build: Callable[[Parts, Tensor], Update | None]
+    """(parts, the base's parameter) -> update, if there is any. Of a parameter that another tool
+    fuses from several of ours only the shape is given, unless `multiplies`."""
+    multiplies: bool = False  # the update is a function of the base's parameter
+    touches: str = "weight"  # or bias
 
 
 def tucker(core: Tensor, right: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffgraph.errors import FamilyMismatch
 from diffgraph.experts.delta import CheckpointUpdate, Update
+from diffgraph.experts.naming_index import Placements
 from diffgraph.experts.weights_file import WeightsFile, shown
 
 PREFIXES = (
@@ -38,30 +39,32 @@ def is_skipped(key: str) -> bool:
     return key.startswith(SKIPPED_PREFIXES + SCHEDULE) or key.endswith(SKIPPED_SUFFIXES)
 
 
-def read_updates(
-    file: WeightsFile, keys: Mapping[str, str], parameters: Mapping[str, Tensor]
+def updates_of(
+    file: WeightsFile, key: str, placements: Placements, parameters: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Update]]:
-    """Yield each parameter that differs from the base's, with its update.
+    """Yield the parameters that a key of a whole model holds, each with its update.
 
     Args:
-        file: the open file.
-        keys: key of the file -> name of the parameter.
+        file: the open file, of which nothing but the header is read.
+        key: one of its keys.
+        placements: which parameters it holds, in which rows.
         parameters: the base's weights.
     """
-    for key, name in keys.items():
-        base = parameters[name]
-        found = file.entries[key].shape
-        if _squeezed(found) != _squeezed(base.shape):
+    found = file.entries[key].shape
+    value = file.tensor(key)
+    height = max((stop for where in placements for _, stop in where.rows), default=None)
+    for where in placements:
+        base = parameters[where.name]
+        needed = base.shape if height is None else torch.Size((height, *base.shape[1:]))
+        if squeezed(found) != squeezed(needed):
             raise FamilyMismatch(
                 f"{file.path.name}: {shown(key)} is {tuple(found)}, "
-                f"the base model's {name} is {tuple(base.shape)}"
+                f"the base model's {where.name} is {tuple(needed)}"
             )
-        value = file.tensor(key)
-        if not torch.equal(value.reshape(base.shape).float(), base.float().cpu()):
-            yield name, CheckpointUpdate(value.to(base.device), base)
+        yield where.name, CheckpointUpdate(where.take(value).to(base.device), base)
 
 
-def _squeezed(shape: torch.Size) -> tuple[int, ...]:
+def squeezed(shape: torch.Size) -> tuple[int, ...]:
     """Return a shape without the kernel of a 1x1 convolution: some tools write it as a matrix."""
     if len(shape) == 4 and shape[2:] == (1, 1):
         return tuple(shape[:2])

@@ -11,8 +11,9 @@ from diffgraph.experts.delta import HadamardUpdate
 from diffgraph.experts.formats.adapter import AdapterFormat, Parts, tucker
 
 
-def build(parts: Parts, shape: torch.Size) -> HadamardUpdate:
+def build(parts: Parts, base: Tensor) -> HadamardUpdate:
     """Return `alpha / rank * (w1_a @ w1_b) * (w2_a @ w2_b)`."""
+    shape = base.shape
     up_1, down_1 = _half(parts, "1", shape)
     up_2, down_2 = _half(parts, "2", shape)
     scale = parts.scale(parts["hada_w1_b"].shape[0])

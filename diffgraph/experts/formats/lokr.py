@@ -17,8 +17,9 @@ from diffgraph.experts.weights_file import shown
 MATRIX = 2
 
 
-def build(parts: Parts, shape: torch.Size) -> KroneckerUpdate:
+def build(parts: Parts, base: Tensor) -> KroneckerUpdate:
     """Return `scale * kron(w1, w2)`, `w2` carrying a convolution's kernel."""
+    shape = base.shape
     kernel = tuple(shape[2:])
     left, left_rank = _left(parts)
     right, right_rank = _right(parts, kernel)

@@ -4,9 +4,9 @@ https://arxiv.org/abs/2106.09685. LoCon is LoRA on convolutions; with a `lora_mi
 is a Tucker decomposition, whose core is multiplied into the right factor.
 """
 
-import torch
+from torch import Tensor
 
-from diffgraph.experts.delta import LowRankUpdate
+from diffgraph.experts.delta import DenseUpdate, LowRankUpdate
 from diffgraph.experts.formats.adapter import AdapterFormat, Parts, tucker
 
 DOWN_UP = {  # kohya; PEFT, also with its default adapter's name; diffusers, newest first
@@ -19,8 +19,9 @@ DOWN_UP = {  # kohya; PEFT, also with its default adapter's name; diffusers, new
 }
 
 
-def build(parts: Parts, shape: torch.Size) -> LowRankUpdate:
+def build(parts: Parts, base: Tensor) -> LowRankUpdate:
     """Return `alpha / rank * up @ down`."""
+    shape = base.shape
     if "mid" in parts:
         up, core, right = parts.matrix("up"), parts["mid"], parts.matrix("down")
         parts.agree("lora_up and lora_mid", up.shape[1], core.shape[0])
@@ -30,6 +31,12 @@ def build(parts: Parts, shape: torch.Size) -> LowRankUpdate:
     up, down = parts.product("up", "down")
     parts.fits((up.shape[0], *parts["down"].shape[1:]), shape)
     return LowRankUpdate(up, down, parts.scale(down.shape[0]), shape)
+
+
+def build_bias(parts: Parts, base: Tensor) -> DenseUpdate:
+    """Return `alpha / rank` times the bias of the left factor."""
+    value = parts.vector("up_bias", base.numel())
+    return DenseUpdate(value.float() * parts.scale(parts.matrix("down").shape[0]))
 
 
 LORA = AdapterFormat(
@@ -42,3 +49,12 @@ LORA = AdapterFormat(
     marks=("down", "up"),
     build=build,
 )
+
+LORA_BIAS = AdapterFormat(
+    name="lora",
+    suffixes={".lora_B.bias": "up_bias", ".lora_B.default.bias": "up_bias"},
+    marks=("up_bias",),
+    build=build_bias,
+    touches="bias",
+)
+"""PEFT's `lora_bias`: the left factor is a layer with a bias of its own."""

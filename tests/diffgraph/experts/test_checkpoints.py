@@ -119,8 +119,8 @@ def test_something_else_entirely_is_unknown(tiny_model: Any, tmp_path: Path) -> 
     with pytest.raises(UnknownFormat, match="emb_params"):
         read_delta(path, tiny_model.parameters())
     module = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
-    save_file({f"{module}.oft_blocks": torch.zeros(4, 2, 2)}, path)
-    with pytest.raises(UnknownFormat, match="oft_blocks"):
+    save_file({f"{module}.vera_lambda_b": torch.zeros(4)}, path)
+    with pytest.raises(UnknownFormat, match="vera_lambda_b"):
         read_delta(path, tiny_model.parameters())
     save_file({}, path)
     with pytest.raises(UnknownFormat):

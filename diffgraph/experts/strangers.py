@@ -1,0 +1,106 @@
+"""What is a file that cannot be merged into this base, by name?
+
+Hubs hold much that looks like a model: words for a text encoder, networks that stand beside a
+model, models that take other inputs or predict something else. Each is told by its keys.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from diffgraph.errors import FamilyMismatch, UnknownFormat
+from diffgraph.experts.weights_file import WeightsFile, shown
+
+BESIDE = "a network that stands beside a model, not a change of its weights"
+WORDS = "a textual inversion: new words for the text encoder, not a change of its weights"
+QUANTISED = "quantised weights, whose scales would have to be known to every reader"
+
+UNMERGEABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (WORDS, re.compile(r"emb_params|string_to_(param|token)(\..*)?|clip_[lg]|t5xxl|<[^.]*>")),
+    (f"a hypernetwork: {BESIDE}", re.compile(r"\d+\.\d+\.linear.*|\d+\.linear\d*\..*")),
+    (
+        f"a ControlNet: {BESIDE}",
+        re.compile(r"(control_model|controlnet_\w+|input_hint_block|lllite_\w+)\..*"),
+    ),
+    (f"an IP-Adapter: {BESIDE}", re.compile(r"(ip_adapter|image_proj)\..*")),
+    (f"a motion module: {BESIDE}", re.compile(r".*\bmotion_modules\..*")),
+    (QUANTISED, re.compile(r".*(\.scale_weight|\.weight_scale|scaled_fp8|\.absmax|\.quant_map)")),
+)
+"""What a file is -> a key that no other file has."""
+
+FIRST_LAYERS = (
+    *("unet.conv_in", "conv_in", "input_blocks.0.0", "diffusion_model.input_blocks.0.0"),
+    *("model.diffusion_model.input_blocks.0.0", "lora_unet_conv_in", "lora_unet_input_blocks_0_0"),
+)
+INPUTS: Mapping[int, str] = {
+    8: "an instruction-editing model: its UNet takes 8 channels, not 4",
+    9: "an inpainting model: its UNet takes 9 channels, not 4",
+}
+VELOCITY = {"v", "v_prediction", "v-prediction", "velocity", "vpred", "v_pred"}
+NOISE = {"epsilon", "eps", "noise"}
+
+TEXT_WIDTHS: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
+"""The width of what a UNet's cross-attention sees -> its family."""
+CROSS_ATTENTION = re.compile(
+    r".*attn2[._](?:processor\.)?to_[kv](?:_lora)?"
+    r"(?:\.weight|\.lora_down\.weight|\.lora_A\.(?:default\.)?weight|\.down\.weight"
+    r"|\.lora\.down\.weight|\.hada_w1_b)"
+)
+BASES: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "SDXL",
+        re.compile(r"conditioner\.embedders\..*|.*\badd_embedding\..*|.*\blabel_emb\..*"),
+    ),
+    ("SD 3", re.compile(r".*\bjoint_(transformer_)?blocks[._].*")),
+    ("FLUX", re.compile(r".*(double_blocks|single_transformer_blocks)[._]\d+.*")),
+    ("PixArt", re.compile(r".*\bcaption_projection\..*")),
+)
+
+
+def demand_mergeable(file: WeightsFile, prediction: str = "") -> None:
+    """Raise the error that says what a file is, unless its weights may be merged.
+
+    Args:
+        file: the open file.
+        prediction: what the base's denoiser predicts; empty if nobody asks.
+
+    Raises:
+        UnknownFormat: it is no change of a model's weights.
+        FamilyMismatch: it is, but of a model that takes or predicts something else.
+    """
+    for what, pattern in UNMERGEABLE:
+        if key := _first(file.entries, pattern.fullmatch):
+            raise UnknownFormat(f"{file.path.name} is {what} ({shown(key)})")
+    for layer in FIRST_LAYERS:
+        entry = file.entries.get(f"{layer}.weight") or file.entries.get(f"{layer}.lora_down.weight")
+        if entry is not None and len(entry.shape) == 4 and entry.shape[1] in INPUTS:
+            raise FamilyMismatch(f"{file.path.name} is of {INPUTS[entry.shape[1]]}")
+    said = _prediction(file)
+    if prediction and said and said != prediction:
+        raise FamilyMismatch(
+            f"{file.path.name} was made for a model that predicts {said}, "
+            f"the base predicts {prediction}"
+        )
+
+
+def made_for(file: WeightsFile) -> str:
+    """Return the base model that a file's keys and shapes look made for, or nothing."""
+    for base, pattern in BASES:
+        if _first(file.entries, pattern.fullmatch):
+            return base
+    for key, entry in file.entries.items():
+        if CROSS_ATTENTION.fullmatch(key) and len(entry.shape) > 1:
+            return TEXT_WIDTHS.get(entry.shape[1], "")
+    return ""
+
+
+def _prediction(file: WeightsFile) -> str:
+    """Return what a file says that its model predicts, or nothing."""
+    said = file.metadata.get("modelspec.prediction_type", "").strip().lower()
+    by_trainer = file.metadata.get("ss_v_parameterization", "").strip().lower() == "true"
+    if said in VELOCITY or by_trainer or "v_pred" in file.entries:
+        return "velocity"
+    return "epsilon" if said in NOISE else ""
+
+
+def _first(keys: Iterable[str], fits: Callable[[str], object]) -> str:
+    return next((key for key in keys if fits(key)), "")

@@ -1,0 +1,347 @@
+"""What does an expert add to one parameter?
+
+An update stays in the factors of its file until a merge needs it. `add_to` adds it to a float32
+sum in place, with no more memory of its own than one or two tensors of the parameter's size, so
+that a merge can stream over parameters whatever the number of experts.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+ADDED_AS_THEY_ARE = (torch.float32, torch.float16, torch.bfloat16)
+CHUNK = 1 << 20  # entries that are added at a time on a CPU: they fit its cache
+
+
+class Update(Protocol):
+    """A delta's entry for one parameter."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the parameter it belongs to."""
+        ...
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add `coefficient` times the update to a sum, in place.
+
+        Args:
+            out: float32, contiguous, of the parameter's shape and on the update's device.
+            coefficient: what the update is multiplied by.
+        """
+        ...
+
+    def dense(self) -> Tensor:
+        """Return the whole update in float32, shaped like its parameter."""
+        ...
+
+
+class _Summed:
+    """What is whole when it is added to zeros."""
+
+    def dense(self: Any) -> Tensor:
+        """Return the whole update in float32, shaped like its parameter."""
+        out = torch.zeros(self.shape, dtype=torch.float32, device=device_of(self))
+        self.add_to(out)
+        return out
+
+
+@dataclass(frozen=True)
+class DenseUpdate:
+    """An update that is stored whole."""
+
+    value: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the parameter."""
+        return self.value.shape
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add it to a float32 sum."""
+        out.add_(_wide(self.value), alpha=coefficient)
+
+    def dense(self) -> Tensor:
+        """Return it in float32."""
+        return self.value.float()
+
+
+@dataclass(frozen=True)
+class LowRankUpdate(_Summed):
+    """`scale * up @ down`, reshaped to the parameter.
+
+    LoRA, https://arxiv.org/abs/2106.09685; a convolution's factors are flattened over its kernel.
+    """
+
+    up: Tensor  # (out, rank)
+    down: Tensor  # (rank, in * kernel)
+    scale: float  # alpha / rank
+    shape: torch.Size
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add the product to a float32 sum."""
+        rows = out.view(self.up.shape[0], -1)
+        rows.addmm_(self.up.float(), self.down.float(), alpha=coefficient * self.scale)
+
+
+@dataclass(frozen=True)
+class HadamardUpdate(_Summed):
+    """`scale * (up_1 @ down_1) * (up_2 @ down_2)`, entry by entry, reshaped to the parameter.
+
+    LoHa: FedPara, https://arxiv.org/abs/2108.06098.
+    """
+
+    up_1: Tensor  # (out, rank)
+    down_1: Tensor  # (rank, in * kernel)
+    up_2: Tensor
+    down_2: Tensor
+    scale: float  # alpha / rank
+    shape: torch.Size
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add the product to a float32 sum."""
+        first = self.up_1.float() @ self.down_1.float()
+        second = self.up_2.float() @ self.down_2.float()
+        out.view(first.shape).addcmul_(first, second, value=coefficient * self.scale)
+
+
+@dataclass(frozen=True)
+class KroneckerUpdate(_Summed):
+    """`scale * kron(left, right)`, reshaped to the parameter.
+
+    LoKr: LyCORIS, https://arxiv.org/abs/2309.14859.
+    """
+
+    left: Tensor  # (a, c)
+    right: Tensor  # (b, d, *kernel) with a * b = out, c * d = in
+    scale: float
+    shape: torch.Size
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add the product to a float32 sum."""
+        (rows, columns), (height, width) = self.left.shape, self.right.shape[:2]
+        left = self.left.float().reshape(rows, 1, columns, 1, 1)
+        right = self.right.float().reshape(1, height, 1, width, -1)
+        blocks = out.view(rows, height, columns, width, -1)
+        blocks.addcmul_(left, right, value=coefficient * self.scale)
+
+
+@dataclass(frozen=True)
+class CheckpointUpdate(_Summed):
+    """A whole weight less the base's; kept as the file has it, often in half precision.
+
+    `base` must not change while the update is used: a merge writes the live weights in place, so
+    `Merger` puts its own untouched copy here (`against`).
+    """
+
+    value: Tensor
+    base: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the parameter."""
+        return self.base.shape
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add the difference to a float32 sum, a piece at a time."""
+        values, bases, sums = (part.reshape(-1) for part in (self.value, self.base, out.view(-1)))
+        for part in _pieces(sums):
+            # the difference first: where the two are close it is exact, their multiples are not
+            difference = values[part].to(torch.float32, copy=True).sub_(_wide(bases[part]))
+            sums[part].add_(difference, alpha=coefficient)
+
+
+@dataclass(frozen=True)
+class RenormalisedUpdate(_Summed):
+    """What turns the base's weight W into `magnitude * V / |V|`, with V = W + `direction`.
+
+    DoRA, https://arxiv.org/abs/2402.09353. A function of W: like every delta it is what the expert
+    adds to the base it was made from, whatever else is merged. `base` as in `CheckpointUpdate`.
+    """
+
+    direction: Update
+    magnitude: Tensor  # out or in entries
+    dimension: int  # that the magnitude runs along: 0 rows, 1 columns
+    base: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the parameter."""
+        return self.base.shape
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add the difference to a float32 sum."""
+        moved = self.base.to(torch.float32, copy=True)
+        self.direction.add_to(moved)
+        others = [index for index in range(moved.ndim) if index != self.dimension]
+        norm = torch.linalg.vector_norm(moved, dim=others, keepdim=True, dtype=torch.float64)
+        norm.clamp_min_(torch.finfo(torch.float32).eps)
+        # (m / |V|) V - W = (m / |V| - 1) V + direction: the small parts, and no large ones between
+        factor = self.magnitude.double().reshape(norm.shape) / norm - 1
+        out.addcmul_(moved, factor.float().expand_as(moved), value=coefficient)
+        self.direction.add_to(out, coefficient)
+
+
+@dataclass(frozen=True)
+class DerivedUpdate(_Summed):
+    """What a format that multiplies the base's weight adds to it: `change(base, *factors)`.
+
+    OFT, (IA)^3 and GLoRA. A function of the base like `RenormalisedUpdate`.
+    """
+
+    change: Callable[..., Tensor]  # (base in float32, *factors) -> the difference, shaped like base
+    factors: tuple[Tensor, ...]
+    base: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the parameter."""
+        return self.base.shape
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add the difference to a float32 sum."""
+        out.add_(self.change(self.base.float(), *self.factors), alpha=coefficient)
+
+
+Rows: TypeAlias = tuple[tuple[int, int], ...]
+"""[start, stop) of a taller weight, in the order of the parameter's own rows."""
+
+
+@dataclass(frozen=True)
+class RowsUpdate(_Summed):
+    """Some rows of an update of a taller weight, which another tool keeps fused."""
+
+    whole: Update
+    rows: Rows
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the rows."""
+        return _cut_shape(self.whole.shape, self.rows)
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add the rows to a float32 sum."""
+        out.add_(_cut(self.whole.dense(), self.rows).view(out.shape), alpha=coefficient)
+
+
+@dataclass(frozen=True)
+class SumUpdate(_Summed):
+    """Several updates of one parameter, as some files hold."""
+
+    terms: tuple[Update, ...]
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the parameter."""
+        return self.terms[0].shape
+
+    def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
+        """Add them all to a float32 sum."""
+        for term in self.terms:
+            term.add_to(out, coefficient)
+
+
+AnyUpdate = TypeVar("AnyUpdate", bound=Update)
+
+
+def against(update: AnyUpdate, base: Tensor) -> AnyUpdate:
+    """Return an update that holds on to this copy of the base's weight, if it needs one at all."""
+    if isinstance(update, CheckpointUpdate | RenormalisedUpdate | DerivedUpdate):
+        return replace(update, base=base)
+    if isinstance(update, SumUpdate):
+        return replace(update, terms=tuple(against(term, base) for term in update.terms))
+    return update
+
+
+def rows_of(update: Update, rows: Rows, base: Tensor) -> Update:
+    """Return some rows of an update; `base` is the base's weight of these rows.
+
+    What can be cut row by row stays in its factors; the rest is made whole when it is needed.
+    """
+    if isinstance(update, DenseUpdate):
+        return DenseUpdate(_cut(update.value, rows))
+    if isinstance(update, LowRankUpdate):
+        return replace(update, up=_cut(update.up, rows), shape=_cut_shape(update.shape, rows))
+    if isinstance(update, HadamardUpdate):
+        first, second = _cut(update.up_1, rows), _cut(update.up_2, rows)
+        return replace(update, up_1=first, up_2=second, shape=_cut_shape(update.shape, rows))
+    if isinstance(update, RenormalisedUpdate) and update.dimension == 0:
+        magnitude = _cut(update.magnitude.reshape(-1), rows)
+        direction = rows_of(update.direction, rows, base)
+        return replace(update, direction=direction, magnitude=magnitude, base=base)
+    return RowsUpdate(update, rows)
+
+
+def _cut(value: Tensor, rows: Rows) -> Tensor:
+    parts = [value[start:stop] for start, stop in rows]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _cut_shape(shape: torch.Size, rows: Rows) -> torch.Size:
+    return torch.Size((sum(stop - start for start, stop in rows), *shape[1:]))
+
+
+def moved(update: AnyUpdate, device: torch.device | str) -> AnyUpdate:
+    """Return an update with its tensors on a device."""
+
+    def there(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        if isinstance(value, tuple) and not isinstance(value, torch.Size):
+            return tuple(there(part) for part in value)
+        return moved(value, device) if hasattr(value, "add_to") else value
+
+    found = {item.name: getattr(update, item.name) for item in fields(update)}  # type: ignore[arg-type]
+    return replace(update, **{name: there(value) for name, value in found.items()})  # type: ignore[type-var]
+
+
+def tensors_of(update: Any) -> Iterator[Tensor]:
+    """Yield the tensors an update keeps, the base's own not counted."""
+    found = [getattr(update, item.name) for item in fields(update) if item.name != "base"]
+    while found:
+        value = found.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple) and not isinstance(value, torch.Size):
+            found.extend(value)
+        elif hasattr(value, "add_to"):
+            yield from tensors_of(value)
+
+
+def device_of(update: Update) -> torch.device:
+    """Return the device an update is on."""
+    return next(tensors_of(update)).device
+
+
+def norm(update: Update) -> float:
+    """Return the Frobenius norm of an update."""
+    if isinstance(update, LowRankUpdate):
+        # of the factors' Gram matrices: the whole product is never formed
+        up, down = update.up.double(), update.down.double()
+        squared = ((up.T @ up) * (down @ down.T)).sum().clamp_min(0)
+        return abs(update.scale) * math.sqrt(float(squared))
+    if isinstance(update, CheckpointUpdate):
+        values, bases = update.value.reshape(-1), update.base.reshape(-1)
+        sizes = []
+        for part in _pieces(values):
+            difference = values[part].to(torch.float32, copy=True).sub_(_wide(bases[part]))
+            sizes.append(float(torch.linalg.vector_norm(difference)))
+        return math.hypot(*sizes) if all(map(math.isfinite, sizes)) else math.nan
+    if isinstance(update, KroneckerUpdate):
+        sides = [torch.linalg.vector_norm(side.double()) for side in (update.left, update.right)]
+        return abs(update.scale) * float(sides[0] * sides[1])
+    return float(torch.linalg.vector_norm(update.dense()))
+
+
+def _wide(value: Tensor) -> Tensor:
+    """Return what can be added to float32 as it is, without a copy where that is possible."""
+    return value if value.dtype in ADDED_AS_THEY_ARE else value.float()
+
+
+def _pieces(flat: Tensor) -> Iterator[slice]:
+    step = CHUNK if flat.device.type == "cpu" else max(1, len(flat))
+    for start in range(0, len(flat), step):
+        yield slice(start, start + step)
