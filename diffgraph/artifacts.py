@@ -15,6 +15,7 @@ from pathlib import Path
 from diffgraph.errors import StorageError
 
 READ_BYTES = 1 << 20
+TAIL_BYTES = 4096
 
 
 def sha256_of(path: Path) -> str:
@@ -76,6 +77,29 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def append_lines(path: Path, data: bytes) -> None:
+    """Append whole lines to a file, all or none; the caller holds a lock.
+
+    A last line without an end, torn by a crash, is removed first; a failed write leaves no trace.
+    """
+    with storing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            end = _end_of_lines(handle)
+            os.ftruncate(handle, end)
+            os.lseek(handle, end, os.SEEK_SET)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                os.fsync(handle)
+            except OSError:
+                os.ftruncate(handle, end)
+                raise
+        finally:
+            os.close(handle)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole, or not at all."""
     with new_file(path) as part:
@@ -90,3 +114,15 @@ def write_text(path: Path, text: str) -> None:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _end_of_lines(handle: int) -> int:
+    """Return the offset behind the last newline."""
+    end = os.lseek(handle, 0, os.SEEK_END)
+    while end:
+        start = max(0, end - TAIL_BYTES)
+        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

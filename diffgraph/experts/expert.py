@@ -50,6 +50,21 @@ class Licence(BaseModel, frozen=True):
     creator: str = ""
     name: str = ""
 
+    @property
+    def duties(self) -> tuple[str, ...]:
+        """What whoever shares a merge of it has to keep, in words; empty if nothing."""
+        told = []
+        if not self.allow_derivatives:
+            told.append("may not be merged")
+        if self.credit_required:
+            told.append(f"credit {self.creator or 'its maker'}")
+        if not self.allow_different_licence:
+            told.append("shared under the same licence only")
+        sold = {use.lower() for use in self.allow_commercial_use}
+        if not sold & {"sell", "image"}:
+            told.append("its images may not be sold")
+        return tuple(told)
+
 
 class ListedFile(BaseModel, frozen=True):
     """A file that a page offers."""
@@ -110,6 +125,10 @@ class Expert(BaseModel, frozen=True):
     licence: Licence = Licence()
     trigger_words: tuple[str, ...] = ()
     published_at: datetime | None = None
+    page_url: str = Field(default="", description="where a person finds its page")
+    stated_sha256: str = Field(default="", description="of the file, as its page says")
+    pickle_scan: str = Field(default="", description="what the hub's scan said: Success, Danger, …")
+    virus_scan: str = ""
     page_sha256: str = Field(default="", description="of the listing; a change means a new card")
     status: Status = "ready"
     reason: str = ""
@@ -119,3 +138,16 @@ class Expert(BaseModel, frozen=True):
     def _is_a_reference(cls, value: str) -> str:
         ExpertRef.parse(value)
         return value
+
+    def as_listed(self, listing: Listing, page_sha256: str) -> "Expert":
+        """Return the row with what its page says of source, hash and scans."""
+        file = listing.file
+        return self.model_copy(
+            update={
+                "page_sha256": page_sha256,
+                "page_url": listing.page_url,
+                "stated_sha256": file.sha256 if file else "",
+                "pickle_scan": file.pickle_scan if file else "",
+                "virus_scan": file.virus_scan if file else "",
+            }
+        )

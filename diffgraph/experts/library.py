@@ -3,7 +3,7 @@
 Below `home/library`:
 
     experts.jsonl             one row an expert; a later row of the same reference replaces it
-    listings/<sha256>.json    hub pages, named by `page_hash`
+    listings.jsonl            hub pages by `page_hash`
     files/<sha256>.safetensors
 
 Rows are appended, so that adding thousands of experts costs what they weigh; the file is rewritten
@@ -26,9 +26,10 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import ValidationError
 
-from diffgraph.artifacts import new_file, storing, write_text
+from diffgraph.artifacts import append_lines, new_file, storing, write_text
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
+from diffgraph.experts.line_store import LineStore
 from diffgraph.families import FAMILIES
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Library:
         self.folder = home / "library"
         self._bundled = tuple(_bundled_hubs() if bundled is None else bundled)
         self._lock = FileLock(self.folder / ".lock", timeout=LOCK_SECONDS)
+        self._pages = LineStore(self.folder / "listings.jsonl")
         self._rows: dict[str, Expert] = {}
         self._read_state: tuple[int, int, int] | None = None  # inode, bytes and time at last read
         self._out_of_date = 0
@@ -91,11 +93,16 @@ class Library:
 
     def listing(self, ref: str | ExpertRef) -> Listing:
         """Return the page an expert was last found on; raises `MissingInput`."""
-        path = self._listing_path(self.get(ref).page_sha256)
+        sha256 = self.get(ref).page_sha256
+        text = self._pages.get(sha256)
         try:
-            return Listing.model_validate_json(path.read_bytes())
+            if text is None:  # as it was kept before version 0.2
+                text = (self.folder / "listings" / f"{sha256}.json").read_bytes()
+            return Listing.model_validate_json(text)
         except (OSError, ValidationError) as error:
-            raise MissingInput(f"the page of {ref} cannot be read from {path}: {error}") from error
+            raise MissingInput(
+                f"the page of {ref} cannot be read from {self._pages.path}: {error}"
+            ) from error
 
     def path_of(self, sha256: str) -> Path:
         """Return the weights file with this content; raises `MissingInput`."""
@@ -118,16 +125,15 @@ class Library:
         """Add or replace an expert, with its page and its file, and return its row.
 
         The row is written last: an expert that is known has its page and its file. `file`, whose
-        content has the hash `expert.sha256`, is moved in unless that content is already here.
+        content has the hash `expert.sha256`, is moved in unless that content is already here. What
+        its page says of where it comes from, its scans and its hash goes into the row.
 
         Raises:
             StorageError: The home folder cannot be written; the library is as it was.
         """
-        row = expert.model_copy(update={"page_sha256": page_hash(listing)})
+        row = expert.as_listed(listing, page_hash(listing))
         with self.writing():
-            page = self._listing_path(row.page_sha256)
-            if not page.is_file():
-                write_text(page, listing.model_dump_json(indent=1))
+            self._pages.add([(row.page_sha256, listing.model_dump_json())])
             if file is not None and not self.holds(row.sha256):
                 self._take(file, self._file_path(row.sha256))
             if self.find(row.ref) != row:
@@ -135,20 +141,15 @@ class Library:
         return row
 
     def add_pages(self, found: Iterable[tuple[Expert, Listing]]) -> None:
-        """Add or replace experts of which only the pages are kept: their rows in one write.
+        """Add or replace experts of which only the pages are kept: all in two writes.
 
         Raises:
             StorageError: The home folder cannot be written; no row was added.
         """
-        rows = []
+        listed = [(one.as_listed(page, page_hash(page)), page) for one, page in found]
         with self.writing():
-            for expert, listing in found:
-                row = expert.model_copy(update={"page_sha256": page_hash(listing)})
-                page = self._listing_path(row.page_sha256)
-                if not page.is_file():
-                    write_text(page, listing.model_dump_json(indent=1))
-                if self.find(row.ref) != row:
-                    rows.append(row)
+            self._pages.add((row.page_sha256, page.model_dump_json()) for row, page in listed)
+            rows = [row for row, _ in listed if self.find(row.ref) != row]
             if rows:
                 self._append(rows)
 
@@ -177,7 +178,12 @@ class Library:
             self._lock.release()
 
     def sweep(self) -> None:
-        """Remove what runs that were killed have left half-made."""
+        """Remove what killed runs have left half-made, and pages that nobody points at any more."""
+        if len(self._pages) > SPARE_ROWS:
+            wanted = {expert.page_sha256 for expert in self._current().values()}
+            if len(self._pages) > 2 * len(wanted) + SPARE_ROWS:
+                with self.writing():
+                    self._pages.keep_only(wanted)
         for left in (*self.folder.glob(".*"), *self.folder.glob("*/.*")):
             half_made = left.name.startswith(WORKBENCH) or left.suffix == ".part"
             if half_made and left.stat().st_mtime < time.time() - STALE_SECONDS:
@@ -199,9 +205,6 @@ class Library:
     def _current_or_new(self, expert: Expert) -> Expert:
         self.get(expert.ref)
         return expert
-
-    def _listing_path(self, page_sha256: str) -> Path:
-        return self.folder / "listings" / f"{page_sha256}.json"
 
     def _file_path(self, sha256: str) -> Path:
         return self.folder / "files" / f"{sha256}.safetensors"
@@ -251,15 +254,15 @@ class Library:
     def _append(self, experts: Collection[Expert]) -> None:
         """Write rows at the end of the table, all or none; the lock is held."""
         rows = self._current()
-        stale = self._out_of_date + sum(expert.ref in rows for expert in experts)
-        rows = {**rows, **{expert.ref: expert for expert in experts}}
-        if stale > len(rows) + SPARE_ROWS:
-            write_text(self._table, "".join(map(_line, rows.values())))
+        new = {expert.ref: expert for expert in experts}
+        stale = self._out_of_date + sum(ref in rows for ref in new)
+        if stale > len(rows) + len(new) + SPARE_ROWS:
+            write_text(self._table, "".join(map(_line, {**rows, **new}.values())))
             stale = 0
         else:
-            with storing(self._table):
-                _append_whole(self._table, "".join(map(_line, experts)).encode())
+            append_lines(self._table, "".join(map(_line, experts)).encode())
         about = self._table.stat()
+        rows.update(new)  # not a copy: adding ten thousand one by one would take their square
         self._rows, self._out_of_date = rows, stale
         self._read_state = (about.st_ino, about.st_size, about.st_mtime_ns)
 
@@ -277,37 +280,6 @@ class Library:
 
 def _line(expert: Expert) -> str:
     return expert.model_dump_json() + "\n"
-
-
-def _append_whole(path: Path, data: bytes) -> None:
-    """Append to a file of lines: a torn last line goes first, a failed write leaves no trace."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        end = _end_of_lines(handle)
-        os.ftruncate(handle, end)
-        os.lseek(handle, end, os.SEEK_SET)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-            os.fsync(handle)
-        except OSError:
-            os.ftruncate(handle, end)
-            raise
-    finally:
-        os.close(handle)
-
-
-def _end_of_lines(handle: int) -> int:
-    """Return the offset behind the last newline."""
-    end = os.lseek(handle, 0, os.SEEK_END)
-    while end:
-        start = max(0, end - 4096)
-        newline = os.pread(handle, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
 
 
 def _bundled_hubs() -> Iterator[Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from diffgraph.errors import MissingInput, StorageError
-from diffgraph.experts.expert import Expert, ExpertRef, Listing
+from diffgraph.experts.expert import Expert, ExpertRef, Licence, ListedFile, Listing
 from diffgraph.experts.library import SPARE_ROWS, Library, page_hash
 
 
@@ -218,7 +218,7 @@ def test_two_processes_add_at_once(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from diffgraph.experts.expert import Expert, ExpertRef, Listing
+from diffgraph.experts.expert import Expert, ExpertRef, Licence, ListedFile, Listing
 from diffgraph.experts.library import Library
 library = Library(Path(sys.argv[1]), bundled=())
 for number in range(40):
@@ -246,3 +246,49 @@ def test_many_pages_are_kept_in_one_write(library: Library) -> None:
 def test_what_a_page_gained_later_leaves_old_hashes(library: Library) -> None:
     assert page_hash(listing(rating=3.0)) == page_hash(listing())
     assert page_hash(listing(real_person=True)) != page_hash(listing())
+
+
+def test_pages_of_an_older_layout_are_read(library: Library) -> None:
+    page = listing(description="as it was")
+    library.add(expert(), page)
+    (library.folder / "listings.jsonl").unlink()
+    old = library.folder / "listings" / f"{page_hash(page)}.json"
+    old.parent.mkdir()
+    old.write_text(page.model_dump_json(indent=1))
+    assert Library(library.folder.parent, bundled=()).listing("emojihub:1@11") == page
+
+
+def test_the_record_says_where_it_is_from_and_what_was_found(library: Library) -> None:
+    file = ListedFile(
+        name="a", url="u", sha256="ab" * 32, pickle_scan="Success", virus_scan="Pending"
+    )
+    page = listing(file=file, page_url="https://hub.example/models/1")
+    library.add_pages([(expert(), page)])
+    row = library.get("emojihub:1@11")
+    assert row.page_url == "https://hub.example/models/1"
+    assert (row.stated_sha256, row.pickle_scan, row.virus_scan) == ("ab" * 32, "Success", "Pending")
+
+
+def test_a_page_that_nobody_points_at_is_swept_away_in_time(library: Library) -> None:
+    library.add(expert(), listing())
+    for start in range(0, 2 * SPARE_ROWS, 500):
+        versions = [listing(description=f"{start + n}") for n in range(500)]
+        library.add_pages((expert(), page) for page in versions)
+    pages = library.folder / "listings.jsonl"
+    before = pages.stat().st_size
+    library.sweep()
+    assert pages.stat().st_size < before / 100
+    assert library.listing("emojihub:1@11").description == str(2 * SPARE_ROWS - 1)
+
+
+def test_what_a_licence_asks_is_said_in_words() -> None:
+    strict = Licence(
+        allow_derivatives=False, allow_different_licence=False, credit_required=True, creator="Ann"
+    )
+    assert strict.duties == (
+        "may not be merged",
+        "credit Ann",
+        "shared under the same licence only",
+        "its images may not be sold",
+    )
+    assert Licence(allow_commercial_use=("Image", "Rent")).duties == ()
