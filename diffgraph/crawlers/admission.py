@@ -67,10 +67,16 @@ def admit(
             row = row.model_copy(
                 update={"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
             )
-            delta = read_delta(file, parameters)
+            delta = read_delta(file, parameters, prediction=family.prediction)
             kind: Kind = "checkpoint" if delta.format == "checkpoint" else "peft"
             row = row.model_copy(
-                update={"kind": kind, "format": delta.format, "status": "ready", "reason": ""}
+                update={
+                    "kind": kind,
+                    "format": delta.format,
+                    "coverage": delta.coverage.report(),
+                    "status": "ready",
+                    "reason": "",
+                }
             )
             return library.add(row, listing, file)
     except ExpertError as error:

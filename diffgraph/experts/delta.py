@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from diffgraph.experts.coverage import CoverageReport
 from diffgraph.experts.updates import (
     CheckpointUpdate,
     DenseUpdate,
@@ -21,7 +22,7 @@ from diffgraph.experts.updates import (
     norm,
     tensors_of,
 )
-from diffgraph.experts.weights_file import WeightsFile
+from diffgraph.experts.weights_file import WeightsFile, shown
 
 __all__ = [
     "CheckpointUpdate",
@@ -42,6 +43,8 @@ __all__ = [
     "norm",
 ]
 
+EXAMPLES = 5  # unknown keys that a report names
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -52,6 +55,7 @@ class Coverage:
     unknown: tuple[str, ...] = ()  # keys nobody understood
     parameters: int = 0  # parameters of the model that are touched
     bytes: int = 0
+    non_finite: int = 0  # NaN and infinite numbers in matched keys
     norms: Mapping[str, float] = field(default_factory=dict)  # block -> Frobenius norm of the delta
     evidence: tuple[str, ...] = ()  # why the file is believed to belong to the family
 
@@ -60,6 +64,20 @@ class Coverage:
         """The share of the meaningful keys that were understood, 0 to 1."""
         known = len(self.matched)
         return known / (known + len(self.unknown)) if known + len(self.unknown) else 0.0
+
+    def report(self) -> CoverageReport:
+        """Return it as numbers that are kept with the expert's row."""
+        return CoverageReport(
+            matched=len(self.matched),
+            skipped=len(self.skipped),
+            unknown=len(self.unknown),
+            examples=tuple(shown(key) for key in self.unknown[:EXAMPLES]),
+            parameters=self.parameters,
+            bytes=self.bytes,
+            non_finite=self.non_finite,
+            norms={block: float(f"{size:.6g}") for block, size in self.norms.items()},
+            evidence=self.evidence,
+        )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from diffgraph.experts.coverage import CoverageReport
+
 Kind = Literal["checkpoint", "peft"]
 """A whole model, or parameters that are added to one (LoRA, LyCORIS, …)."""
 
@@ -122,6 +124,9 @@ class Expert(BaseModel, frozen=True):
     sha256: str = Field(default="", description="of the weights file; names it in the library")
     size_bytes: int = 0
     format: str = Field(default="", description="as read from the file: checkpoint, lora, loha, …")
+    coverage: CoverageReport | None = Field(
+        default=None, description="how well its file was understood, once it was read"
+    )
     licence: Licence = Licence()
     trigger_words: tuple[str, ...] = ()
     published_at: datetime | None = None

@@ -81,7 +81,7 @@ def open_delta(
         unknown=tuple(sorted(opened.unknown)),
         parameters=len(opened.updates),
         bytes=file.size,
-        evidence=(*evidence(file.metadata), *opened.remarks),
+        evidence=(*_shapes(file), *evidence(file.metadata), *opened.remarks),
     )
     updates = dict(sorted(opened.updates.items()))
     return Delta(updates, opened.format, coverage, Origin(file, opened.keys))
@@ -137,3 +137,8 @@ def _is_whole_model(keys: Iterable[str]) -> bool:
 def _some(keys: Iterable[str]) -> str:
     first = next(iter(sorted(keys)), None)
     return f" (not, for one, {shown(first)})" if first is not None else ""
+
+
+def _shapes(file: WeightsFile) -> tuple[str, ...]:
+    base = made_for(file)
+    return (f"the shapes of {base}",) if base else ()

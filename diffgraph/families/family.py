@@ -70,6 +70,7 @@ class Family:
     hub_names: tuple[str, ...]  # what hubs call the base model, e.g. "SD 1.5"
     load: Callable[..., ResidentModel] = field(repr=False)  # (device, dtype) -> model
     known_words: Callable[[], frozenset[str]] | None = field(default=None, repr=False)
+    prediction: str = ""  # what the denoiser predicts: epsilon, velocity or flow; empty: not asked
     assets: Path | None = None  # the folder of what ships with the package, if anything does
 
     @property

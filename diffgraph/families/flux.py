@@ -143,4 +143,5 @@ FLUX = Family(
     sampler=SamplerConfig(steps=28, guidance=3.5),
     hub_names=("Flux.1 D", HUB),
     load=load,
+    prediction="flow",
 )

@@ -114,4 +114,5 @@ SD15 = Family(
     sampler=SamplerConfig(steps=25, guidance=7.5),
     hub_names=("SD 1.5", HUB, "runwayml/stable-diffusion-v1-5"),
     load=load,
+    prediction="epsilon",
 )

@@ -1,0 +1,23 @@
+"""How well was an expert's file understood, in numbers that are kept with its row?"""
+
+from pydantic import BaseModel, Field
+
+
+class CoverageReport(BaseModel, frozen=True):
+    """What reading a file found; the file itself need not be read again to tell."""
+
+    matched: int = Field(default=0, ge=0, description="keys that became part of an update")
+    skipped: int = Field(default=0, ge=0, description="keys known to carry nothing for a merge")
+    unknown: int = Field(default=0, ge=0, description="keys that nobody understood")
+    examples: tuple[str, ...] = Field(
+        default=(), description="some of the unknown keys, cut short: a stranger's text"
+    )
+    parameters: int = Field(default=0, ge=0, description="parameters of the base it changes")
+    bytes: int = Field(default=0, ge=0, description="of its file")
+    non_finite: int = Field(default=0, ge=0, description="NaN and infinite numbers in matched keys")
+    norms: dict[str, float] = Field(
+        default_factory=dict, description="block -> Frobenius norm of what it adds"
+    )
+    evidence: tuple[str, ...] = Field(
+        default=(), description="what its shapes and its header say of the base it was made for"
+    )
