@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from diffgraph.crawlers.web import BadAnswer, Query, Turn, Web, WebConfig
+from diffgraph.crawlers.web import BadAnswer, Query, Turn, Web, WebConfig, address_of
 
 CIVITAI = "https://civitai.com"
 VARIABLE = "DIFFGRAPH_CIVITAI_URL"
@@ -81,6 +81,9 @@ class CivitaiClient:
         token: What it knows us by; nothing more than speed and private files hang on it.
         config: How politely and patiently.
         turn: Awaited before every request, for a limit that is shared with others.
+
+    Raises:
+        InputError: The address cannot be used.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class CivitaiClient:
         config: WebConfig | None = None,
         turn: Turn | None = None,
     ) -> None:
-        self.web = Web(url, token, config, turn)
+        self.web = Web(address_of(url, VARIABLE), token, config, turn)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -8,10 +8,11 @@ hurt a maker, the strict reading wins: a permission that is not plainly given is
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.errors import UnusableListing
 from diffgraph.experts.expert import (
     ExpertRef,
@@ -38,6 +39,8 @@ LIST_ITEMS = 100
 FILES = 100
 IMAGES = 20
 VERSIONS = 500
+EXPLICIT = {"mature", "x", "blocked"}
+SAFE_LEVELS = 3  # bits
 
 Page = Mapping[str, Any]
 
@@ -72,6 +75,7 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
         "tags": _words(_names(item.get("tags"))),
         "licence": _licence(item),
         "nsfw": _is_true(item.get("nsfw")) or _is_true(item.get("minor")),
+        "real_person": _is_true(item.get("poi")),
         "page_url": text(page_url, URL_CHARACTERS),
     }
     return tuple(
@@ -84,10 +88,38 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
             images=_images(version),
             published_at=_moment(version.get("publishedAt")),
             downloads=_downloads(version.get("stats") or item.get("stats")),
+            rating=_rating(item.get("stats")),
             **shared,
         )
         for number, version in versions
     )
+
+
+def read_page(item: object, source: str, page_url: str = "") -> Iterator[Listing | BrokenPage]:
+    """Yield a listing for every version on a page, and a name for what cannot be read.
+
+    Args:
+        item: The decoded JSON of one model.
+        source: The hub's name, the first part of each reference.
+        page_url: Where a person finds the page.
+    """
+    number = _identifier(item.get("id")) if isinstance(item, Mapping) else None
+    where = f"models/{number}" if number else page_url or "a page"
+    try:
+        yield from parse_model(item, source, page_url)
+    except UnusableListing as error:
+        yield BrokenPage(where=where, reason=str(error))
+        return
+    versions = item.get("modelVersions") if isinstance(item, Mapping) else None
+    for place, version in enumerate(_entries(versions, VERSIONS + 1), 1):
+        if not isinstance(version, Mapping):
+            yield BrokenPage(where=where, reason=f"its version {place} is {_kind(version)}")
+        elif _identifier(version.get("id")) is None:
+            found = _short(version.get("id"))
+            yield BrokenPage(where=where, reason=f"its version {place} has no usable id: {found}")
+        elif place > VERSIONS:
+            yield BrokenPage(where=where, reason=f"it has more than {VERSIONS} versions")
+            return
 
 
 def text(value: object, limit: int, lines: bool = False) -> str:
@@ -182,9 +214,19 @@ def _images(version: Page) -> tuple[ListedImage, ...]:
         prompt = meta.get("prompt") if isinstance(meta, Mapping) else ""
         url = text(image.get("url"), URL_CHARACTERS)
         prompt = text(prompt, PROMPT_CHARACTERS)
-        if (url or prompt) and not _is_true(image.get("nsfw")):
+        if (url or prompt) and not _is_explicit(image):
             found.append(ListedImage(url=url, prompt=prompt))
     return tuple(found)
+
+
+def _is_explicit(image: Page) -> bool:
+    """Read the marks of different years: a flag, a word, bits (PG 1, PG-13 2, then worse)."""
+    mark, level = image.get("nsfw"), image.get("nsfwLevel")
+    if _is_true(mark) or text(mark, 20).lower() in EXPLICIT:
+        return True
+    if isinstance(level, int) and not isinstance(level, bool):
+        return level & ~SAFE_LEVELS != 0
+    return text(level, 20).lower() in EXPLICIT
 
 
 def _moment(value: object) -> datetime | None:
@@ -213,11 +255,23 @@ def _downloads(stats: object) -> int:
     return int(_number(stats.get("downloadCount"))) if isinstance(stats, Mapping) else 0
 
 
+def _rating(stats: object) -> float | None:
+    """Return 0 to 5 from the stars of old pages or the thumbs of newer ones; None if unrated."""
+    if not isinstance(stats, Mapping):
+        return None
+    if _number(stats.get("ratingCount")) and (stars := _number(stats.get("rating"))):
+        return min(stars, 5.0)
+    up, down = _number(stats.get("thumbsUpCount")), _number(stats.get("thumbsDownCount"))
+    return 5.0 * up / (up + down) if up + down else None
+
+
 def _dicts(value: object, limit: int) -> list[Page]:
     """Return the objects of a list, without what else may be in it."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return []
-    return [entry for entry in value[:limit] if isinstance(entry, Mapping)]
+    return [entry for entry in _entries(value, limit) if isinstance(entry, Mapping)]
+
+
+def _entries(value: object, limit: int) -> Sequence[object]:
+    return value[:limit] if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
 def _names(value: object) -> list[object]:

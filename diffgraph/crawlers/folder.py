@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from diffgraph.artifacts import new_file
-from diffgraph.crawlers.civitai_pages import parse_model
+from diffgraph.crawlers.civitai_pages import read_page
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.errors import DamagedFile, MissingInput, UnusableListing
 from diffgraph.experts.expert import Listing
@@ -87,10 +87,10 @@ class FolderCrawler(Crawler):
             yield BrokenPage(where=where, reason=str(error))
             return
         for item in items:
-            try:
-                yield from parse_model(item, self.source, page_url=where)
-            except UnusableListing as error:
-                yield BrokenPage(where=where, reason=str(error))
+            for entry in read_page(item, self.source, page_url=where):
+                if isinstance(entry, BrokenPage):
+                    entry = BrokenPage(where=where, reason=entry.reason)
+                yield entry
 
     def _file(self, listing: Listing) -> Path:
         """Return the listed file's path, which must lie inside the hub, links followed."""

@@ -148,7 +148,7 @@ class Web:
     ) -> None:
         self.url = url
         self.config = config or WebConfig()
-        self._token = token
+        self.token = token
         self._turn = turn or Pace(per_minute(url, token is not None, self.config))
         self._client: httpx.AsyncClient | None = None
 
@@ -161,11 +161,11 @@ class Web:
     @property
     def has_token(self) -> bool:
         """Whether requests are signed."""
-        return self._token is not None
+        return self.token is not None
 
     def forget_token(self) -> None:
         """Ask anonymously from now on."""
-        self._token = None
+        self.token = None
 
     async def get(self, path: str, query: Query | None = None) -> bytes:
         """Return what the server answers to GET; see `ask`."""
@@ -216,8 +216,8 @@ class Web:
 
         client = self._client = self._client or self._connect()
         headers = {}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
         try:
             async with (
                 asyncio.timeout(self.config.longest_answer),

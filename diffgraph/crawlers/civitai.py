@@ -1,0 +1,373 @@
+"""Which experts does a live hub offer that speaks Civitai's API?
+
+The list is walked by cursor, newest first, and walked again until a walk brings nothing new: a hub
+changes while it is read, and cursors have been seen to skip. Walks are cut into pages of different
+sizes, so that what one drops between two pages the next one shows. Listings are told apart by id,
+so nobody comes twice. Known experts that no walk has shown are asked for by their ids before they
+count as gone. A journal in the home folder lets a crawl that was stopped go on where it was.
+"""
+
+import logging
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from urllib.parse import quote, urljoin, urlsplit
+
+from diffgraph.crawlers.civitai_client import (
+    CivitaiClient,
+    GarbledList,
+    ModelPage,
+    ModelQuery,
+)
+from diffgraph.crawlers.civitai_pages import read_page
+from diffgraph.crawlers.crawler import BrokenPage, Crawler
+from diffgraph.crawlers.downloads import Downloader
+from diffgraph.crawlers.examining import in_utc
+from diffgraph.crawlers.journal import CrawlJournal, PageRecord
+from diffgraph.crawlers.web import (
+    Background,
+    BadAnswer,
+    NotThere,
+    TokenRefused,
+)
+from diffgraph.errors import ServiceError, ServiceRefused, ServiceUnavailable, UnusableListing
+from diffgraph.experts.expert import ExpertRef, Listing
+from diffgraph.families import Family
+
+log = logging.getLogger(__name__)
+
+SOURCE = "civitai"
+TYPES = ("Checkpoint", "LORA", "LoCon", "DoRA")
+LESS_A_WALK = 7  # experts a page, so that walks are cut elsewhere
+IDS_AT_ONCE = 100
+SINGLE_QUESTIONS = 500  # about experts that seem to have gone, in one crawl
+EMPTY_PAGES = 200  # in a row; a hub that filters behind its search sends some
+NO_SCAN = "missing"
+
+
+class CivitaiCrawler(Crawler):
+    """Reads a hub over HTTP.
+
+    Args:
+        home: The home folder, where the crawl's journal and unfinished files are kept.
+        family: Whose base models the hub is asked for.
+        client: Asks the hub; by default civitai.com, anonymously.
+        since: Nothing older is of interest.
+        downloader: Fetches files; one of our own by default.
+    """
+
+    source = SOURCE
+
+    def __init__(
+        self,
+        home: Path,
+        family: Family,
+        client: CivitaiClient | None = None,
+        *,
+        since: datetime | None = None,
+        downloader: Downloader | None = None,
+    ) -> None:
+        self.repeated = 0  # listings that came once more, as cursors and changes have it
+        self._home = home
+        self._since = since
+        self._downloader = downloader
+        self._client = client or CivitaiClient()
+        self._url, self._config = self._client.web.url, self._client.web.config
+        base_models = tuple(name for name in family.hub_names if "/" not in name)
+        self._query = ModelQuery(TYPES, base_models)
+        self._background: Background | None = None
+        question = {
+            "url": self._url,
+            "types": TYPES,
+            "base models": base_models,
+            "since": since and in_utc(since).isoformat(),
+        }
+        self._journal = CrawlJournal(home, SOURCE, question)
+        self._seen = self._journal.refs
+        self._before = frozenset(self._seen)
+        self._told: set[BrokenPage] = set()
+        self._read: list[PageRecord] = []  # yielded to their ends, not yet in the journal
+        self._walked = False
+
+    def __enter__(self) -> "CivitaiCrawler":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._background is not None:
+            self._background.wait(self._client.close())
+            self._background.close()
+            self._background = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading on costs the hub something: it does."""
+        return True
+
+    @property
+    def read_before(self) -> Collection[str]:
+        """What a crawl that was stopped had dealt with."""
+        return self._before
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether who was not yielded has gone from the hub."""
+        return self._walked and self._since is None
+
+    def listings(self) -> Iterator[Listing | BrokenPage]:
+        """Yield every version of every expert, newest page first, each once."""
+        self._told.update(self._journal.broken)
+        yield from self._journal.broken
+        walk, cursor, is_new = self._where_we_were()
+        while walk <= self._config.passes:
+            for entry in self._walk(walk, cursor):
+                is_new = is_new or isinstance(entry, Listing)
+                yield entry
+            if self._since is not None or (walk > 1 and not is_new):
+                break
+            walk, cursor, is_new = walk + 1, None, False
+        self._walked = True
+
+    def keep(self) -> None:
+        """Write down which pages have been dealt with."""
+        self._journal.append(self._read)
+        self._read.clear()
+
+    def finish(self) -> None:
+        """Forget where we are: the crawl is over."""
+        self._journal.close()
+
+    def look_again(self, refs: Collection[str]) -> Iterator[Listing | BrokenPage]:
+        """Ask by id for experts that the list did not show, and yield those still there."""
+        if not self.is_whole:
+            return
+        missing = sorted({ExpertRef.parse(ref).model for ref in refs})
+        found: set[str] = set()
+        for start in range(0, len(missing), IDS_AT_ONCE):
+            some = tuple(missing[start : start + IDS_AT_ONCE])
+            page = self._wait_for(ModelQuery(ids=some), None, len(some))
+            for item in page.items:
+                if (number := _id_of(item)) in some:
+                    found.add(number)
+                    yield from self._unseen(item)
+        gone = [number for number in missing if number not in found]
+        for place, number in enumerate(gone):
+            yield from self._ask_for(number, place)
+
+    def fetch(self, listing: Listing, folder: Path) -> Path:
+        """Download the listing's file into `folder`, checked against its hash."""
+        file = listing.file
+        if file is None or not file.url:
+            raise UnusableListing("the page offers no file")
+        if self._downloader is None:
+            self._downloader = Downloader(
+                self._home / "library" / "unfinished", self._client.web.token, [self._url]
+            )
+        return self._downloader.fetch(
+            file.url,
+            folder / f"{listing.ref.model}-{listing.ref.version}.safetensors",
+            sha256=file.sha256,
+            size_bytes=file.size_bytes,
+        )
+
+    def _where_we_were(self) -> tuple[int, str | None, bool]:
+        """Return the walk to go on with, where, and whether it has brought anything new."""
+        if not self._journal.records:
+            return 1, None, False
+        last = self._journal.records[-1]
+        is_new = any(record.refs for record in self._journal.records if record.walk == last.walk)
+        if last.cursor is not None:
+            return last.walk, last.cursor, is_new
+        return last.walk + 1, None, False
+
+    def _walk(self, walk: int, cursor: str | None) -> Iterator[Listing | BrokenPage]:
+        """Walk the list from a cursor to its end; the next page is fetched meanwhile."""
+        largest = max(1, self._config.page_size - LESS_A_WALK * (walk - 1))
+        reader = _PageReader(self._client, self._query, largest)
+        passed: set[str | None] = set()
+        empty = 0
+        page = self._first(reader, cursor)
+        while True:
+            coming = None
+            passed.add(cursor)
+            following = page.page.next_cursor
+            if following is not None and following in passed:
+                yield BrokenPage(where="the list", reason="its cursor leads back; not followed")
+                following = None
+            if following is not None:
+                coming = self._loop.start(reader.read(following))
+            try:
+                yield from self._entries(page, walk, following)
+            except GeneratorExit:
+                if coming is not None:
+                    coming.cancel()
+                raise
+            empty = 0 if page.page.items else empty + 1
+            if coming is None or self._is_too_old(page.page):
+                return
+            if empty > EMPTY_PAGES:
+                raise ServiceUnavailable(f"{self._url}: {empty} empty pages one after the other")
+            cursor, page = following, coming.result()
+
+    def _first(self, reader: "_PageReader", cursor: str | None) -> "_Read":
+        """Return the page at a cursor; a cursor that the hub no longer knows starts anew."""
+        try:
+            return self._loop.wait(reader.read(cursor))
+        except (TokenRefused, NotThere, ServiceUnavailable):
+            raise
+        except ServiceRefused as error:
+            if cursor is None:
+                raise
+            log.info("%s; reading the list from its start", error)
+            return self._loop.wait(reader.read(None))
+
+    def _entries(
+        self, read: "_Read", walk: int, following: str | None
+    ) -> Iterator[Listing | BrokenPage]:
+        """Yield what a page brings, then note that it was yielded to its end."""
+        refs: list[str] = []
+        broken: list[BrokenPage] = []
+        for entry in chain(read.broken, *map(self._unseen, read.page.items)):
+            if isinstance(entry, Listing):
+                refs.append(str(entry.ref))
+            elif entry in self._told:
+                continue  # by an earlier walk
+            else:
+                self._told.add(entry)
+                broken.append(entry)
+            yield entry
+        self._read.append(
+            PageRecord(walk=walk, cursor=following, refs=tuple(refs), broken=tuple(broken))
+        )
+
+    def _unseen(self, item: object) -> Iterator[Listing | BrokenPage]:
+        """Yield the versions on a page that this crawl has not met."""
+        here: set[str] = set()
+        for entry in read_page(item, SOURCE, f"{self._url}/models/{quote(_id_of(item))}"):
+            if isinstance(entry, BrokenPage):
+                yield entry
+                continue
+            ref = str(entry.ref)
+            if ref in here:
+                yield BrokenPage(where=f"models/{entry.ref.model}", reason=f"{ref} is listed twice")
+            elif ref in self._seen:
+                self.repeated += 1
+            else:
+                self._seen.add(ref)
+                yield self._completed(entry)
+            here.add(ref)
+
+    def _completed(self, listing: Listing) -> Listing:
+        """Return a listing with what a page leaves to its readers."""
+        file = listing.file
+        if file is None:
+            return listing
+        address = file.url or f"/api/download/models/{listing.ref.version}"
+        try:
+            url = urljoin(f"{self._url}/", address)
+            url = url if urlsplit(url).scheme in {"http", "https"} else ""
+        except ValueError:
+            url = ""
+        return listing.model_copy(
+            update={
+                "file": file.model_copy(
+                    update={
+                        "url": url,
+                        "pickle_scan": file.pickle_scan or NO_SCAN,
+                        "virus_scan": file.virus_scan or NO_SCAN,
+                    }
+                )
+            }
+        )
+
+    def _ask_for(self, number: str, place: int) -> Iterator[Listing | BrokenPage]:
+        """Yield what the hub says of one expert; nothing if it has gone."""
+        where = f"models/{number}"
+        if place >= SINGLE_QUESTIONS:
+            yield BrokenPage(where=where, reason="not in the list; asked for another time")
+            return
+        try:
+            yield from self._unseen(self._loop.wait(self._client.model(number)))
+        except NotThere:
+            return
+        except ServiceError as error:
+            yield BrokenPage(where=where, reason=str(error))
+
+    def _wait_for(self, query: ModelQuery, cursor: str | None, limit: int) -> ModelPage:
+        return self._loop.wait(_PageReader(self._client, query, limit).read(cursor)).page
+
+    def _is_too_old(self, page: ModelPage) -> bool:
+        """Return whether a page, and so all behind it, was published before what interests us."""
+        if self._since is None or not page.items:
+            return False
+        start = in_utc(self._since)
+        moments = [
+            entry.published_at
+            for item in page.items
+            for entry in read_page(item, SOURCE)
+            if isinstance(entry, Listing) and entry.published_at is not None
+        ]
+        return bool(moments) and max(moments) < start
+
+    @property
+    def _loop(self) -> Background:
+        if self._background is None:
+            self._background = Background()
+        return self._background
+
+
+class _Read:
+    """A page of the list, and what of it could not be read."""
+
+    def __init__(self, page: ModelPage, broken: tuple[BrokenPage, ...] = ()) -> None:
+        self.page = page
+        self.broken = broken
+
+
+class _PageReader:
+    """Reads pages of a list; what is too large or garbled is read in smaller parts.
+
+    So one expert whose page breaks an answer costs that expert, not the hundred around it.
+    """
+
+    def __init__(self, client: CivitaiClient, query: ModelQuery, largest: int) -> None:
+        self.client, self.query, self.largest = client, query, largest
+        self.size = largest
+
+    async def read(self, cursor: str | None) -> _Read:
+        """Return the page at a cursor."""
+        is_repeated = False
+        broken: list[BrokenPage] = []
+        while True:
+            try:
+                page = await self.client.models(self.query, cursor, self.size)
+            except TokenRefused as error:
+                if not self.client.web.has_token:
+                    raise
+                self.client.web.forget_token()
+                broken.append(BrokenPage(where="the token", reason=f"{error}; read on without it"))
+            except BadAnswer as error:
+                is_garbled = isinstance(error, GarbledList)
+                if is_garbled and not is_repeated:
+                    is_repeated = True  # it may have been an accident
+                elif self.size > 1:
+                    self.size = max(1, self.size // 10)
+                elif isinstance(error, GarbledList) and error.next_cursor is not None:
+                    where = f"the list at {cursor[:80]}" if cursor else "the start of the list"
+                    broken.append(BrokenPage(where=where, reason=str(error)))
+                    return _Read(ModelPage((), error.next_cursor), tuple(broken))
+                else:
+                    raise
+            else:
+                self.size = min(self.largest, self.size * 10)
+                return _Read(page, tuple(broken))
+
+
+def _id_of(item: object) -> str:
+    """Return the id a page has, as text; "" without one."""
+    number = item.get("id") if isinstance(item, dict) else None
+    return str(number)[:80] if isinstance(number, int | str) else ""
