@@ -279,7 +279,7 @@ class _Look:
             self._keep_page(page_only(listing, self.family), listing, before)
 
     def _keep_page(self, row: Expert, listing: Listing, before: Expert | None) -> None:
-        after = row.model_copy(update={"page_sha256": page_hash(listing)})
+        after = row.as_listed(listing, page_hash(listing))
         if after != before:
             self._pages.append((row, listing))
         self._note(_change(before, after), listing)
