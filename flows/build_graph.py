@@ -15,11 +15,11 @@ from flows.runners import runner_for
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
 from tasks.overrides import read_overrides
 from tasks.progress import report
-from tasks.registration import describe
+from tasks.registration import find_unregistered, register_experts
 from tasks.snapshots import Written, write
 from tasks.studio import Studio
 
-PAGES_A_TASK = 50
+PAGES_A_TASK = 500  # a task costs a fifth of a second, whatever it does
 IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
 
 
@@ -32,6 +32,10 @@ class Build(Result, Written):
     """Expert → why it could not be measured."""
     config: CalibrationConfig
     """How experts were measured."""
+    asked: int = 0
+    """Pages that the agent had to read."""
+    embedded: int = 0
+    """Cards that had to be placed among the others."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield what a person wants to know first."""
@@ -43,6 +47,8 @@ class Build(Result, Written):
             f"{len(self.new)} new, {len(self.updated)} updated, {len(self.retired)} retired; "
             f"{self.images} images drawn and scored"
         )
+        if self.asked or self.embedded:
+            yield f"{self.asked} pages read, {self.embedded} cards placed"
         if self.failed:
             yield self.failures
 
@@ -68,24 +74,27 @@ def build(
     settings = Settings()
     family = family or settings.family
     config = _config(settings, family, reference_prompts, images_a_prompt)
-    refs = _known_refs(settings, family)
+    _require_experts(settings, family)
+    who = (settings.home, family, settings.agent)
+    unregistered = _in_parts(find_unregistered(*who), PAGES_A_TASK)
     pages = [
-        describe.submit(part, settings.home, family, settings.agent)
-        for part in _in_parts(refs, PAGES_A_TASK)
+        register_experts.submit(part, *who, part=f"{number} of {len(unregistered)}")
+        for number, part in enumerate(unregistered, 1)
     ]
     prompts = choose_reference_prompts(family, config.prompts)
-    for page in pages:
-        page.result()
-    share = (settings.home, family, settings.agent, prompts, config)
+    registered = [page.result() for page in pages]
+    share = (*who, prompts, config)
     left = plan_calibration(*share, only_missing=True)
     failed = _calibrate(left, settings)
     work = plan_calibration(*share, only_missing=False)
-    written = write(settings.home, family, settings.agent, prompts, work, config.sampler)
+    written = write(*who, prompts, work, config.sampler)
     built = Build(
         **written.model_dump(),
         images=sum(shard.images for shard in left),
         failed=failed,
         config=config,
+        asked=sum(part.asked for part in registered),
+        embedded=sum(part.embedded for part in registered),
     )
     create_markdown_artifact(
         "\n\n".join(line for line in built.lines() if isinstance(line, str))
@@ -114,14 +123,12 @@ def _config(
     return config.model_copy(update={"shard_size": size})
 
 
-def _known_refs(settings: Settings, family: str) -> list[str]:
+def _require_experts(settings: Settings, family: str) -> None:
     known = Library(settings.home).experts(("ready", "registered_only"))
-    refs = [expert.ref for expert in known if expert.family == family]
-    if not refs:
+    if not any(expert.family == family for expert in known):
         raise SnapshotError(
             f"the library in {settings.home} holds no expert of {family}: run `diffgraph discover`"
         )
-    return refs
 
 
 def _calibrate(shards: Sequence[Shard], settings: Settings) -> dict[str, str]:

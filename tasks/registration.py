@@ -1,23 +1,64 @@
-"""Describing experts: the agent reads each page once."""
+"""Registering experts: the agent reads each page once, the card is placed among the others."""
 
 from pathlib import Path
 
 from prefect import task
+from pydantic import BaseModel
 
-from tasks.policies import NETWORK
+from tasks.policies import LOCAL, NETWORK
 from tasks.progress import report
 
 
-@task(**NETWORK, task_run_name="describe {refs}")
-def describe(refs: list[str], home: Path, family: str, agent: str) -> int:
-    """Have the agent describe experts; those it has described before are not asked for again."""
+class Registered(BaseModel, frozen=True):
+    """What it took to register some experts."""
+
+    experts: int
+    asked: int
+    """Pages that the agent had to read."""
+    embedded: int
+    """Cards that had to be placed."""
+
+
+@task(**LOCAL)
+def find_unregistered(home: Path, family: str, agent: str) -> list[str]:
+    """Return the experts that have no card of this agent yet, or whose card has no place."""
     from diffgraph.experts.library import Library
-    from diffgraph.graph.registration import register
+    from diffgraph.graph.embedding_store import EmbeddingStore
+    from diffgraph.graph.registration import Cards
     from tasks.studio import Studio
 
-    library = Library(home)
+    cards, places = Cards(home / "cards"), EmbeddingStore(home / "embeddings")
     reader = Studio(home, family, agent_name=agent).agent
-    for done, ref in enumerate(refs, 1):
-        register(library.listing(ref), reader, home / "cards")
-        report("register", done, len(refs), ref)
-    return len(refs)
+    left = []
+    for expert in Library(home).experts(("ready", "registered_only")):
+        if expert.family == family:
+            card = cards.find(expert.page_sha256, reader)
+            if card is None or card.text not in places:
+                left.append(expert.ref)
+    return left
+
+
+@task(**NETWORK, task_run_name="register {part}")
+def register_experts(
+    refs: list[str], home: Path, family: str, agent: str, part: str = ""
+) -> Registered:
+    """Have the agent describe experts, and place their cards; what is known is not done again."""
+    from diffgraph.experts.library import Library
+    from diffgraph.graph.embedding_store import EmbeddingStore
+    from diffgraph.graph.registration import Cards, register_all
+    from tasks.studio import Studio
+
+    library, studio = Library(home), Studio(home, family, agent_name=agent)
+    cards, asked = register_all(
+        [library.get(ref) for ref in refs],
+        library,
+        studio.agent,
+        Cards(home / "cards"),
+        lambda done, name: report("register", done, len(refs), name),
+    )
+    _, embedded = EmbeddingStore(home / "embeddings").embed(
+        [card.text for card in cards],
+        studio.embedder,
+        lambda done: report("embed", done, len(refs), part),
+    )
+    return Registered(experts=len(refs), asked=asked, embedded=embedded)

@@ -39,7 +39,8 @@ def write(
     """Write experts, cards and scores as a snapshot, and make it the current one."""
     from diffgraph.experts.library import Library
     from diffgraph.graph.calibration import parts
-    from diffgraph.graph.registration import register
+    from diffgraph.graph.embedding_store import EmbeddingStore
+    from diffgraph.graph.registration import Cards, register_all
     from diffgraph.graph.schema import ExpertNode, PromptNode
     from diffgraph.graph.snapshot import current_id, open_snapshot, write_snapshot
     from diffgraph.scoring import identity_of
@@ -51,11 +52,10 @@ def write(
         for expert in library.experts(("ready", "registered_only"))
         if expert.family == family
     ]
-    cards = [
-        register(library.listing(expert.ref), studio.agent, home / "cards") for expert in experts
-    ]
-    vectors = studio.embedder.embed([card.text for card in cards])
-    embedded = studio.embedder.embed([prompt.text for prompt in prompts])
+    cards, _ = register_all(experts, library, studio.agent, Cards(home / "cards"))
+    places = EmbeddingStore(home / "embeddings")
+    vectors, _ = places.embed([card.text for card in cards], studio.embedder)
+    embedded, _ = places.embed([prompt.text for prompt in prompts], studio.embedder)
     parent = current_id(home)
     before = open_snapshot(home, parent) if parent else None
     snapshot_id = write_snapshot(

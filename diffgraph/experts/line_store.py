@@ -6,10 +6,13 @@ writing, which the next writer removes. Readers keep the places of the lines in 
 what was appended since; they never wait for a writer.
 """
 
+import os
 import re
+import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -31,6 +34,7 @@ class LineStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(path.parent / f".{path.stem}.lock", timeout=LOCK_SECONDS)
+        self._guard = threading.RLock()  # of what follows
         self._places: dict[str, tuple[int, int]] = {}  # key → first byte and length of its line
         self._inode = 0
         self._read_to = 0  # behind the last whole line that was looked at
@@ -67,10 +71,16 @@ class LineStore:
             lines = [_line(key, text) for key, text in new.items() if key not in self]
             append_lines(self.path, b"".join(lines))
 
-    def replace(self, key: str, text: str) -> None:
-        """Keep another text under a key, because the one that is there cannot be read."""
-        with self._writing():
-            append_lines(self.path, _line(key, text))
+    def put(self, texts: Iterable[tuple[str, str]]) -> None:
+        """Keep texts in one write, in place of those under the same keys.
+
+        Raises:
+            StorageError: The file cannot be written; it is as it was.
+        """
+        lines = [_line(key, text) for key, text in texts]
+        if lines:
+            with self._writing():
+                append_lines(self.path, b"".join(lines))
 
     def keep_only(self, keys: Collection[str]) -> None:
         """Rewrite the file without what is kept under other keys."""
@@ -93,34 +103,39 @@ class LineStore:
 
     def _look(self) -> dict[str, tuple[int, int]]:
         """Return the places of all lines, those that were appended since the last look included."""
-        try:
-            with self.path.open("rb") as file:
-                about = self.path.stat()
-                if about.st_ino != self._inode or about.st_size < self._read_to:
-                    self._forget()
-                    self._inode = about.st_ino
-                file.seek(self._read_to)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # is being written, or was torn by a crash
-                    key = _key_of(line)
-                    if key is not None:
-                        self._places[key] = (self._read_to, len(line))
-                    self._read_to += len(line)
-        except FileNotFoundError:
+        with self._guard:
+            try:
+                with self.path.open("rb") as file:
+                    self._read_on(file)
+            except (FileNotFoundError, NotADirectoryError):
+                self._forget()
+            return self._places
+
+    def _read_on(self, file: BinaryIO) -> None:
+        about = os.fstat(file.fileno())
+        if about.st_ino != self._inode or about.st_size < self._read_to:
             self._forget()
-        return self._places
+            self._inode = about.st_ino
+        file.seek(self._read_to)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # is being written, or was torn by a crash
+            key = _key_of(line)
+            if key is not None:
+                self._places[key] = (self._read_to, len(line))
+            self._read_to += len(line)
 
     def _line(self, start: int, length: int) -> bytes:
         try:
             with self.path.open("rb") as file:
                 file.seek(start)
                 return file.read(length)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return b""
 
     def _forget(self) -> None:
-        self._places, self._inode, self._read_to = {}, 0, 0
+        with self._guard:
+            self._places, self._inode, self._read_to = {}, 0, 0
 
 
 def _line(key: str, text: str) -> bytes:

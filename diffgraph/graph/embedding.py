@@ -21,9 +21,10 @@ from diffgraph.errors import MissingInput
 if TYPE_CHECKING:
     import torch
 
+MODEL = "all-MiniLM-L6-v2"
 DIMENSION = 384
 MAX_TOKENS = 256  # what the model was trained with; longer texts are cut
-BATCH = 64
+BATCH = 32  # texts; more only take more memory
 REMEMBERED = 50_000  # texts; 77 MB when full
 
 

@@ -2,51 +2,127 @@
 
 The paper's node registration (https://arxiv.org/abs/2603.20470, section 3.1). A card is kept under
 the page it describes, the agent, its model and its instructions: the same question is never asked
-twice.
+twice, and whether it has been asked can be told without reading the page.
 """
 
 import hashlib
 import json
 import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from diffgraph.agents.agent import Agent
-from diffgraph.artifacts import write_text
 from diffgraph.experts.card import ExpertCard
-from diffgraph.experts.expert import Listing
-from diffgraph.experts.library import page_hash
+from diffgraph.experts.expert import Expert, Listing
+from diffgraph.experts.library import Library, page_hash
+from diffgraph.experts.line_store import LineStore
 
 log = logging.getLogger(__name__)
 
+KEPT_AFTER = 1.0  # seconds; what a killed run may have asked for in vain
 
-def register(listing: Listing, agent: Agent, cache: Path) -> ExpertCard:
-    """Return the expert's card, from the cache folder or else from the agent.
+
+class Cards:
+    """The cards that agents have written, in `cards.jsonl`.
+
+    Args:
+        folder: `cards` below the home folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lines = LineStore(folder / "cards.jsonl")
+
+    def find(self, page_sha256: str, agent: Agent) -> ExpertCard | None:
+        """Return the card an agent wrote of a page; None if there is none that can be read."""
+        key = _key(page_sha256, agent)
+        text = self._lines.get(key)
+        if text is None:
+            return self._find_old(key)
+        try:
+            return ExpertCard.model_validate_json(text)
+        except ValidationError as error:
+            log.warning("%s: a card is damaged and is asked for again: %s", self._lines.path, error)
+            return None
+
+    def keep(self, written: Iterable[tuple[str, ExpertCard]], agent: Agent) -> None:
+        """Keep what an agent wrote of pages, by their hashes.
+
+        Raises:
+            StorageError: the cards cannot be written.
+        """
+        self._lines.put((_key(page, agent), card.model_dump_json()) for page, card in written)
+
+    def _find_old(self, key: str) -> ExpertCard | None:
+        """Return a card from before version 0.2, when each had a file of its own."""
+        try:
+            return ExpertCard.model_validate_json((self._folder / f"{key}.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+
+def register(listing: Listing, agent: Agent, cards: Cards) -> ExpertCard:
+    """Return the expert's card: the one that is kept, or else a new one from the agent.
 
     Raises:
-        StorageError: the cache folder cannot be written.
+        StorageError: the cards cannot be written.
     """
-    path = cache / f"{_key(listing, agent)}.json"
-    known = _read(path)
-    if known is not None:
-        return known
-    card = agent.describe(listing)
-    write_text(path, card.model_dump_json(indent=1) + "\n")
+    page = page_hash(listing)
+    card = cards.find(page, agent)
+    if card is None:
+        card = agent.describe(listing)
+        cards.keep([(page, card)], agent)
     return card
 
 
-def _key(listing: Listing, agent: Agent) -> str:
-    question = [page_hash(listing), agent.name, agent.model, agent.instruction_version]
-    return hashlib.sha256(json.dumps(question).encode()).hexdigest()
+def register_all(
+    experts: Sequence[Expert],
+    library: Library,
+    agent: Agent,
+    cards: Cards,
+    on_progress: Callable[[int, str], None] | None = None,
+) -> tuple[list[ExpertCard], int]:
+    """Return the experts' cards, and how often the agent was asked.
 
+    Cards are kept together, about once a second: a run that is killed asks again for those of its
+    last second.
 
-def _read(path: Path) -> ExpertCard | None:
-    """Return a kept card; None if there is none, or it cannot be read."""
+    Args:
+        experts: whose pages are in the library.
+        library: where their pages are.
+        agent: who reads them.
+        cards: what was written before.
+        on_progress: called after each with the number that is done and the last one's name.
+
+    Raises:
+        StorageError: the cards cannot be written.
+        MissingInput: a page is not in the library.
+    """
+    found: list[ExpertCard] = []
+    new: dict[str, ExpertCard] = {}  # not kept yet
+    asked, kept_at = 0, time.monotonic()
     try:
-        return ExpertCard.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        log.warning("the card %s is damaged and is asked for again: %s", path, error)
-        return None
+        for number, expert in enumerate(experts, 1):
+            page = expert.page_sha256
+            card = new.get(page) or cards.find(page, agent)
+            if card is None:
+                card = agent.describe(library.listing(expert.ref))
+                new[page] = card
+                asked += 1
+            found.append(card)
+            if time.monotonic() - kept_at > KEPT_AFTER:
+                cards.keep(new.items(), agent)
+                new, kept_at = {}, time.monotonic()
+            if on_progress is not None:
+                on_progress(number, expert.name)
+    finally:
+        cards.keep(new.items(), agent)  # what was answered before a failure was paid for
+    return found, asked
+
+
+def _key(page_sha256: str, agent: Agent) -> str:
+    question = [page_sha256, agent.name, agent.model, agent.instruction_version]
+    return hashlib.sha256(json.dumps(question).encode()).hexdigest()
