@@ -6,7 +6,7 @@ https://arxiv.org/abs/2112.10752
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import Base, find_base, loading, place_of
+from diffgraph.families.bases import Base, find_base, load_component, loading, place_of
 from diffgraph.families.family import Family, SamplerConfig
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 COMPONENTS = ("unet", "text_encoder", "vae")
 LATENT_CHANNELS = 4
 IMAGES_AT_ONCE = {"cuda": 16, "cpu": 1}  # each with and without guidance
-VAE_PREFIX = "first_stage_model."
+VAE = "first_stage_model."
+TEXT = "cond_stage_model.transformer."
+NOT_WEIGHTS = ("position_ids", "text_projection.weight")
 
 
 def load(
@@ -59,34 +61,54 @@ def _from_folder(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
 
 
 def _from_file(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
-    """Load a single-file checkpoint; what it lacks of an autoencoder comes from the folder."""
-    from diffusers import AutoencoderKL, StableDiffusionPipeline
+    """Load a single-file checkpoint; what it lacks beside a UNet comes from the folder."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from safetensors import safe_open
+    from transformers import CLIPTextModel, CLIPTokenizer
 
-    from diffgraph.families.bases import load_component
     from diffgraph.families.stable_diffusion import StableDiffusion
 
     with safe_open(str(base.file), "pt") as file:
-        has_vae = any(key.startswith(VAE_PREFIX) for key in file.keys())
-    parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
-    if not has_vae:
-        parts["vae"] = load_component(AutoencoderKL, base.folder / "vae", dtype)
-    pipeline = StableDiffusionPipeline.from_single_file(
-        str(base.file),
-        config=str(base.folder),
-        local_files_only=True,
-        torch_dtype=dtype,
-        **parts,
-    )
+        keys = frozenset(file.keys())
+    given: dict[str, Any] = {
+        "config": str(base.folder),
+        "local_files_only": True,
+        "torch_dtype": dtype,
+    }
+    if any(key.startswith(VAE) for key in keys):
+        vae = AutoencoderKL.from_single_file(str(base.file), subfolder="vae", **given)
+    else:
+        vae = load_component(AutoencoderKL, base.folder / "vae", dtype)
+    if any(key.startswith(TEXT) for key in keys):
+        text_encoder = _text_encoder(base, dtype)
+    else:
+        text_encoder = load_component(CLIPTextModel, base.folder / "text_encoder", dtype)
     return StableDiffusion(
         "sd15",
-        pipeline.tokenizer,
-        pipeline.text_encoder,
-        pipeline.unet,
-        pipeline.vae,
+        CLIPTokenizer.from_pretrained(base.folder / "tokenizer", local_files_only=True),
+        text_encoder,
+        UNet2DConditionModel.from_single_file(str(base.file), subfolder="unet", **given),
+        vae,
         _scheduler(base),
         SD15.sampler,
     )
+
+
+def _text_encoder(base: Base, dtype: "torch.dtype") -> Any:
+    """Return the text encoder in a single file, with or without `text_model.` in its names."""
+    from safetensors import safe_open
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig.from_pretrained(base.folder / "text_encoder", local_files_only=True)
+    encoder = CLIPTextModel(config)
+    with safe_open(str(base.file), "pt") as file:
+        weights = {
+            key.removeprefix(TEXT).removeprefix("text_model."): file.get_tensor(key)
+            for key in file.keys()
+            if key.startswith(TEXT) and not key.endswith(NOT_WEIGHTS)
+        }
+    encoder.load_state_dict(weights)
+    return encoder.to(dtype)
 
 
 def _scheduler(base: Base) -> Any:
@@ -98,13 +120,21 @@ def _scheduler(base: Base) -> Any:
 
 
 def _demand_text_to_image(model: "StableDiffusion", base: Base) -> None:
-    """Raise `MissingInput` for an inpainting or editing model, whose UNet sees more than noise."""
+    """Raise `MissingInput` for a model of this shape that is not of this family.
+
+    An inpainting or editing model's UNet sees more than noise; one that predicts velocity would
+    draw nothing but noise with the family's experts.
+    """
+    place = base.file or base.folder
     seen = model.unet.config.in_channels
     if seen != LATENT_CHANNELS:
         raise MissingInput(
-            f"{base.file or base.folder} is not a text-to-image model: its UNet takes {seen} "
-            f"channels, not {LATENT_CHANNELS}"
+            f"{place} is not a text-to-image model: its UNet takes {seen} channels, not "
+            f"{LATENT_CHANNELS}"
         )
+    predicted = model.scheduler.config.prediction_type
+    if predicted != SD15.prediction:
+        raise MissingInput(f"{place} predicts {predicted}, not {SD15.prediction}")
 
 
 SD15 = Family(

@@ -1,0 +1,193 @@
+"""Where a base may lie, and what is said when it is not there."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffgraph.errors import MissingInput, ServiceUnavailable, UnsafeFile
+from diffgraph.experts.naming_ldm import ldm
+from diffgraph.families import flux, flux_layout, get_family, sd15
+
+VAE_BLOCKS = 4
+
+
+def ldm_vae(name: str) -> str:
+    """Return what single-file checkpoints call a parameter of the autoencoder."""
+    name = re.sub(r"down_blocks\.(\d)\.resnets\.", r"down.\1.block.", name)
+    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
+    for block in range(VAE_BLOCKS):
+        up = f"up.{VAE_BLOCKS - 1 - block}"
+        name = name.replace(f"up_blocks.{block}.resnets.", f"{up}.block.")
+        name = name.replace(f"up_blocks.{block}.upsamplers.0", f"{up}.upsample")
+    for ours, theirs in (
+        ("mid_block.resnets.0", "mid.block_1"),
+        ("mid_block.resnets.1", "mid.block_2"),
+        ("mid_block.attentions.0.group_norm", "mid.attn_1.norm"),
+        ("mid_block.attentions.0.to_out.0", "mid.attn_1.proj_out"),
+        ("mid_block.attentions.0.to_", "mid.attn_1."),
+        ("conv_shortcut", "nin_shortcut"),
+        ("conv_norm_out", "norm_out"),
+    ):
+        name = name.replace(ours, theirs)
+    return f"first_stage_model.{name}"
+
+
+def single_file(folder: Path, file: Path, text: str, vae: bool) -> None:
+    """Write a diffusers folder as a single-file checkpoint, its autoencoder's numbers halved."""
+    weights: dict[str, Tensor] = {}
+    for component, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        stored = load_file(folder / component / f"{name}.safetensors")
+        weights |= {f"{component}.{key}": value for key, value in stored.items()}
+    weights = {
+        key.replace("text_encoder.text_model.", "text_encoder."): weights[key] for key in weights
+    }
+    vocabulary = ldm(list(weights))
+    written = {next(iter(vocabulary(name))): value for name, value in weights.items()}
+    written = {
+        key.replace("transformer.text_model.", f"transformer.{text}"): value
+        for key, value in written.items()
+    }
+    written[f"cond_stage_model.transformer.{text}embeddings.position_ids"] = torch.arange(77)[None]
+    written["model_ema.decay"] = torch.ones(())
+    if vae:
+        stored = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
+        for key, value in stored.items():
+            # attention was a convolution in the first code
+            is_matrix = "attentions" in key and value.ndim == 2
+            written[ldm_vae(key)] = (value[..., None, None] if is_matrix else value) / 2
+    save_file(written, file)
+
+
+def described(folder: Path, file: Path) -> None:
+    """Put a base's configurations and what else a file may lack into the folder beside it."""
+    shutil.copytree(folder, file.with_suffix(""))
+
+
+def assert_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+
+
+@pytest.mark.parametrize("text", ["text_model.", ""])
+@pytest.mark.parametrize("vae", [True, False])
+def test_sd15_in_one_file(tiny_sd15_folder: Path, tmp_path: Path, text: str, vae: bool) -> None:
+    file = tmp_path / "model.safetensors"
+    single_file(tiny_sd15_folder, file, text, vae)
+    described(tiny_sd15_folder, file)
+    model = sd15.load("cpu", place=str(file))
+    whole = sd15.load("cpu", place=str(tiny_sd15_folder))
+    assert_same(model.parameters(), whole.parameters())
+    scale = 0.5 if vae else 1.0
+    assert_same(
+        model.vae.state_dict(),
+        {name: scale * value for name, value in whole.vae.state_dict().items()},
+    )
+
+
+@pytest.mark.parametrize("layout", ["makers", "makers, prefixed", "diffusers"])
+def test_flux_in_one_file(tiny_flux_folder: Path, tmp_path: Path, layout: str) -> None:
+    whole = flux.load("cpu", torch.float32, place=str(tiny_flux_folder))
+    ours = {
+        name: value for name, value in whole.parameters().items() if name.startswith("transformer.")
+    }
+    if layout == "diffusers":
+        written = {name.removeprefix("transformer."): value for name, value in ours.items()}
+    else:
+        prefix = flux.PREFIX if "prefixed" in layout else ""
+        written = {}
+        shapes = {name: tuple(value.shape) for name, value in ours.items()}
+        for key, placements in flux_layout.parameters(shapes).items():
+            first = ours[placements[0].name]
+            rows = max((stop for p in placements for _, stop in p.rows), default=len(first))
+            written[prefix + key] = torch.empty(rows, *first.shape[1:])
+            for placement in placements:
+                placement.put(written[prefix + key], ours[placement.name])
+    file = tmp_path / "model.safetensors"
+    save_file(written, file)
+    described(tiny_flux_folder, file)
+    (file.with_suffix("") / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    model = flux.load("cpu", torch.float32, place=str(file))
+    assert_same(model.parameters(), whole.parameters())
+    last = "proj_out.weight" if layout == "diffusers" else "final_layer.linear.weight"
+    save_file({key: written[key] for key in written if key.removeprefix(flux.PREFIX) != last}, file)
+    with pytest.raises(MissingInput, match=r"proj_out.weight should be \(16, 32\), found None"):
+        flux.load("cpu", torch.float32, place=str(file))
+
+
+def test_half_precision_files_serve(tiny_sd15_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sd15"
+    shutil.copytree(tiny_sd15_folder, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({key: value.half() for key, value in load_file(weights).items()}, weights)
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    model = sd15.load("cpu", place=str(folder))
+    assert model.dtype == torch.float32
+    whole = sd15.load("cpu", place=str(tiny_sd15_folder))
+    assert_same(model.unet.state_dict(), whole.unet.half().float().state_dict())
+
+
+def test_the_settings_say_where(
+    tiny_sd15_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DIFFGRAPH_BASES", json.dumps({"sd15": str(tiny_sd15_folder)}))
+    assert get_family("sd15").load("cpu").family == "sd15"
+    monkeypatch.setenv("DIFFGRAPH_BASES", json.dumps({"sd15": str(tmp_path / "none")}))
+    with pytest.raises(MissingInput, match=r"no base model for sd15 at .*DIFFGRAPH_BASES"):
+        get_family("sd15").load("cpu")
+
+
+def test_a_hub_out_of_reach_is_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for module in (sd15, flux):  # tests are offline
+        with pytest.raises(ServiceUnavailable, match=r"is not on this machine.*DIFFGRAPH_BASES"):
+            module.load("cpu", place=module.HUB)
+        with pytest.raises(ServiceUnavailable, match="is not on this machine"):
+            module.load("cpu", place=module.HUB, offline=True)
+
+
+def test_what_is_not_a_base_is_refused(tiny_sd15_folder: Path, tmp_path: Path) -> None:
+    def refused(place: Path, said: str, error: type[Exception] = MissingInput) -> None:
+        with pytest.raises(error, match=said):
+            sd15.load("cpu", place=str(place))
+
+    pickled = tmp_path / "model.ckpt"
+    pickled.write_bytes(b"x")
+    refused(pickled, "must be a safetensors file", UnsafeFile)
+    refused(tmp_path, "is not a sd15 model: it has no unet")
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_sd15_folder, folder)
+    vae = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    vae.rename(vae.with_suffix(".bin"))
+    refused(folder, "no safetensors weights of its vae")
+    vae.with_suffix(".bin").rename(vae)
+    whole = vae.read_bytes()
+    vae.write_bytes(whole[:1000])
+    refused(folder, "cannot be loaded as the base of sd15")
+    vae.write_bytes(whole)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    text = scheduler.read_text()
+    scheduler.write_text(text.replace("epsilon", "v_prediction"))
+    refused(folder, "predicts v_prediction, not epsilon")
+    scheduler.write_text(text)
+    sd15.load("cpu", place=str(folder))
+
+
+def test_an_inpainting_model_is_refused(tiny_sd15_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_sd15_folder, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    stored = load_file(weights)
+    stored["conv_in.weight"] = stored["conv_in.weight"].repeat(1, 3, 1, 1)[:, :9].contiguous()
+    save_file(stored, weights)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "in_channels": 9}))
+    with pytest.raises(MissingInput, match="its UNet takes 9 channels, not 4"):
+        sd15.load("cpu", place=str(folder))
