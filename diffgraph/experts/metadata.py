@@ -18,6 +18,8 @@ EVIDENCE = (
     "ss_network_module",
     "base_model_name_or_path",
 )
+PEFT_FILE = "adapter_config.json"
+MAX_CONFIG_BYTES = 1 << 20
 PEFT_METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's configuration: JSON, its names behind their component (`unet.r`)."""
 
@@ -36,16 +38,16 @@ class AlphaMetadata:
 
     @classmethod
     def of(cls, file: WeightsFile) -> "AlphaMetadata":
-        """Read the configuration, if the file has one."""
-        text = file.metadata.get(PEFT_METADATA)
+        """Read the configuration, if the file has one, or PEFT left one beside it."""
+        text = file.metadata.get(PEFT_METADATA) or _beside(file)
         if text is None:
             return cls(file.path.name)
         try:
             config = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise DamagedFile(f"{file.path.name}: its {PEFT_METADATA} is not JSON") from error
+            raise DamagedFile(f"{file.path.name}: its configuration is not JSON") from error
         if not isinstance(config, dict):
-            raise DamagedFile(f"{file.path.name}: its {PEFT_METADATA} is not an object")
+            raise DamagedFile(f"{file.path.name}: its configuration is not an object")
         return cls(file.path.name, config)
 
     def of_module(self, module: str) -> tuple[float | None, bool]:
@@ -82,3 +84,14 @@ class AlphaMetadata:
     def _of(self, prefix: str, name: str) -> Any:
         """Return an entry for a component, as diffusers keeps it, or for all, as PEFT does."""
         return self.config.get(prefix + name, self.config.get(name))
+
+
+def _beside(file: WeightsFile) -> str | None:
+    """Return PEFT's configuration of a file that it saved, if it is a file of a likely size."""
+    path = file.path.with_name(PEFT_FILE)
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
+            return None
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None

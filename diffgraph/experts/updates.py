@@ -174,15 +174,28 @@ class RenormalisedUpdate(_Summed):
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
         """Add the difference to a float32 sum."""
-        moved = self.base.to(torch.float32, copy=True)
-        self.direction.add_to(moved)
-        others = [index for index in range(moved.ndim) if index != self.dimension]
-        norm = torch.linalg.vector_norm(moved, dim=others, keepdim=True, dtype=torch.float64)
-        norm.clamp_min_(torch.finfo(torch.float32).eps)
+        added = self.direction.dense()
+        norm = self._norm(added)
         # (m / |V|) V - W = (m / |V| - 1) V + direction: the small parts, and no large ones between
-        factor = self.magnitude.double().reshape(norm.shape) / norm - 1
-        out.addcmul_(moved, factor.float().expand_as(moved), value=coefficient)
-        self.direction.add_to(out, coefficient)
+        factor = (self.magnitude.double().reshape(norm.shape) / norm - 1).float()
+        out.add_(added, alpha=coefficient)
+        out.addcmul_(added.add_(_wide(self.base)), factor.expand_as(added), value=coefficient)
+
+    def _norm(self, added: Tensor) -> Tensor:
+        """Return |V| in float64, row by row or column by column, a piece at a time.
+
+        Not of V in float32: where little is added, its rounding is as large as what is added.
+        """
+        rows, axis = self.base.shape[0], self.dimension
+        step = max(1, CHUNK * rows // added.numel()) if added.device.type == "cpu" else rows
+        shape = [length if index == axis else 1 for index, length in enumerate(added.shape)]
+        others = [index for index in range(added.ndim) if index != axis]
+        squares = []
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            squares.append((self.base[part].double() + added[part]).square_().sum(others))
+        whole = torch.cat(squares) if axis == 0 else torch.stack(squares).sum(0)
+        return whole.sqrt_().clamp_min_(torch.finfo(torch.float32).eps).reshape(shape)
 
 
 @dataclass(frozen=True)
