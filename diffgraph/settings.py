@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     workers: int = 1
     """Dask workers of a local cluster without GPUs."""
     anthropic_api_key: SecretStr | None = None
+    civitai_url: str = "https://civitai.com"
+    """The hub that `--source civitai` reads; any server with the same answers will do."""
     civitai_token: SecretStr | None = None
     mlflow_tracking_uri: str | None = None
     """Where MLflow records runs; unset means SQLite in the home folder."""

@@ -70,12 +70,16 @@ def discover(
     metadata_only: Annotated[
         bool, typer.Option("--metadata-only", help="Read pages, fetch no weights.")
     ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="The address of a live hub; its own if unset.")
+    ] = None,
     home: Home = None,
     family: Family = None,
+    config: Config = None,
     json: Json = False,
 ) -> None:
     """Bring a hub's experts into the library; say which were refused, and why."""
-    settings = settings_of(home, family)
+    settings = settings_of(home, family, config=config)
     with pipeline(settings):
         from flows.discover import discover as run
 
@@ -85,6 +89,8 @@ def discover(
             limit=limit,
             since=since,
             metadata_only=metadata_only,
+            source=source.value,
+            url=url,
         )
         _print(found, json)
 
@@ -256,6 +262,9 @@ def evaluate(
 def show(
     what: Annotated[Subject, typer.Argument(help="What to look at.")],
     which: Annotated[str | None, typer.Argument(help="Its id, reference or file.")] = None,
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="Of the experts: those never merged, and why.")
+    ] = False,
     home: Home = None,
     family: Family = None,
     json: Json = False,
@@ -263,10 +272,13 @@ def show(
     """Look at what is known: the graph, an expert, a snapshot, a plan."""
     if which is None and what in (Subject.EXPERT, Subject.PLAN):
         raise typer.BadParameter(f"name the {what} to show", param_hint="WHICH")
+    if rejected and what != Subject.EXPERTS:
+        raise typer.BadParameter("only experts are rejected", param_hint="--rejected")
     settings = settings_of(home, family)
     from flows import show as shown
 
-    _print(getattr(shown, what)(settings, which), json)
+    options = {"rejected": True} if rejected else {}
+    _print(getattr(shown, what)(settings, which, **options), json)
 
 
 @app.command(name="export-graph")

@@ -1,5 +1,7 @@
 """Which experts does a hub offer, and which of them can we use?"""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -7,11 +9,14 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from diffgraph.errors import MissingInput
+from diffgraph.errors import InputError, MissingInput
 from diffgraph.families import get_family
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, markdown, rows
-from tasks.discovery import Discovered, look_at_hub
+from tasks.discovery import Discovered, Hub, look_at_hub
+
+SHOWN = 40
+"""Refusals that are listed one by one; of more, the reasons are counted."""
 
 
 class Discovery(Result, Discovered):
@@ -24,15 +29,21 @@ class Discovery(Result, Discovered):
             f"{len(self.superseded)} superseded, {len(self.retired)} retired, "
             f"{self.unchanged} unchanged; {self.ready} experts can be merged"
         )
+        if self.read_before:
+            yield f"went on with a crawl that was stopped; it had dealt with {self.read_before}"
         if self.listed:
             yield f"{self.listed} known by their pages only"
         if self.later:
             yield f"{self.later} left for another time"
+        if not self.is_whole:
+            yield "the hub was not read to its end; the same command goes on, nobody was retired"
         if self.refused:
             yield f"{len(self.refused)} refused:"
-            yield self.refusals
-        for failure in self.failed:
+            yield self.refusals if len(self.refused) <= SHOWN else self.reasons
+        for failure in self.failed[:SHOWN]:
             yield f"not reached, tried again next time: {failure.what}: {failure.reason}"
+        if len(self.failed) > SHOWN:
+            yield f"and {len(self.failed) - SHOWN} more were not reached"
 
     @property
     def refusals(self) -> Rows:
@@ -42,6 +53,22 @@ class Discovery(Result, Discovered):
             [(refusal.what, refusal.name, refusal.reason) for refusal in self.refused],
         )
 
+    @property
+    def reasons(self) -> Rows:
+        """How many were refused for which reason, numbers in it aside, with one of each."""
+        kinds = [NUMBERS.sub("…", refusal.reason) for refusal in self.refused]
+        example = dict(zip(reversed(kinds), reversed(self.refused), strict=True))
+        return rows(
+            ("refused", "reason", "one of them"),
+            [
+                (str(count), kind, f"{example[kind].what} {example[kind].name}".strip())
+                for kind, count in Counter(kinds).most_common()
+            ],
+        )
+
+
+NUMBERS = re.compile(r"\b[0-9a-f]{10,}\b|(?<![\w.])\d[\d.,]*(?![\w.])")
+
 
 @flow(name="discover")
 def discover(
@@ -50,8 +77,10 @@ def discover(
     limit: int | None = None,
     since: datetime | None = None,
     metadata_only: bool = False,
+    source: str = "folder",
+    url: str | None = None,
 ) -> Discovery:
-    """Bring the library up to date with a hub folder.
+    """Bring the library up to date with a hub.
 
     Args:
         path: the hub folder; the one that ships with the family if unset.
@@ -59,14 +88,27 @@ def discover(
         limit: take so many new or changed experts at most.
         since: look only at experts that were published since.
         metadata_only: read pages, fetch no weights.
+        source: the kind of hub: `folder`, or one that is live.
+        url: the address of a live hub; the setting's if unset.
     """
     settings = Settings()
     family = family or settings.family
-    hub = path or get_family(family).hub
-    if hub is None:
-        raise MissingInput(f"no hub ships with {family}: say which with --path")
+    hub = _hub(source, path, url, family)
     found = Discovery(
         **look_at_hub(hub, settings.home, family, limit, since, metadata_only).model_dump()
     )
-    create_markdown_artifact(markdown(found.refusals), key="refused-experts")
+    table = found.refusals if len(found.refused) <= SHOWN else found.reasons
+    create_markdown_artifact(markdown(table), key="refused-experts")
     return found
+
+
+def _hub(source: str, path: Path | None, url: str | None, family: str) -> Hub:
+    if source == "folder":
+        if url is not None:
+            raise InputError("--url is the address of a live hub: say which kind with --source")
+        path = path or get_family(family).hub
+        if path is None:
+            raise MissingInput(f"no hub ships with {family}: say which with --path or --source")
+    elif path is not None:
+        raise InputError(f"--path is for a hub folder; {source} has an address: --url")
+    return Hub.model_validate({"source": source, "path": path, "url": url})

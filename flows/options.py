@@ -28,6 +28,7 @@ class Source(StrEnum):
     """Where experts come from."""
 
     FOLDER = "folder"
+    CIVITAI = "civitai"
 
 
 class Subject(StrEnum):

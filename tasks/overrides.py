@@ -45,6 +45,8 @@ NO_OVERRIDES = Overrides()
 
 def configs() -> dict[str, type[BaseModel]]:
     """Return what can be changed, by the name of its table."""
+    from diffgraph.crawlers.examining import DiscoveryConfig
+    from diffgraph.crawlers.web import WebConfig
     from diffgraph.evaluation.harness import EvaluationConfig
     from diffgraph.families.family import SamplerConfig
     from diffgraph.graph.calibration import CalibrationConfig
@@ -53,8 +55,8 @@ def configs() -> dict[str, type[BaseModel]]:
     from diffgraph.planner.training import TrainingConfig
     from diffgraph.planner.vgae import VGAEConfig
 
-    found = (CalibrationConfig, EvaluationConfig, SamplerConfig, SearchConfig, SelectionConfig,
-             TrainingConfig, VGAEConfig)  # fmt: skip
+    found = (CalibrationConfig, DiscoveryConfig, EvaluationConfig, SamplerConfig, SearchConfig,
+             SelectionConfig, TrainingConfig, VGAEConfig, WebConfig)  # fmt: skip
     return {table_of(config): config for config in found}
 
 
