@@ -1,10 +1,11 @@
 """What is known? One function a subject, its result fit for a person and a program."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -13,6 +14,9 @@ from diffgraph.settings import Settings
 from flows.options import GraphFormat
 from flows.printing import Result, Rows, rows
 from tasks.studio import Studio
+
+if TYPE_CHECKING:
+    from diffgraph.experts.expert import Expert
 
 GAIN = "gain is how far the mean lies above the base alone, in standard deviations of the base"
 NOT_TOLD = ("text", "page_sha256", "instruction_version")
@@ -58,6 +62,21 @@ class Experts(Result):
         columns = ("ref", "kind", "format", "status", "name", "reason")
         yield rows(columns, [[row.get(name, "") for name in columns] for row in self.experts])
         yield f"{len(self.experts)} experts"
+
+
+class Refused(Result):
+    """The experts that are known and never merged: the record of each decision."""
+
+    experts: tuple[dict[str, Any], ...]
+    """Source, licence, what it asks of us, scans, hashes, decision and reason."""
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield a table, then the counts."""
+        columns = ("expert", "name", "decision", "reason", "page")
+        yield rows(columns, [[row.get(name, "") for name in columns] for row in self.experts])
+        counts = Counter(row["decision"] for row in self.experts)
+        told = [f"{count} {decision.replace('_', ' ')}" for decision, count in counts.items()]
+        yield ", ".join(told) or "none was refused"
 
 
 class OneExpert(Result):
@@ -148,16 +167,52 @@ def graph(settings: Settings, which: str | None) -> Graph:
     )
 
 
-def experts(settings: Settings, which: str | None) -> Experts:
-    """Return all experts; `which` keeps those of a status, a kind or a format."""
+def experts(settings: Settings, which: str | None, rejected: bool = False) -> Experts | Refused:
+    """Return all experts, or those that are never merged and why.
+
+    Args:
+        settings: where they are.
+        which: keeps those of a status, a kind or a format.
+        rejected: keeps those that were refused, or whose licence forbids a merge.
+    """
     from diffgraph.experts.library import Library
 
-    found = [expert.model_dump(mode="json") for expert in Library(settings.home).experts()]
+    known = Library(settings.home).experts()
+    if rejected:
+        refused = (_decision(expert) for expert in known if _is_refused(expert))
+        wanted = (row for row in refused if which in (None, row["decision"], row["kind"]))
+        return Refused(experts=tuple(wanted))
+    found = [expert.model_dump(mode="json") for expert in known]
     if not found:
         found = Studio.of(settings).snapshot.nodes.drop_columns(["embedding"]).to_pylist()
     if which:
         found = [row for row in found if which in (row["status"], row["kind"], row["format"])]
     return Experts(experts=tuple(found))
+
+
+def _is_refused(expert: "Expert") -> bool:
+    """Tell those that will never be merged from those whose weights are not here yet."""
+    return expert.status == "rejected" or (
+        expert.status == "registered_only" and not expert.licence.allow_derivatives
+    )
+
+
+def _decision(expert: "Expert") -> dict[str, Any]:
+    """Return the record of what was decided about an expert, and on what grounds."""
+    return {
+        "expert": expert.ref,
+        "name": expert.name,
+        "kind": expert.kind,
+        "page": expert.page_url,
+        "licence": expert.licence.model_dump(mode="json"),
+        "duties": expert.licence.duties,
+        "pickle_scan": expert.pickle_scan,
+        "virus_scan": expert.virus_scan,
+        "stated_sha256": expert.stated_sha256,
+        "sha256": expert.sha256,
+        "decision": expert.status,
+        "reason": expert.reason,
+    }
 
 
 def expert(settings: Settings, which: str) -> OneExpert:
