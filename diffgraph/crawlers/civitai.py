@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = "civitai"
 TYPES = ("Checkpoint", "LORA", "LoCon", "DoRA")
-LESS_A_WALK = 7  # experts a page, so that walks are cut elsewhere
+LESS_A_WALK = 14  # every walk's pages are smaller by such a part, so that they are cut elsewhere
 IDS_AT_ONCE = 100
 SINGLE_QUESTIONS = 500  # about experts that seem to have gone, in one crawl
 EMPTY_PAGES = 200  # in a row; a hub that filters behind its search sends some
@@ -186,7 +186,8 @@ class CivitaiCrawler(Crawler):
 
     def _walk(self, walk: int, cursor: str | None) -> Iterator[Listing | BrokenPage]:
         """Walk the list from a cursor to its end; the next page is fetched meanwhile."""
-        largest = max(1, self._config.page_size - LESS_A_WALK * (walk - 1))
+        whole = self._config.page_size
+        largest = max(1, whole - max(1, whole // LESS_A_WALK) * (walk - 1))
         reader = _PageReader(self._client, self._query, largest)
         passed: set[str | None] = set()
         empty = 0
@@ -196,7 +197,8 @@ class CivitaiCrawler(Crawler):
             passed.add(cursor)
             following = page.page.next_cursor
             if following is not None and following in passed:
-                yield BrokenPage(where="the list", reason="its cursor leads back; not followed")
+                told = BrokenPage(where="the list", reason="its cursor leads back; not followed")
+                page.broken = (*page.broken, told)
                 following = None
             if following is not None:
                 coming = self._loop.start(reader.read(following))
