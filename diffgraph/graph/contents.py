@@ -17,22 +17,27 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from diffgraph.errors import SnapshotError
+from diffgraph.experts.coverage import CoverageReport
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.schema import (
     BASE,
+    COVERAGE,
     NODES,
     PROMPTS,
+    READABLE_VERSIONS,
     SCHEMA_VERSION,
     SCORES,
     ExpertNode,
     Manifest,
     PromptNode,
+    coverage_row,
 )
 from diffgraph.scoring.reward import SMALLEST_SPREAD, Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
 
 MANIFEST = "manifest.json"
 KEPT_STATUSES = ("ready", "registered_only")
+_NODES_1 = pa.schema([column for column in NODES if column not in COVERAGE])
 
 
 def build_tables(
@@ -115,6 +120,19 @@ def content_id(family: str, tables: Mapping[str, Any], sampler: SamplerConfig, s
             else:
                 digest.update(json.dumps(values.to_pylist(), default=str).encode())
     return digest.hexdigest()[:16]
+
+
+def as_current(nodes: Any, version: int) -> Any:
+    """Return a table of experts with the columns of this version, empty where it had none."""
+    if version >= SCHEMA_VERSION or not nodes.schema.equals(_NODES_1):
+        return nodes
+    row = coverage_row(CoverageReport())
+    at = nodes.column_names.index("embedding")
+    for column in COVERAGE:
+        values = pa.array([row[column.name]] * nodes.num_rows, type=column.type)
+        nodes = nodes.add_column(at, column, values)
+        at += 1
+    return nodes
 
 
 def mean_scores(scores: Any, prompt_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
@@ -221,9 +239,10 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError) as error:
         raise SnapshotError(f"{file} cannot be read: {error}") from error
     version = facts.get("schema_version") if isinstance(facts, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         raise SnapshotError(
-            f"{file} has schema version {version}, this code reads {SCHEMA_VERSION}"
+            f"{file} has schema version {version}, this code reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}"
         )
     try:
         return Manifest.model_validate(facts)

@@ -16,18 +16,31 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from diffgraph.experts.card import ExpertCard
+from diffgraph.experts.coverage import CoverageReport
 from diffgraph.experts.expert import Expert
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.reference_prompts import ReferencePrompt
 from diffgraph.scoring.reward import Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""2 tells how well each expert's file was understood; in 1 nobody had counted."""
 EMBEDDING_WIDTH = 384  # of all-MiniLM-L6-v2
 BASE = "base"
 """The untouched base model, where a score names its expert. No ExpertRef is written like this."""
 
 _EMBEDDING = pa.list_(pa.float32(), EMBEDDING_WIDTH)
+
+COVERAGE = (
+    *(
+        pa.field(name, pa.int64(), nullable=False)
+        for name in ("keys_matched", "keys_skipped", "keys_unknown", "parameters", "non_finite")
+    ),
+    pa.field("norms", pa.map_(pa.string(), pa.float64()), nullable=False),
+    pa.field("evidence", pa.list_(pa.string()), nullable=False),
+)
+"""How well an expert's file was understood; zeros and nothing where nobody has looked."""
 
 NODES = pa.schema(
     [
@@ -52,6 +65,7 @@ NODES = pa.schema(
         pa.field("agent", pa.string(), nullable=False),
         pa.field("agent_model", pa.string(), nullable=False),
         pa.field("instruction_version", pa.string(), nullable=False),
+        *COVERAGE,
         pa.field("embedding", _EMBEDDING, nullable=False),
     ]
 )
@@ -76,6 +90,19 @@ SCORES = pa.schema(
 )
 
 TABLES: Mapping[str, Any] = {"nodes": NODES, "prompts": PROMPTS, "scores": SCORES}
+
+
+def coverage_row(report: CoverageReport) -> dict[str, Any]:
+    """Return the columns that tell how well a file was understood."""
+    return {
+        "keys_matched": report.matched,
+        "keys_skipped": report.skipped,
+        "keys_unknown": report.unknown,
+        "parameters": report.parameters,
+        "non_finite": report.non_finite,
+        "norms": sorted(report.norms.items()),
+        "evidence": list(report.evidence),
+    }
 
 
 @dataclass(frozen=True)
@@ -115,6 +142,7 @@ class ExpertNode:
             "agent": card.agent if card else "",
             "agent_model": card.model if card else "",
             "instruction_version": card.instruction_version if card else "",
+            **coverage_row(expert.coverage or CoverageReport()),
             # zeros, for Parquet keeps no missing entry in lists of a fixed size; without an agent
             # the node has no card, and nobody looks at its embedding
             "embedding": _vector(

@@ -27,6 +27,7 @@ from diffgraph.experts.expert import Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.contents import (
     MANIFEST,
+    as_current,
     build_manifest,
     build_tables,
     content_id,
@@ -64,9 +65,9 @@ class Difference:
 class GraphSnapshot:
     """One immutable graph, read as it is asked for.
 
-    `refs`, `kinds`, `names`, `texts`, `sha256s`, `embeddings` and `strengths` are over the
-    mergeable experts, in one order: ready, their licence allows derivatives, described and fully
-    calibrated.
+    `refs`, `kinds`, `names`, `trigger_words`, `texts`, `sha256s`, `embeddings` and `strengths` are
+    over the mergeable experts, in one order: ready, their licence allows derivatives, described
+    and fully calibrated.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -150,6 +151,11 @@ class GraphSnapshot:
     def names(self) -> tuple[str, ...]:
         """Names as their pages give them (untrusted text), for each of `refs`."""
         return self._column("name")
+
+    @cached_property
+    def trigger_words(self) -> tuple[tuple[str, ...], ...]:
+        """What their pages say to write in a prompt (untrusted text), for each of `refs`."""
+        return tuple(tuple(words) for words in self._column("trigger_words"))
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -265,6 +271,8 @@ class GraphSnapshot:
             table = pq.read_table(self.folder / f"{name}.parquet")
         except (OSError, pa.ArrowException) as error:
             raise SnapshotError(f"{self.folder / name}.parquet cannot be read: {error}") from error
+        if name == "nodes":
+            table = as_current(table, self.manifest.schema_version)
         if not table.schema.equals(TABLES[name]):
             raise SnapshotError(
                 f"{self.folder / name}.parquet has other columns than schema {SCHEMA_VERSION}"
@@ -370,12 +378,6 @@ def snapshot_ids(home: Path) -> tuple[str, ...]:
     found = [file.parent for file in (home / "snapshots").glob(f"*/{MANIFEST}")]
     made = [(read_manifest(folder).created_at, folder.name) for folder in found]
     return tuple(name for _, name in sorted(made))
-
-
-# -- writing ------------------------------------------------------------
-
-
-# -- reading ------------------------------------------------------------
 
 
 def _facts(nodes: Any) -> dict[str, tuple[str, str, str]]:

@@ -7,9 +7,11 @@ import pyarrow as pa
 import pytest
 
 from diffgraph.experts.card import ExpertCard
+from diffgraph.experts.coverage import CoverageReport
 from diffgraph.experts.expert import Expert, ExpertRef, Licence
+from diffgraph.graph.contents import as_current
 from diffgraph.graph.reference_prompts import ReferencePrompt
-from diffgraph.graph.schema import BASE, NODES, PROMPTS, SCORES, ExpertNode, PromptNode
+from diffgraph.graph.schema import BASE, COVERAGE, NODES, PROMPTS, SCORES, ExpertNode, PromptNode
 from diffgraph.scoring.scorer import SCORE_NAMES
 
 VECTOR = np.full(384, 384**-0.5, dtype=np.float32)
@@ -69,3 +71,22 @@ def test_the_base_can_be_no_experts_name() -> None:
 def test_a_wrong_embedding_is_refused(wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="384 finite numbers"):
         PromptNode("r1", "a cat", 3, wrong).row()
+
+
+def test_how_well_a_file_was_understood_is_kept() -> None:
+    report = CoverageReport(matched=9, unknown=1, norms={"unet.mid_block": 0.5}, evidence=("x=y",))
+    known = EXPERT.model_copy(update={"coverage": report})
+    rows = [ExpertNode(known).row(), ExpertNode(EXPERT).row()]
+    read, unread = pa.Table.from_pylist(rows, schema=NODES).to_pylist()
+    assert (read["keys_matched"], read["keys_unknown"], read["non_finite"]) == (9, 1, 0)
+    assert dict(read["norms"]) == {"unet.mid_block": 0.5}
+    assert read["evidence"] == ["x=y"]
+    assert (unread["keys_matched"], unread["norms"], unread["evidence"]) == (0, [], [])
+
+
+def test_a_table_of_version_1_is_read_as_if_nobody_had_looked() -> None:
+    table = pa.Table.from_pylist([ExpertNode(EXPERT).row()], schema=NODES)
+    old = table.drop_columns([column.name for column in COVERAGE])
+    assert as_current(old, 1).equals(table)
+    assert as_current(table, 2) is table
+    assert as_current(old.drop_columns(["ref"]), 1).num_columns < table.num_columns
