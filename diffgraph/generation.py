@@ -146,8 +146,9 @@ class Renderer:
     ) -> Tensor:
         deltas = self._deltas(plans)
         images = [self._no_images()]
-        if len({plan.id for plan in plans}) > 1 and is_batchable(deltas):
-            size = ROLLOUTS_TOGETHER.get(self.device.type, 1)
+        most = self.model.images_at_once  # a batch that the model would split has no one order
+        size = min(ROLLOUTS_TOGETHER.get(self.device.type, 1), most)
+        if size > 1 and len({plan.id for plan in plans}) > 1 and is_batchable(deltas):
             for start in range(0, len(plans), size):
                 part = slice(start, start + size)
                 self._applied = ""

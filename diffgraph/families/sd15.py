@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 COMPONENTS = ("unet", "text_encoder", "vae")
 LATENT_CHANNELS = 4
-IMAGES_AT_ONCE = {"cuda": 16, "cpu": 1}  # each with and without guidance
+IMAGES_AT_ONCE = {"cuda": 16, "cpu": 4}  # each with and without guidance
 VAE = "first_stage_model."
 TEXT = "cond_stage_model.transformer."
 NOT_WEIGHTS = ("position_ids", "text_projection.weight")

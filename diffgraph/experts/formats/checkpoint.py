@@ -30,7 +30,13 @@ PREFIXES = (
 """What the keys of whole models begin with, ours or not."""
 
 SKIPPED_PREFIXES = ("vae.", "first_stage_model.", "model_ema.", "ema.", "safety_checker.")
-SKIPPED_SUFFIXES = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
+SKIPPED_SUFFIXES = (
+    "position_ids",
+    "logit_scale",
+    "text_projection",
+    "text_projection.weight",
+    "encoder.embed_tokens.weight",  # of T5: `shared.weight` once more
+)
 SCHEDULE = ("alphas_cumprod", "betas", "sqrt_", "log_one_minus_", "posterior_", "global_step")
 
 
