@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffgraph.errors import MissingInput, ServiceRefused, ServiceUnavailable, UnsafeFile
+from diffgraph.families.family import Family
 from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,26 @@ class Base:
 def place_of(family: str, usual: str) -> str:
     """Return where the settings say that a family's base is, or where it usually is."""
     return Settings().bases.get(family) or usual
+
+
+def base_of(family: Family, place: str | None = None, offline: bool = False) -> Base:
+    """Return where a family's base is on this machine: shipped, in its place, or fetched.
+
+    Args:
+        family: which base.
+        place: a folder, a safetensors file or a hub's name; by default what the settings say, else
+            the usual one.
+        offline: use only what is on this machine already, as with `HF_HUB_OFFLINE=1`.
+
+    Raises:
+        MissingInput, UnsafeFile, ServiceUnavailable, ServiceRefused: as `find_base` does.
+    """
+    if place is None and family.assets is not None:
+        return Base(family.assets / "base")
+    if not family.usual_base and place is None:
+        raise MissingInput(f"nobody says where the base of {family.name} is")
+    chosen = place or place_of(family.name, family.usual_base)
+    return find_base(family.name, chosen, family.usual_base, family.components, offline)
 
 
 def find_base(

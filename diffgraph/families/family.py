@@ -72,6 +72,8 @@ class Family:
     known_words: Callable[[], frozenset[str]] | None = field(default=None, repr=False)
     prediction: str = ""  # what the denoiser predicts: epsilon, velocity or flow; empty: not asked
     assets: Path | None = None  # the folder of what ships with the package, if anything does
+    usual_base: str = ""  # the hub's name of the base, if it does not ship
+    components: tuple[str, ...] = ()  # what its weights are kept in, in the diffusers layout
 
     @property
     def hub(self) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import Base, find_base, load_component, loading, place_of
+from diffgraph.families.bases import Base, base_of, load_component, loading
 from diffgraph.families.family import Family, SamplerConfig
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def load(
     import torch
 
     dtype = dtype or torch.bfloat16
-    base = find_base("flux", place or place_of("flux", HUB), HUB, COMPONENTS, offline)
+    base = base_of(FLUX, place, offline)
     with loading("flux", base):
         model = _assembled(base, dtype)
     for component in (*model.components.values(), model.vae):
@@ -143,5 +143,7 @@ FLUX = Family(
     sampler=SamplerConfig(steps=28, guidance=3.5),
     hub_names=("Flux.1 D", HUB),
     load=load,
+    usual_base=HUB,
+    components=COMPONENTS,
     prediction="flow",
 )

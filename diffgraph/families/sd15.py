@@ -6,7 +6,7 @@ https://arxiv.org/abs/2112.10752
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import Base, find_base, load_component, loading, place_of
+from diffgraph.families.bases import Base, base_of, load_component, loading
 from diffgraph.families.family import Family, SamplerConfig
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def load(
 
     device = torch.device(device)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
-    base = find_base("sd15", place or place_of("sd15", HUB), HUB, COMPONENTS, offline)
+    base = base_of(SD15, place, offline)
     with loading("sd15", base):
         model = _from_file(base, dtype) if base.file else _from_folder(base, dtype)
     _demand_text_to_image(model, base)
@@ -144,5 +144,7 @@ SD15 = Family(
     sampler=SamplerConfig(steps=25, guidance=7.5),
     hub_names=("SD 1.5", HUB, "runwayml/stable-diffusion-v1-5"),
     load=load,
+    usual_base=HUB,
+    components=COMPONENTS,
     prediction="epsilon",
 )
