@@ -56,7 +56,7 @@ class Merger:
         self._strange = np.zeros(len(self._live), bool)  # parameters that hold something else
         self._rows = _Rows(self._live)
         device = model.device
-        self._fused = FusedWriter(self.base, self._live) if is_available(device) else None
+        self._fused = FusedWriter(self.base, [self._live]) if is_available(device) else None
         self._on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     @torch.no_grad()
@@ -112,8 +112,8 @@ class Merger:
         self._restore(stale & ~reached)
         left = stale & reached
         if self._fused is not None and rule is None and left.any():
-            rows = [part.row for part in parts]
-            left = self._fused.write(rows, [part.coefficient for part in parts], left)
+            coefficients = np.array([[part.coefficient for part in parts]])
+            left = self._fused.write([part.row for part in parts], coefficients, left)
         for place in np.flatnonzero(left):
             name = self._names[place]
             base, live = self.base[name], self._live[name]

@@ -98,14 +98,9 @@ class _Layer:
                 return _added_linear(module, *factors)
             return _added_convolution(module, *factors)
         weight, bias = self._values("weight"), self._values("bias")
-        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
-            return _normalisation(module, weight, bias)
         if isinstance(module, nn.Linear | nn.Conv2d) and weight is not None:
             weight = weight.expand(len(self.coefficients), *weight.shape[1:])
-            if isinstance(module, nn.Linear):
-                return _linear(weight, bias)
-            return _convolution(module, weight, bias)
-        raise PlanError(f"{self.name}: a {type(module).__name__} cannot differ between images")
+        return own_forward(self.name, module, weight, bias)
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Return (ranks, in * kernel), (images, ranks), (out, ranks), if that is less work."""
@@ -137,6 +132,26 @@ class _Layer:
         values = torch.stack([against(item, base).dense().to(base.device) for _, item in terms])
         added = self.coefficients[:, columns] @ values.flatten(1)
         return (base.float() + added.reshape(-1, *base.shape)).to(base.dtype)
+
+
+def own_forward(
+    name: str, module: nn.Module, weight: Tensor | None, bias: Tensor | None
+) -> Forward:
+    """Return what a module computes when every image has its own weight and bias.
+
+    Args:
+        name: of the module.
+        module: whose sizes, strides and the like are kept.
+        weight: (images, *shape); a linear layer or a convolution has one.
+        bias: (images or 1, *shape), if the module has one.
+    """
+    if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+        return _normalisation(module, weight, bias)
+    if isinstance(module, nn.Linear) and weight is not None:
+        return _linear(weight, bias)
+    if isinstance(module, nn.Conv2d) and weight is not None:
+        return _convolution(module, weight, bias)
+    raise PlanError(f"{name}: a {type(module).__name__} cannot differ between images")
 
 
 def _passes(states: Tensor, count: int) -> int:
@@ -201,6 +216,31 @@ def _convolution(module: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Forw
         beside = states.reshape(_passes(states, count), -1, *states.shape[2:])
         result = _convolved(module, beside, kernels, offsets, groups=count)
         return result.reshape(len(states), out, *result.shape[2:])
+
+    return forward
+
+
+def _convolution_by_columns(module: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Forward:
+    count, out = weight.shape[:2]
+    kernels = weight.flatten(2)  # (images, out, in * kernel)
+    (high, wide), (down, across) = module.kernel_size, module.stride
+    if module.padding_mode != "zeros" or module.groups > 1 or module.dilation != (1, 1):
+        return _convolution(module, weight, bias)
+    edges = [module.padding[1]] * 2 + [module.padding[0]] * 2
+
+    def forward(states: Tensor) -> Tensor:
+        times = _passes(states, count)
+        patches = functional.pad(states, edges) if any(edges) else states
+        patches = patches.unfold(2, high, down).unfold(3, wide, across)
+        height, width = patches.shape[2:4]
+        patches = patches.reshape(times, count, *patches.shape[1:]).permute(1, 2, 5, 6, 0, 3, 4)
+        columns = patches.reshape(count, kernels.shape[2], -1)
+        if bias is None:
+            result = torch.bmm(kernels, columns)
+        else:
+            result = torch.baddbmm(bias[:, :, None], kernels, columns)
+        result = result.reshape(count, out, times, height, width).permute(2, 0, 1, 3, 4)
+        return result.reshape(len(states), out, height, width)
 
     return forward
 

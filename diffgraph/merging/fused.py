@@ -122,40 +122,34 @@ class FusedWriter:
 
     Args:
         base: untouched weights by name.
-        live: the weights to write, likewise and in the same order.
+        live: the weights to write, likewise and in the same order; one mapping a model.
     """
 
-    def __init__(self, base: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> None:
-        values = list(live.values())
-        self._device = values[0].device
-        self._dtype = values[0].dtype
-        self._sizes = np.array([_sides(value) for value in values], np.int32).reshape(-1, 2)
+    def __init__(self, base: Mapping[str, Tensor], live: Sequence[Mapping[str, Tensor]]) -> None:
+        first = next(iter(base.values()))
+        self._device, self._dtype = first.device, first.dtype
+        self._sizes = np.array([_sides(value) for value in base.values()], np.int32).reshape(-1, 2)
         self.able = np.array(
-            [
-                value.dtype == self._dtype
-                and _readable(value, values[0])
-                and _readable(base[name], values[0])
-                and _sides(value)[1] % STEP == 0
-                and 0 < value.numel() < 1 << 31
-                for name, value in live.items()
-            ]
+            [_is_able([value, *(own[name] for own in live)], first) for name, value in base.items()]
         )
         """Which parameters the kernels can write at all."""
-        places = [
-            [base[name].data_ptr() for name in live],
-            [value.data_ptr() for value in values],
-        ]
-        self._places = torch.tensor(places, dtype=torch.int64, device=self._device)
-        self._sizes_there = torch.from_numpy(self._sizes).to(self._device)
+        self._there = (
+            torch.from_numpy(self._sizes).to(self._device),
+            torch.tensor([value.data_ptr() for value in base.values()], device=self._device),
+            torch.tensor(
+                [[own[name].data_ptr() for name in base] for own in live], device=self._device
+            ),
+        )
+        self._models = len(live)
         self._tiles: OrderedDict[bytes, Tensor] = OrderedDict()
 
-    def write(self, rows: Sequence[Row], coefficients: Sequence[float], stale: Mask) -> Mask:
+    def write(self, rows: Sequence[Row], coefficients: Table, stale: Mask) -> Mask:
         """Write the parameters of a mask; return those that are left to be written otherwise.
 
         Args:
-            rows: of the experts.
-            coefficients: likewise.
-            stale: which parameters to write; each is reached by one of the experts at least.
+            rows: of the experts, at least one.
+            coefficients: (models, experts).
+            stale: which parameters to write.
         """
         can = stale & self.able
         for row in rows:
@@ -167,12 +161,12 @@ class FusedWriter:
             low_rank |= rows[place].ranks > 0
         if len(factor) > 1:  # files of several types: the kernel multiplies one
             can &= ~low_rank
-        both = _Tables.of(rows, coefficients, adapters)
+        tables = _Tables.of(rows, coefficients, adapters)
         if (can & ~low_rank).any():
-            self._sum_whole(both, can & ~low_rank)
+            self._sum_whole(tables, can & ~low_rank)
         if (can & low_rank).any():
             even = all((rows[place].ranks % STEP == 0).all() for place in adapters)
-            self._sum_low_rank(both, can & low_rank, next(iter(factor)), even)
+            self._sum_low_rank(tables, can & low_rank, next(iter(factor)), even)
         return stale & ~can
 
     def _sum_whole(self, tables: "_Tables", mask: Mask) -> None:
@@ -180,8 +174,8 @@ class FusedWriter:
         assert kernels is not None
         tiles = self._kept(mask, 1, lambda: _blocks(self._sizes, mask, kernels.BLOCK))
         there = tables.on(self._device)
-        kernels.sum_whole[(len(tiles),)](
-            tiles, self._sizes_there, self._places, *there[:3], tables.experts, len(mask),
+        kernels.sum_whole[(len(tiles), self._models)](
+            tiles, *self._there, *there[:3], tables.experts, len(mask),
             DTYPE=_named(self._dtype), BLOCK=kernels.BLOCK, num_warps=kernels.WARPS,
         )  # fmt: skip
 
@@ -193,8 +187,8 @@ class FusedWriter:
         shape = kernels.ROWS, kernels.COLUMNS
         tiles = self._kept(mask, 2, lambda: _tiles(self._sizes, mask, *shape))
         there = tables.on(self._device)
-        kernels.sum_low_rank[(len(tiles),)](
-            tiles, self._sizes_there, self._places, *there[:3], tables.experts, len(mask),
+        kernels.sum_low_rank[(len(tiles), self._models)](
+            tiles, *self._there, *there[:3], tables.experts, len(mask),
             *there[3:], tables.adapters,
             DTYPE=_named(self._dtype), FACTOR=_named(factor), EVEN=even, ROWS=kernels.ROWS,
             COLUMNS=kernels.COLUMNS, RANKS=kernels.RANKS, num_warps=kernels.TILE_WARPS,
@@ -220,21 +214,19 @@ class _Tables:
         self._there: list[Tensor] = []
 
     @classmethod
-    def of(
-        cls, rows: Sequence[Row], coefficients: Sequence[float], adapters: Sequence[int]
-    ) -> "_Tables":
+    def of(cls, rows: Sequence[Row], coefficients: Table, adapters: Sequence[int]) -> "_Tables":
         whole = [place for place, row in enumerate(rows) if row.whole.any()]
-        factors = [coefficients[place] * (rows[place].whole != 0) for place in whole]
-        strengths = [coefficients[place] * rows[place].scales for place in adapters]
         slots = len(rows[0].touched)
+        reach = _stacked([rows[place].whole != 0 for place in whole], slots, np.float64)
+        scales = _stacked([rows[place].scales for place in adapters], slots, np.float64)
         tables = [
             _stacked([rows[place].whole for place in whole], slots, np.int64),
             _stacked([rows[place].codes for place in whole], slots, np.int32),
-            _stacked(factors, slots, np.float32),
+            _times(coefficients[:, whole], reach),
             _stacked([rows[place].ups for place in adapters], slots, np.int64),
             _stacked([rows[place].downs for place in adapters], slots, np.int64),
             _stacked([rows[place].ranks for place in adapters], slots, np.int32),
-            _stacked(strengths, slots, np.float32),
+            _times(coefficients[:, adapters], scales),
         ]
         return cls(tables, len(whole), len(adapters))
 
@@ -262,6 +254,24 @@ def _padded(table: Table) -> Table:
 
 def _stacked(rows: Sequence[Table], slots: int, kind: type[np.generic]) -> Table:
     return np.stack(rows).astype(kind) if rows else np.zeros((1, slots), kind)
+
+
+def _times(coefficients: Table, values: Table) -> Table:
+    """Return (models, experts, slots) of (models, experts) and (experts, slots)."""
+    if not coefficients.size:
+        return np.zeros(1, np.float32)
+    product: Table = coefficients[:, :, None] * values[None]
+    return product.astype(np.float32)
+
+
+def _is_able(values: Sequence[Tensor], like: Tensor) -> bool:
+    return all(
+        value.dtype == like.dtype
+        and _readable(value, like)
+        and _sides(value)[1] % STEP == 0
+        and 0 < value.numel() < 1 << 31
+        for value in values
+    )
 
 
 def _sides(value: Tensor) -> tuple[int, int]:

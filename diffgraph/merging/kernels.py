@@ -1,6 +1,6 @@
 """How does a GPU sum every parameter of a merge in two launches?
 
-A program makes one tile of one parameter: it reads the base and each expert once, sums in float32
+A program makes one tile of one parameter of one model: it reads the base and each expert once, sums in float32
 and rounds once on writing. Low-rank factors are multiplied on the matrix units, where products of
 half-precision numbers are exact. Tables of addresses, one row an expert and one column a parameter,
 say where everything lies, so that weights stay where the model has them.
@@ -33,7 +33,7 @@ def _sum(base, at, inside, slot, whole, codes, factors, experts, slots):
     total = base
     for expert in range(experts):
         place = expert * slots + slot
-        factor = tl.load(factors + place)
+        factor = tl.load(factors + tl.program_id(1) * experts * slots + place)
         if factor != 0:
             address = tl.load(whole + place)
             code = tl.load(codes + place)
@@ -52,10 +52,11 @@ def _sum(base, at, inside, slot, whole, codes, factors, experts, slots):
 def sum_whole(
     tiles,  # (tiles, 2): slot, number of the block
     sizes,  # (slots,): rows and columns
-    places,  # (2, slots): addresses of the base's and of the live weights
+    base,  # (slots,): addresses of the untouched weights
+    live,  # (models, slots): of those to write
     whole,  # (experts, slots): addresses
     codes,  # (experts, slots): 0 float16, 1 bfloat16, 2 float32; 4 more: less the base
-    factors,  # (experts, slots)
+    factors,  # (models, experts, slots)
     experts,
     slots,
     DTYPE: tl.constexpr,  # noqa: N803
@@ -67,16 +68,18 @@ def sum_whole(
     size = tl.load(sizes + 2 * slot) * tl.multiple_of(tl.load(sizes + 2 * slot + 1), 8)
     at = tl.load(tiles + 2 * tile + 1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
-    base = _read(tl.load(places + slot), at, inside, DTYPE)
-    total = _sum(base, at, inside, slot, whole, codes, factors, experts, slots)
-    tl.store(_at(tl.load(places + slots + slot), DTYPE) + at, total.to(DTYPE), mask=inside)
+    value = _read(tl.load(base + slot), at, inside, DTYPE)
+    total = _sum(value, at, inside, slot, whole, codes, factors, experts, slots)
+    place = tl.load(live + tl.program_id(1) * slots + slot)
+    tl.store(_at(place, DTYPE) + at, total.to(DTYPE), mask=inside)
 
 
 @triton.jit(do_not_specialize=FREE)
 def sum_low_rank(
     tiles,  # (tiles, 3): slot, number of the row and of the column of tiles
     sizes,
-    places,
+    base,
+    live,
     whole,
     codes,
     factors,
@@ -85,7 +88,7 @@ def sum_low_rank(
     ups,  # (adapters, slots): addresses of (rows, rank)
     downs,  # (adapters, slots): addresses of (rank, columns)
     ranks,  # (adapters, slots): 0 where an adapter has nothing
-    strengths,  # (adapters, slots)
+    strengths,  # (models, adapters, slots)
     adapters,
     DTYPE: tl.constexpr,  # noqa: N803
     FACTOR: tl.constexpr,  # noqa: N803
@@ -107,7 +110,7 @@ def sum_low_rank(
         rank = tl.load(ranks + place)
         if EVEN:
             rank = tl.multiple_of(rank, 8)
-        strength = tl.load(strengths + place)
+        strength = tl.load(strengths + tl.program_id(1) * adapters * slots + place)
         up, down = _at(tl.load(ups + place), FACTOR), _at(tl.load(downs + place), FACTOR)
         product = tl.zeros((ROWS, COLUMNS), tl.float32)
         for first in range(0, rank, RANKS):
@@ -126,8 +129,7 @@ def sum_low_rank(
         added += strength * product
     at = row[:, None] * width + column[None, :]
     inside = (row < height)[:, None] & (column < width)[None, :]
-    base = _read(tl.load(places + slot), at, inside, DTYPE)
-    total = _sum(base, at, inside, slot, whole, codes, factors, experts, slots)
-    tl.store(
-        _at(tl.load(places + slots + slot), DTYPE) + at, (total + added).to(DTYPE), mask=inside
-    )
+    value = _read(tl.load(base + slot), at, inside, DTYPE)
+    total = _sum(value, at, inside, slot, whole, codes, factors, experts, slots)
+    place = tl.load(live + tl.program_id(1) * slots + slot)
+    tl.store(_at(place, DTYPE) + at, (total + added).to(DTYPE), mask=inside)

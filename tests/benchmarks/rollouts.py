@@ -1,53 +1,136 @@
-"""What does one pass for many plans save? `python tests/benchmarks/rollouts.py [device] [plans]`"""
+"""What does one pass for many plans save?
 
-import sys
+`python tests/benchmarks/rollouts.py [--device cuda] [--plans 32] [--small]`
+"""
+
+import argparse
+import time
+from collections.abc import Callable
 
 import torch
-from measuring import bundled, readable, seconds, tell
+from measuring import bundled, readable, tell
 
-from diffgraph.merging.batched import rollouts
+from diffgraph.families.family import SamplerConfig
+from diffgraph.merging import batched
+from diffgraph.merging.apply import Merger
+from diffgraph.merging.batched import is_batchable, rollouts
+from diffgraph.merging.graphed import GraphedRollouts
+
+
+def measure(device: str, count: int, small: bool) -> dict:
+    """Return images a second of plans in one pass and one at a time."""
+    merger, files = bundled(device=device)
+    deltas = {ref: delta for ref, delta in readable(merger, files).items() if delta.updates}
+    deltas = {ref: delta for ref, delta in deltas.items() if is_batchable({ref: delta})}
+    sampler = SamplerConfig(steps=2) if small else None
+    kinds = {
+        "4 adapters": _same(deltas, 0, 4, count),
+        "8 experts, 2 of them checkpoints": _same(deltas, 2, 6, count),
+        "each plan its own 4 of 12 experts": _own(deltas, count),
+    }
+    prompts, seeds = ["a cat"] * count, list(range(count))
+    plain = _speed(lambda: merger.model.sample(prompts, seeds, sampler), count, device)
+    figures: dict = {"plans": count, "one plan for all, images/s": plain}
+    graphed = _graphed(merger, count)
+    for name, plans in kinds.items():
+        found = figures[name] = {}
+        alone = found["one at a time, images/s"] = _alone(merger, plans, deltas, prompts, sampler)
+
+        def together(plans=plans) -> torch.Tensor:
+            with rollouts(merger, plans, deltas) as model:
+                return model.sample(prompts, seeds, sampler)
+
+        ways: dict[str, Callable[[], torch.Tensor]] = {"together": together}
+        for way, graph in graphed.items():
+
+            def recorded(plans=plans, graph=graph) -> torch.Tensor:
+                with graph.rollouts(plans, deltas) as model:
+                    return model.sample(prompts, seeds, sampler)
+
+            ways[way] = recorded
+        expected = _drawn_alone(merger, plans, deltas, prompts, sampler)
+        for way, draw in ways.items():
+            try:
+                images = draw().cpu()
+                found[f"{way}, images/s"] = _speed(draw, count, device)
+                found[f"{way}, times faster"] = round(found[f"{way}, images/s"] / alone, 1)
+                found[f"{way}, largest difference of a pixel, of 255"] = round(
+                    255 * float((images[: len(expected)] - expected).abs().max()), 3
+                )
+            except (RuntimeError, MemoryError) as error:
+                found[way] = repr(error)[:300]
+            print(name, way, found, flush=True)
+    return figures
+
+
+def _graphed(merger: Merger, count: int) -> dict[str, GraphedRollouts]:
+    if not GraphedRollouts.is_possible(merger):
+        return {}
+    kept, found = batched._convolution, {}
+    try:
+        found["recorded"] = GraphedRollouts(merger, count)
+        batched._convolution = batched._convolution_by_columns
+        found["recorded, convolutions by columns"] = GraphedRollouts(merger, count)
+    finally:
+        batched._convolution = kept
+    return found
+
+
+def _same(deltas: dict, checkpoints: int, others: int, count: int) -> list[dict[str, float]]:
+    """Return plans of the same experts, each with coefficients of its own."""
+    whole = [ref for ref, delta in deltas.items() if delta.format == "checkpoint"]
+    chosen = whole[:checkpoints] + [ref for ref in deltas if ref not in whole][:others]
+    draws = torch.rand(count, len(chosen), generator=torch.Generator().manual_seed(1))
+    return [dict(zip(chosen, row, strict=True)) for row in draws.tolist()]
+
+
+def _own(deltas: dict, count: int) -> list[dict[str, float]]:
+    """Return plans of different experts."""
+    generator = torch.Generator().manual_seed(2)
+    refs = list(deltas)[::4][:12]
+    plans = []
+    for _ in range(count):
+        chosen = torch.randperm(len(refs), generator=generator)[:4].tolist()
+        draws = torch.rand(4, generator=generator).tolist()
+        plans.append({refs[place]: value for place, value in zip(chosen, draws, strict=True)})
+    return plans
+
+
+def _alone(merger, plans, deltas, prompts, sampler) -> float:
+    """Return the images a second of some of the plans, one at a time."""
+    some = min(len(plans), 8)
+    device = str(merger.model.device)
+    drawn = lambda: _drawn_alone(merger, plans[:some], deltas, prompts, sampler)  # noqa: E731
+    return _speed(drawn, some, device)
+
+
+def _drawn_alone(merger, plans, deltas, prompts, sampler) -> torch.Tensor:
+    images = []
+    for seed, plan in enumerate(plans[:8]):
+        merger.apply(plan, deltas)
+        images.append(merger.model.sample([prompts[seed]], [seed], sampler).cpu())
+    merger.reset()
+    return torch.cat(images)
+
+
+def _speed(draw: Callable[[], torch.Tensor], count: int, device: str) -> float:
+    """Return images a second: the best of some runs, after one that warms up."""
+    taken = []
+    for _ in range(6 if device.startswith("cuda") else 3):
+        start = time.perf_counter()
+        draw().cpu()
+        taken.append(time.perf_counter() - start)
+    return round(count / min(taken[1:]), 2)
 
 
 def main() -> None:
     """Print the figures."""
-    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 16
-    merger, files = bundled(device=device)
-    deltas = readable(merger, files)
-    kinds = {
-        "8 experts, 2 of them checkpoints": _some(deltas, checkpoints=2, others=6),
-        "4 adapters": _some(deltas, checkpoints=0, others=4),
-    }
-    prompts, seeds = ["a cat"] * count, list(range(count))
-    figures = {"plans": count, "plain_batch": _each(merger.model.sample, prompts, seeds)}
-    for name, chosen in kinds.items():
-        draws = torch.rand(count, len(chosen), generator=torch.Generator().manual_seed(1))
-        plans = [dict(zip(chosen, row, strict=True)) for row in draws.tolist()]
-
-        def together(plans=plans) -> None:
-            with rollouts(merger, plans, deltas) as model:
-                model.sample(prompts, seeds).cpu()
-
-        def one_at_a_time(plans=plans) -> None:
-            for plan, prompt, seed in list(zip(plans, prompts, seeds, strict=True))[:4]:
-                merger.apply(plan, deltas)
-                merger.model.sample([prompt], [seed]).cpu()
-            merger.reset()
-
-        figures[name] = {
-            "together": round(seconds(together, 2) / count, 4),
-            "one at a time": round(seconds(one_at_a_time, 2) / 4, 4),
-        }
-    tell("rollouts, seconds an image", figures)
-
-
-def _some(deltas, checkpoints: int, others: int) -> list[str]:
-    whole = [ref for ref, delta in deltas.items() if delta.format == "checkpoint"]
-    return whole[:checkpoints] + [ref for ref in deltas if ref not in whole][:others]
-
-
-def _each(sample, prompts, seeds) -> float:
-    return round(seconds(lambda: sample(prompts, seeds).cpu(), 2) / len(prompts), 4)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--plans", type=int, default=32)
+    parser.add_argument("--small", action="store_true")
+    given = parser.parse_args()
+    tell(f"rollouts, {given.device}", measure(given.device, given.plans, given.small))
 
 
 if __name__ == "__main__":
