@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from diffgraph.experts.expert import Expert
 
 GAIN = "gain is how far the mean lies above the base alone, in standard deviations of the base"
+COVERAGE = (
+    *("keys_matched", "keys_skipped", "keys_unknown", "parameters", "non_finite"),
+    *("norms", "evidence"),
+)
+"""Columns of the graph that tell how well a file was understood."""
 NOT_TOLD = ("text", "page_sha256", "instruction_version")
 """What an expert's other rows say already, or only programs need."""
 
@@ -85,15 +90,19 @@ class OneExpert(Result):
     expert: dict[str, Any]
     gains: dict[str, float]
     """Score → mean gain over the base, in its deviations; empty if it is not in the graph."""
+    coverage: dict[str, Any] | None = None
+    """How well its file was understood: counts of keys, norms by block, evidence."""
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield its facts, then its gains."""
+        """Yield its facts, how well its file was understood, then its gains."""
         told = [
             (name, _flat(value))
             for name, value in self.expert.items()
             if value and name not in NOT_TOLD
         ]
         yield rows(("", ""), told)
+        if self.coverage:
+            yield from _coverage_lines(self.coverage)
         if self.gains:
             yield f"measured on the reference prompts; {GAIN}:"
             yield rows(("score", "gain"), list(self.gains.items()))
@@ -236,7 +245,29 @@ def expert(settings: Settings, which: str) -> OneExpert:
         means = snapshot.edge_gains([which])[0].mean(axis=0)
         gains = {name: round(float(mean), 3) for name, mean in zip(SCORE_NAMES, means, strict=True)}
     facts = {**(node or {}), **(known.model_dump(mode="json") if known else {})}
-    return OneExpert(expert=facts, gains=gains)
+    return OneExpert(expert=facts, gains=gains, coverage=_coverage(facts))
+
+
+def _coverage(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Take how well a file was understood out of the library's row or the graph's columns."""
+    kept = facts.pop("coverage", None)
+    columns = {name.removeprefix("keys_"): facts.pop(name, None) for name in COVERAGE}
+    if kept or not columns["matched"]:
+        return dict(kept) if kept else None
+    return {**columns, "norms": dict(columns["norms"]), "bytes": facts.get("size_bytes", 0)}
+
+
+def _coverage_lines(coverage: dict[str, Any]) -> Iterator[str | Rows]:
+    size = f"{coverage['bytes'] / 2**20:.1f} MiB"
+    yield (
+        f"its file ({size}): {coverage['matched']} keys understood, {coverage['skipped']} without "
+        f"a part in a merge, {coverage['unknown']} unknown; it changes {coverage['parameters']} "
+        f"parameters and holds {coverage['non_finite']} NaN or infinite numbers"
+    )
+    for what in ("examples", "evidence"):
+        if told := coverage.get(what):
+            yield f"{'unknown keys' if what == 'examples' else 'made for'}: {', '.join(told)}"
+    yield rows(("block", "norm of what it adds"), list(coverage["norms"].items()))
 
 
 def snapshot(settings: Settings, which: str | None) -> Snapshot:
