@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from diffgraph.agents.agent import Candidate, Request, Verdict
+from diffgraph.agents.things import kinds_of
 from diffgraph.agents.words import content_stems, content_words, stem
 
 
@@ -22,6 +23,9 @@ class ReviewConfig(BaseModel, frozen=True):
         default=0.45, description="the same, for an expert that shares no word with what was asked"
     )
     share_of_best: float = Field(default=0.75, description="of the best expert for the same part")
+    alike: float = Field(
+        default=0.9, description="share of the best similarity that is no worse, only worded so"
+    )
     same_skill: float = Field(
         default=0.6, description="share of words two descriptions have in common: one job"
     )
@@ -41,7 +45,7 @@ def review(
         by_query.items(),
         key=lambda group: (group[0][0], -max(candidates[i].similarity for i in group[1])),
     ):
-        ranked = sorted(places, key=lambda i: (-candidates[i].similarity, candidates[i].ref))
+        ranked = _ranked(request, candidates, places, config)
         for place, reason, is_kept in _one_query(
             [candidates[i] for i in ranked], ranked, kept, config
         ):
@@ -49,12 +53,35 @@ def review(
     return tuple(verdicts[place] for place in range(len(candidates)))
 
 
+def _ranked(
+    request: Request, candidates: Sequence[Candidate], places: Sequence[int], config: ReviewConfig
+) -> list[int]:
+    """Return the places of the candidates for one part of the request, the best first.
+
+    "Animal" is no word of the prompt, but stands for a subject that no page names. Of experts that
+    are about it alike, the one whose page names more animals more likely knows this one, too.
+    """
+    ranked = sorted(places, key=lambda i: (-candidates[i].similarity, candidates[i].ref))
+    best = candidates[ranked[0]]
+    if best.query not in request.broader:
+        return ranked
+    alike = [i for i in ranked if candidates[i].similarity >= config.alike * best.similarity]
+    alike.sort(key=lambda i: -_breadth(best.query, candidates[i]))  # a stable sort
+    return [*alike, *ranked[len(alike) :]]
+
+
+def _breadth(kind: str, candidate: Candidate) -> int:
+    """Return how many different things of a kind a candidate's page names."""
+    found = content_words(f"{candidate.name} {candidate.text}")
+    return len({stem(word) for word in found if kind in kinds_of(word)})
+
+
 def _one_query(
     ranked: Sequence[Candidate], places: Sequence[int], kept: list[Candidate], config: ReviewConfig
 ) -> list[tuple[int, str, bool]]:
     """Judge the candidates of one part of the request, best first; add the kept ones to `kept`."""
     results: list[tuple[int, str, bool]] = []
-    best = ranked[0].similarity
+    best = max(candidate.similarity for candidate in ranked)
     covered: frozenset[str] = frozenset()
     for place, candidate in zip(places, ranked, strict=True):
         asked = content_stems(candidate.query)
@@ -93,13 +120,15 @@ def _why_redundant(
     for other in kept:
         if other.ref == candidate.ref:
             continue
-        serves_it_too = other.query == candidate.query and other.similarity > candidate.similarity
+        serves_it_too = other.query == candidate.query
+        is_better = other.similarity > candidate.similarity
         if other.kind != candidate.kind:
-            if serves_it_too:
+            if serves_it_too and is_better:
                 return f"{other.name} already serves {candidate.query!r}, and better"
             continue
-        if other.query == candidate.query and not adds:
-            return f"{other.name} already serves {candidate.query!r}, and better"
+        if serves_it_too and not adds:
+            better = "and better" if is_better else "as well, and knows more of its kind"
+            return f"{other.name} already serves {candidate.query!r}, {better}"
         theirs = content_stems(other.text)
         if skills and len(skills & theirs) >= config.same_skill * len(skills | theirs):
             return f"same skill as {other.name}"

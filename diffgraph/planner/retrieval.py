@@ -1,25 +1,36 @@
-"""Which of very many experts might serve a phrase? Near in meaning, or named by the same words.
+"""Which of very many experts might serve a prompt, or one phrase of it? Exact, in milliseconds.
 
-Similarity = 1 - (1 - cosine) (1 - w overlap²): what the text embedding leaves unexplained, the
-shared words may still explain. `overlap` is the share of the phrase's content words that the
-expert's name and card hold, each word counting the more the fewer experts use it. A sentence
-embedding alone misses short names ("noir", "24 karat"), and words alone miss other wordings
-("graphite drawing").
+Two questions, two measures, both over every expert there is:
+
+* How much is this expert about this phrase? Similarity = 1 - (1 - cosine) (1 - w overlap²): what
+  the text embedding leaves unexplained, the shared words may still explain. `overlap` is the share
+  of the phrase's content words that the expert's name and card hold, each word counting the more
+  the fewer experts use it. A sentence embedding alone misses short names ("noir", "24 karat"), and
+  words alone miss other wordings ("graphite drawing").
+* How relevant is this expert to the whole prompt? BM25 over name, trigger words and card, as a
+  share of the best, plus the cosine to the nearest part of the prompt. Community prompts are long
+  lists in which one rare trigger word says more than thirty common ones: rarity must decide.
+
+The dense part is one product of the phrases with a matrix of all embeddings, the words are
+postings lists: nothing is approximated. docs/performance.md says where an index would start to pay.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgraph.agents.words import content_counts, content_stems
+from diffgraph.agents.words import WORD, content_stems
 from diffgraph.experts.expert import Kind
 
 TIMES_COUNT = (0.7, 0.9, 1.0)
 """How much a word counts that is said once, twice, thrice: in passing, or what it is all about."""
+TRIGGER_COUNTS = 1.0  # a word that the card does not say, but that is to be written in a prompt
+NAMED = 3.0  # a word of the name or a trigger word, in units of one in the text
+SATURATION, LENGTH_MATTERS = 1.2, 0.3  # BM25's k1 and b; cards are of similar length
+LEAST_EVIDENCE = 12.0  # of shared words, in BM25's units: below it nobody is the best for sure
 
 
 class ExpertNodes(Protocol):
@@ -41,6 +52,11 @@ class ExpertNodes(Protocol):
         ...
 
     @property
+    def trigger_words(self) -> Sequence[Sequence[str]]:
+        """What the makers say to write in a prompt."""
+        ...
+
+    @property
     def texts(self) -> Sequence[str]:
         """Their cards' texts."""
         ...
@@ -56,71 +72,187 @@ class ExpertIndex:
 
     def __init__(self, nodes: ExpertNodes) -> None:
         self.nodes = nodes
-        count = len(nodes.refs)
-        if nodes.embeddings.shape[0] != count:
-            raise ValueError(f"{count} experts, but {nodes.embeddings.shape[0]} embeddings")
+        self.count = len(nodes.refs)
+        if nodes.embeddings.shape[0] != self.count:
+            raise ValueError(f"{self.count} experts, but {nodes.embeddings.shape[0]} embeddings")
         kinds = np.asarray(nodes.kinds)
         self._rows: dict[Kind, NDArray[np.intp]] = {
             "checkpoint": np.flatnonzero(kinds == "checkpoint"),
             "peft": np.flatnonzero(kinds == "peft"),
         }
-        rows_of: dict[str, list[int]] = defaultdict(list)
-        times: dict[str, list[int]] = defaultdict(list)
-        for row, (name, text) in enumerate(zip(nodes.names, nodes.texts, strict=True)):
-            for stem, count_here in content_counts(f"{name} {text}").items():
-                rows_of[stem].append(row)
-                times[stem].append(min(count_here, len(TIMES_COUNT)))
-        self._rows_of = {stem: np.asarray(rows, dtype=np.intp) for stem, rows in rows_of.items()}
-        self._parts_of = {
-            stem: np.asarray(TIMES_COUNT, dtype=np.float32)[np.asarray(found) - 1]
-            for stem, found in times.items()
-        }
-        self._unused = math.log(1.0 + count)  # how much a word counts that no expert uses
+        self._unused = math.log(1.0 + self.count)  # how much a word counts that no expert uses
+        self._postings = _Postings(nodes)
 
     def overlap(self, query: str) -> NDArray[np.float32]:
         """Return the weighted share of the query's words that each expert holds, (experts,)."""
-        shared = np.zeros(len(self.nodes.refs), dtype=np.float32)
+        shared = np.zeros(self.count, dtype=np.float32)
         total = 0.0
-        for stem in content_stems(query):
-            rows = self._rows_of.get(stem)
+        for stem in dict.fromkeys(_stems(query)):
+            found = self._postings.of(stem)
             weight = self._unused
-            if rows is not None:
-                weight = math.log(1.0 + len(shared) / len(rows))
-                shared[rows] += weight * self._parts_of[stem]
+            if found is not None:
+                rows, times, _ = found
+                weight = math.log(1.0 + self.count / len(rows))
+                shared[rows] += weight * times
             total += weight
         return shared / total if total else shared
 
+    def evidence(self, prompt: str) -> NDArray[np.float32]:
+        """Return the BM25 score of each expert's name, trigger words and card, (experts,)."""
+        score = np.zeros(self.count, dtype=np.float32)
+        for stem in dict.fromkeys(_stems(prompt)):
+            found = self._postings.of(stem)
+            if found is not None:
+                rows, _, weights = found
+                score[rows] += weights
+        return score
+
+    def relevance(self, prompt: str, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return how relevant each expert is to a whole prompt, in [0, 2], (experts,).
+
+        Args:
+            prompt: the prompt without weights, tags and what it asks to leave out.
+            cosines: of the prompt and of its parts to the experts, (texts, experts).
+        """
+        words = self.evidence(prompt)
+        best = max(float(words.max(initial=0.0)), LEAST_EVIDENCE)
+        near: NDArray[np.float32] = np.clip(cosines.max(axis=0, initial=0.0), 0.0, 1.0)
+        relevant: NDArray[np.float32] = words / np.float32(best) + near
+        return relevant
+
     def nearest(self, kind: Kind, similarity: NDArray[np.float32], count: int) -> list[int]:
         """Return the rows of one kind with the highest similarity, best first."""
-        rows = self._rows[kind]
+        return self._best(self._rows[kind], similarity, count)
+
+    def ranked(self, relevance: NDArray[np.float32], count: int) -> list[int]:
+        """Return the rows of either kind with the highest relevance, best first."""
+        return self._best(np.arange(self.count), relevance, count)
+
+    def _best(
+        self, rows: NDArray[np.intp], similarity: NDArray[np.float32], count: int
+    ) -> list[int]:
         if count <= 0 or not len(rows):
             return []
         values = similarity[rows]
         if count < len(rows):
-            near = np.argpartition(-values, count - 1)[:count]
+            least = np.partition(values, len(rows) - count)[len(rows) - count]
+            near = np.flatnonzero(values >= least)  # with all that are as good as the last
             rows, values = rows[near], values[near]
         refs = self.nodes.refs
         order = sorted(range(len(rows)), key=lambda i: (-values[i], refs[int(rows[i])]))
-        return [int(rows[i]) for i in order]
+        return [int(rows[i]) for i in order[:count]]
+
+    def cosines(self, embedded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the cosines of texts and experts, (texts, experts): one matrix product."""
+        return np.asarray(embedded @ self.nodes.embeddings.T, dtype=np.float32)
 
     def similarities(
-        self, queries: Sequence[str], embedded: NDArray[np.float32], words_count: float
+        self, queries: Sequence[str], cosines: NDArray[np.float32], words_count: float
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return how near each expert is to each query, at most 1, and whether they share words.
 
         Args:
             queries: phrases.
-            embedded: their embeddings, unit vectors, (queries, 384).
+            cosines: of the phrases and the experts, (queries, experts).
             words_count: in [0, 1], how much of what the embedding leaves open shared words
                 explain.
 
         Returns:
             Two arrays of (queries, experts).
         """
-        similar = np.clip(embedded @ self.nodes.embeddings.T, 0.0, 1.0)
+        similar = np.clip(cosines, 0.0, 1.0)
         shares_words = np.zeros(similar.shape, dtype=bool)
         for row, query in enumerate(queries):
             overlap = self.overlap(query)
-            shares_words[row] = overlap > 0
-            similar[row] = 1.0 - (1.0 - similar[row]) * (1.0 - words_count * overlap**2)
+            held = np.flatnonzero(overlap)
+            shares_words[row, held] = True
+            similar[row, held] = 1.0 - (1.0 - similar[row, held]) * (
+                1.0 - words_count * overlap[held] ** 2
+            )
         return similar, shares_words
+
+
+class _Postings:
+    """Which experts use a word, how often, and how much that tells: lists, one after another."""
+
+    def __init__(self, nodes: ExpertNodes) -> None:
+        self._ids: dict[str, int] = {}
+        rows: list[int] = []
+        stems: list[int] = []
+        said: list[bool] = []  # in the name or the text: a trigger word is not said, but written
+        named: list[bool] = []
+        for row, (name, triggers, text) in enumerate(
+            zip(nodes.names, nodes.trigger_words, nodes.texts, strict=True)
+        ):
+            parts = ((name, True, True), (" ".join(triggers), False, True), (text, True, False))
+            for part, is_said, is_named in parts:
+                found = [self._ids.setdefault(stem, len(self._ids)) for stem in _stems(part)]
+                stems += found
+                rows += [row] * len(found)
+                said += [is_said] * len(found)
+                named += [is_named] * len(found)
+        self._fill(len(nodes.refs), np.array(rows, dtype=np.int64),
+                   np.array(stems, dtype=np.int64), np.array(said), np.array(named))  # fmt: skip
+
+    def of(
+        self, stem: str
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]] | None:
+        """Return the experts that use a word, how much it counts there, and its BM25 scores."""
+        place = self._ids.get(stem)
+        if place is None:
+            return None
+        part = slice(self._starts[place], self._starts[place + 1])
+        return self._rows[part], self._times[part], self._weights[part]
+
+    def _fill(
+        self,
+        experts: int,
+        rows: NDArray[np.int64],
+        stems: NDArray[np.int64],
+        said: NDArray[np.bool_],
+        named: NDArray[np.bool_],
+    ) -> None:
+        """Make one entry of every word and expert, and weigh it."""
+        pairs, entry = np.unique(stems * max(experts, 1) + rows, return_inverse=True)
+        of_stem, of_row = np.divmod(pairs, max(experts, 1))
+
+        def counted(which: NDArray[np.bool_]) -> NDArray[np.float64]:
+            return np.bincount(entry, weights=which, minlength=len(pairs)).astype(np.float64)
+
+        most = len(TIMES_COUNT)
+        times = np.clip(counted(said), 0, most).astype(np.int64)
+        self._times = np.array((TRIGGER_COUNTS, *TIMES_COUNT), dtype=np.float32)[times]
+        self._rows = of_row.astype(np.int32)
+        self._starts = np.searchsorted(of_stem, np.arange(len(self._ids) + 1))
+        often = NAMED * np.minimum(counted(named), most) + np.minimum(counted(~named), most)
+        lengths = np.bincount(of_row, weights=often, minlength=experts)
+        usual = max(float(lengths.mean()), 1.0) if experts else 1.0
+        users = np.diff(self._starts)[of_stem]
+        rarity = np.log1p((experts - users + 0.5) / (users + 0.5))
+        damping = SATURATION * (1.0 - LENGTH_MATTERS + LENGTH_MATTERS * lengths[of_row] / usual)
+        self._weights = (rarity * often * (SATURATION + 1.0) / (often + damping)).astype(np.float32)
+
+
+def _stems(text: str) -> Iterator[str]:
+    """Yield the stems of a text's content words, each time they are said."""
+    for word in WORD.findall(text):
+        stems = _STEMS_OF.get(word)
+        if stems is None:
+            stems = _stems_of(word)
+            if len(_STEMS_OF) < MOST_REMEMBERED:
+                _STEMS_OF[word] = stems
+        yield from stems
+
+
+MOST_REMEMBERED = 500_000
+_STEMS_OF: dict[str, tuple[str, ...]] = {}
+
+
+def _stems_of(word: str) -> tuple[str, ...]:
+    """Return a word's stem, and those of its parts where it is written `LikeThis`."""
+    whole = tuple(content_stems(word))
+    parts = "".join(f" {letter}" if letter.isupper() else letter for letter in word).split()
+    if len(parts) == 1 or all(len(part) == 1 for part in parts):
+        return whole
+    found = {stem for part in parts if len(part) > 2 for stem in content_stems(part)}
+    return (*whole, *sorted(found - set(whole)))

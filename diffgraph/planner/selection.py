@@ -8,10 +8,12 @@ irrelevant and the redundant ones. How many remain is the agent's choice, none i
 import logging
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
 from diffgraph.agents.agent import Agent, Candidate, Request, Verdict
+from diffgraph.agents.prompts import cleaned
 from diffgraph.agents.words import plain
 from diffgraph.experts.expert import Kind
 from diffgraph.graph.embedding import TextEmbedder
@@ -24,10 +26,14 @@ WORDS_MATTER = 0.15  # in units of similarity, when it is decided which part a c
 
 
 class SelectionConfig(BaseModel, frozen=True):
-    """How widely candidates are searched."""
+    """How widely candidates are searched, and how many experts may be merged."""
 
     k1: int = Field(default=3, ge=0, description="checkpoints retrieved for the summary")
     k2: int = Field(default=3, ge=0, description="PEFT experts retrieved for each attribute")
+    k3: int = Field(
+        default=5, ge=0, description="experts of either kind retrieved for the whole prompt"
+    )
+    most: int = Field(default=8, ge=0, description="experts that are chosen at most")
     words_count: float = Field(
         default=0.6, ge=0, le=1, description="how much shared words add to the embedding's cosine"
     )
@@ -92,9 +98,10 @@ def select(
         embedder: the one the nodes were embedded with.
         config: how widely to search.
     """
+    config = config or SelectionConfig()
     request = agent.parse(prompt)
-    candidates = retrieve(request, nodes, embedder, config or SelectionConfig())
-    chosen, dropped = _decided(candidates, agent.review(request, candidates))
+    candidates = retrieve(request, nodes, embedder, config)
+    chosen, dropped = _decided(candidates, agent.review(request, candidates), config.most)
     return Selection(
         prompt=prompt,
         summary=request.summary,
@@ -114,42 +121,107 @@ def retrieve(
 
     A checkpoint is for a subject or for a style, seldom for both, so the summary is also asked
     part by part, and by the broader words for its subject; what is nearest to any of them counts.
+    Experts that are relevant to the prompt as a whole come on top: a trigger word need be no
+    attribute to name its expert.
     """
     if not len(nodes.refs):
         return ()
-    index = _index_of(nodes)
-    parts = [part.strip() for part in request.summary.split(",") if part.strip()]
-    asked = list(dict.fromkeys([*parts, *request.broader]))
-    queries = [*asked, *request.attributes]
-    similar, shares_words = index.similarities(queries, embedder.embed(queries), config.words_count)
+    index, question = _index_of(nodes), _Question.of(request)
+    cosines = index.cosines(embedder.embed(question.texts))
+    similar, shares_words = index.similarities(question.queries, cosines[1:], config.words_count)
+    asked = question.asked
     # a part that the page names is better evidence than one that only sounds like it
-    evidence = similar[: len(asked)] + WORDS_MATTER * shares_words[: len(asked)]
+    evidence = similar[:asked] + WORDS_MATTER * shares_words[:asked]
+
+    def found(row: int, place: int) -> Candidate:
+        return _candidate(nodes, place, question.queries[row], float(similar[row, place]))
+
     best_part = evidence.argmax(axis=0)
-    found = [
-        _candidate(nodes, place, asked[best_part[place]], float(similar[best_part[place], place]))
+    candidates = [
+        found(int(best_part[place]), place)
         for place in index.nearest("checkpoint", evidence.max(axis=0), config.k1)
     ]
-    for row, query in enumerate(request.attributes, start=len(asked)):
-        found.extend(
-            _candidate(nodes, place, query, float(similar[row, place]))
-            for place in index.nearest("peft", similar[row], config.k2)
+    for row in range(asked, len(question.queries)):
+        candidates += [
+            found(row, place) for place in index.nearest("peft", similar[row], config.k2)
+        ]
+    seen = {(candidate.ref, candidate.query) for candidate in candidates}
+    for place in index.ranked(index.relevance(question.prompt, cosines), config.k3):
+        rows = question.rows_for(nodes.kinds[place])
+        best = found(max(rows, key=lambda row: float(similar[row, place])), place)
+        if (best.ref, best.query) not in seen:
+            candidates.append(best)
+    return tuple(candidates)
+
+
+def rank(
+    prompt: str, nodes: ExpertNodes, agent: Agent, embedder: TextEmbedder, count: int
+) -> tuple[str, ...]:
+    """Return the experts that are most relevant to a whole prompt, of either kind, best first."""
+    if not len(nodes.refs):
+        return ()
+    index, question = _index_of(nodes), _Question.of(agent.parse(prompt))
+    cosines = index.cosines(embedder.embed(question.texts))
+    return tuple(
+        nodes.refs[i] for i in index.ranked(index.relevance(question.prompt, cosines), count)
+    )
+
+
+class _Question(NamedTuple):
+    """What is looked up for a request."""
+
+    prompt: str  # all of it
+    parts: tuple[str, ...]  # of the summary: what checkpoints are asked for
+    broader: tuple[str, ...]  # words for the subject: no PEFT expert draws animals as such
+    attributes: tuple[str, ...]  # what PEFT experts are asked for
+
+    @classmethod
+    def of(cls, request: Request) -> "_Question":
+        parts = dict.fromkeys(part.strip() for part in request.summary.split(","))
+        parts.pop("", None)
+        return cls(
+            cleaned(request.prompt) or request.summary,
+            tuple(parts),
+            tuple(word for word in dict.fromkeys(request.broader) if word not in parts),
+            request.attributes,
         )
-    return tuple(found)
+
+    @property
+    def asked(self) -> int:
+        """How many of the queries, from the first, are asked of checkpoints."""
+        return len(self.parts) + len(self.broader)
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        return (*self.parts, *self.broader, *self.attributes)
+
+    def rows_for(self, kind: Kind) -> list[int]:
+        """Return which queries an expert of a kind may serve."""
+        served = range(self.asked if kind == "checkpoint" else len(self.queries))
+        unfit = range(len(self.parts), self.asked) if kind == "peft" else ()
+        return [row for row in served if row not in unfit]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.prompt, *self.queries)
 
 
 def _candidate(nodes: ExpertNodes, place: int, query: str, similarity: float) -> Candidate:
+    text = nodes.texts[place]
+    written = (plain(word, LONGEST_NAME) for word in nodes.trigger_words[place])
+    unsaid = [word for word in written if word not in text]
     return Candidate(
         ref=nodes.refs[place],
         kind=nodes.kinds[place],
         name=plain(nodes.names[place], LONGEST_NAME),  # as its page gives it
-        text=nodes.texts[place],
+        text=", ".join((text, *unsaid)),
         query=query,
         similarity=round(similarity, 4),
     )
 
 
 def _decided(
-    candidates: Sequence[Candidate], verdicts: Sequence[Verdict]
+    candidates: Sequence[Candidate], verdicts: Sequence[Verdict], most: int
 ) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
     """Return the chosen and the dropped experts, each once, from one verdict a candidate."""
     shown = {candidate.ref for candidate in candidates}
@@ -173,7 +245,12 @@ def _decided(
         if other is None or other.similarity < choice.similarity:
             pile[choice.ref] = choice
     dropped = [choice for ref, choice in left.items() if ref not in kept]
-    return _ordered(list(kept.values())), _ordered(dropped)
+    ranked = sorted(kept.values(), key=lambda c: (-c.similarity, c.ref))
+    dropped += [
+        choice.model_copy(update={"reason": f"fits, but {most} others fit better"})
+        for choice in ranked[most:]
+    ]
+    return _ordered(ranked[:most]), _ordered(dropped)
 
 
 def _verdict_on(candidate: Candidate, place: int, verdicts: Sequence[Verdict]) -> Verdict | None:

@@ -41,6 +41,7 @@ class Nodes:
     refs: list[str]
     kinds: list[Any]
     names: list[str]
+    trigger_words: list[tuple[str, ...]]
     texts: list[str]
     embeddings: np.ndarray
 
@@ -58,7 +59,8 @@ def made_up(count: int) -> Nodes:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     kinds = ["checkpoint" if n % 8 == 0 else "peft" for n in range(count)]
     refs = [f"made_up:{n}@1" for n in range(count)]
-    return Nodes(refs, kinds, [f"expert {n}" for n in range(count)], texts, vectors)
+    names = [f"expert {n}" for n in range(count)]
+    return Nodes(refs, kinds, names, [(f"trigger{n}",) for n in range(count)], texts, vectors)
 
 
 def speed(count: int, embedder: TextEmbedder) -> dict[str, float]:
@@ -98,6 +100,7 @@ def community(hub: Path, embedder: TextEmbedder) -> Nodes:
         refs,
         [newest[ref].kind for ref in refs],
         [page.name for page in pages],
+        [page.trigger_words for page in pages],
         texts,
         embedder.embed(texts),
     )

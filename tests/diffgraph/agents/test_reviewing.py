@@ -70,3 +70,16 @@ def test_says_why():
     )
     assert "not about 'night'" in dropped.reason
     assert "fits 'night'" in chosen.reason
+
+
+def test_of_two_alike_for_a_kind_of_thing_the_one_that_names_more_of_it_is_kept():
+    """No page names the subject: that a page says "animal" more often tells little."""
+    said = candidate("Pets", "animal, animal, farm animals", "animal", 0.80, kind="checkpoint")
+    named = candidate("Zoo", "animals: dogs, bears, owls", "animal", 0.75, kind="checkpoint")
+    verdicts = AGENT.review(AGENT.parse("a tapir, a dog"), [said, named])
+    assert [verdict.kept for verdict in verdicts] == [True, False]  # the subject is no known animal
+    verdicts = AGENT.review(AGENT.parse("a giraffe"), [said, named])
+    assert [verdict.kept for verdict in verdicts] == [False, True]
+    assert "knows more of its kind" in verdicts[0].reason
+    far = said.model_copy(update={"similarity": 0.95})
+    assert [v.kept for v in AGENT.review(AGENT.parse("a giraffe"), [far, named])] == [True, False]

@@ -1,6 +1,6 @@
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from diffgraph.experts.expert import Kind, Listing
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.graph.embedding import TextEmbedder
 from diffgraph.planner.retrieval import ExpertIndex
-from diffgraph.planner.selection import Selection, SelectionConfig, select
+from diffgraph.planner.selection import Selection, SelectionConfig, rank, select
 from diffgraph.recipe.community import COMMUNITY, Recipe
 from diffgraph.recipe.hub import write_hub
 
@@ -23,6 +23,7 @@ class Nodes:
     refs: Sequence[str]
     kinds: Sequence[Kind]
     names: Sequence[str]
+    trigger_words: Sequence[Sequence[str]]
     texts: Sequence[str]
     embeddings: np.ndarray
 
@@ -36,7 +37,8 @@ def nodes_of(embedder: TextEmbedder, *experts: tuple[str, str, Kind]) -> Nodes:
     names = [name for name, _, _ in experts]
     texts = [f"{name}. {text}" for name, text, _ in experts]
     refs = [f"hub:{number}@1" for number in range(len(experts))]
-    return Nodes(refs, [kind for _, _, kind in experts], names, texts, embedder.embed(texts))
+    kinds, triggers = [kind for _, _, kind in experts], [()] * len(experts)
+    return Nodes(refs, kinds, names, triggers, texts, embedder.embed(texts))
 
 
 @pytest.fixture(scope="module")
@@ -85,20 +87,52 @@ class TestSelect:
         assert Selection.model_validate_json(chosen.model_dump_json()) == chosen
 
     def test_k1_and_k2_bound_the_candidates(self, shelf, embedder):
-        config = SelectionConfig(k1=1, k2=2)
+        config = SelectionConfig(k1=1, k2=2, k3=0)
         found = select("a dog, pencil sketch, at night", shelf, OfflineAgent(), embedder, config)
         kinds = [candidate.kind for candidate in found.candidates]
         assert (kinds.count("checkpoint"), kinds.count("peft")) == (1, 4)
 
+    def test_an_expert_for_the_subject_itself_is_found_for_the_whole_prompt(self, embedder):
+        nodes = replace(
+            nodes_of(
+                embedder,
+                ("Mika the Knight", "a heroine of a game", "peft"),
+                ("Armour", "steel plates", "peft"),
+                ("Blue Hair", "hair in blue", "peft"),
+            ),
+            trigger_words=[("mk_knight",), (), ()],
+        )
+        prompt = "mk_knight, at night"
+        assert names(select(prompt, nodes, OfflineAgent(), embedder)) == ["Mika the Knight"]
+        without = SelectionConfig(k3=0)
+        assert names(select(prompt, nodes, OfflineAgent(), embedder, without)) == []
+
+    def test_at_most_so_many_are_chosen_the_best(self, shelf, embedder):
+        prompt = "a poodle, pencil sketch, at night"
+        few = SelectionConfig(most=2)
+        chosen = select(prompt, shelf, OfflineAgent(), embedder, few)
+        every = select(prompt, shelf, OfflineAgent(), embedder)
+        best = sorted(every.experts, key=lambda choice: -choice.similarity)[:2]
+        assert set(chosen.refs) == {choice.ref for choice in best}
+        assert "others fit better" in " ".join(choice.reason for choice in chosen.dropped)
+
     def test_no_experts_no_selection(self, embedder):
-        empty = Nodes([], [], [], [], np.zeros((0, 384), dtype=np.float32))
+        empty = Nodes([], [], [], [], [], np.zeros((0, 384), dtype=np.float32))
         assert select("a dog at night", empty, OfflineAgent(), embedder).refs == ()
 
     def test_does_not_depend_on_the_order_of_the_experts(self, shelf, embedder):
         order = [3, 0, 5, 2, 4, 1]
         mixed = Nodes(
-            *([column[i] for i in order] for column in (shelf.refs, shelf.kinds, shelf.names)),
-            [shelf.texts[i] for i in order],
+            *(
+                [column[i] for i in order]
+                for column in (
+                    shelf.refs,
+                    shelf.kinds,
+                    shelf.names,
+                    shelf.trigger_words,
+                    shelf.texts,
+                )
+            ),
             shelf.embeddings[order],
         )
         prompt = "a dog, pencil sketch, at night"
@@ -136,14 +170,32 @@ class TestExpertIndex:
     def test_shared_words_add_to_the_cosine_and_never_pass_one(self, shelf, embedder):
         queries = ["pencil sketch", "night"]
         index = ExpertIndex(shelf)
-        plain, _ = index.similarities(queries, embedder.embed(queries), 0.0)
-        with_words, shares = index.similarities(queries, embedder.embed(queries), 0.6)
+        cosines = index.cosines(embedder.embed(queries))
+        plain, _ = index.similarities(queries, cosines, 0.0)
+        with_words, shares = index.similarities(queries, cosines, 0.6)
         np.testing.assert_allclose(
             plain, np.clip(embedder.embed(queries) @ shelf.embeddings.T, 0, 1), atol=1e-6
         )
         assert (with_words >= plain - 1e-6).all()
         assert with_words.max() <= 1.0
         assert shares[0].tolist() == [False, False, True, False, False, False]
+
+    def test_rare_words_decide_in_a_long_prompt(self, embedder):
+        crowd = [(f"Crowd {n}", "smile, hat, dress, blue sky, long hair", "peft") for n in range(9)]
+        nodes = replace(
+            nodes_of(embedder, *crowd, ("Zorblax", "an alien", "checkpoint")),
+            trigger_words=[()] * 9 + [("zrblx style",)],
+        )
+        prompt = "best quality, smile, long hair, blue sky, dress, hat, zrblx style, solo"
+        assert rank(prompt, nodes, OfflineAgent(), embedder, 3)[0] == "hub:9@1"
+        assert len(rank(prompt, nodes, OfflineAgent(), embedder, 3)) == 3
+        assert rank(prompt, nodes, OfflineAgent(), embedder, 0) == ()
+
+    def test_reads_names_written_without_spaces(self, embedder):
+        index = ExpertIndex(nodes_of(embedder, ("NeonKnights", "", "peft"), ("Neo", "", "peft")))
+        assert index.evidence("a neon sign")[0] > 0
+        assert index.evidence("neonknights")[0] > 0
+        assert index.evidence("a neon sign")[1] == 0
 
     def test_nearest_keeps_to_one_kind_best_first(self, shelf):
         index = ExpertIndex(shelf)
@@ -154,9 +206,7 @@ class TestExpertIndex:
 
     def test_refuses_embeddings_of_other_experts(self, shelf):
         with pytest.raises(ValueError, match="6 experts"):
-            ExpertIndex(
-                Nodes(shelf.refs, shelf.kinds, shelf.names, shelf.texts, shelf.embeddings[:3])
-            )
+            ExpertIndex(replace(shelf, embeddings=shelf.embeddings[:3]))
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +224,14 @@ def community(embedder, tmp_path_factory):
     ]
     refs = [str(page.ref) for page in listings]
     texts = [OfflineAgent().describe(page).text for page in listings]
-    kinds = [recipes[ref].kind for ref in refs]
-    return Nodes(refs, kinds, [page.name for page in listings], texts, embedder.embed(texts))
+    return Nodes(
+        refs,
+        [recipes[ref].kind for ref in refs],
+        [page.name for page in listings],
+        [page.trigger_words for page in listings],
+        texts,
+        embedder.embed(texts),
+    )
 
 
 def newest_recipes() -> dict[str, Recipe]:
@@ -191,7 +247,7 @@ def test_finds_the_experts_that_training_prompts_were_composed_from(community, e
         recipe = recipes[ref]
         return {*recipe.treatments, *recipe.groups, *recipe.styles}
 
-    lines = (ASSETS / "prompts" / "train.jsonl").read_text(encoding="utf-8").splitlines()[::6]
+    lines = (ASSETS / "prompts" / "train.jsonl").read_text(encoding="utf-8").splitlines()[::10]
     served, others = [], []
     for row in map(json.loads, lines):
         chosen = set(select(row["prompt"], community, OfflineAgent(), embedder).refs)
