@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from diffgraph.errors import PlanError
 from diffgraph.experts.delta import Delta, LowRankUpdate, Update, against, moved
 from diffgraph.families.family import ResidentModel
-from diffgraph.merging.fused import FusedWriter, Mask, Row, is_available
+from diffgraph.merging.fused import FusedWriter, Mask, Row, Table, is_available
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.rules import PlannedMerge
 
@@ -28,6 +28,10 @@ Coefficients = Mapping[str, float]
 
 Terms = list[tuple[float, Update]]
 """What is added to one parameter: (coefficient, update) pairs, in a fixed order."""
+
+
+Held = tuple[Table, float]
+"""The number of an expert's update of each parameter, and its coefficient."""
 
 
 class Part(NamedTuple):
@@ -52,9 +56,9 @@ class Merger:
         self.base: dict[str, Tensor] = {name: value.clone() for name, value in self._live.items()}
         """An untouched copy of the weights: what deltas are read against."""
         self._names = list(self._live)
-        self._held: dict[int, tuple[Row, float]] = {}  # what the weights hold: by row, coefficient
+        self._held: dict[str, Held] = {}  # what the weights hold, by reference
         self._strange = np.zeros(len(self._live), bool)  # parameters that hold something else
-        self._rows = _Rows(self._live)
+        self._known = _Known(self._live)
         device = model.device
         self._fused = FusedWriter(self.base, [self._live]) if is_available(device) else None
         self._on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
@@ -68,49 +72,48 @@ class Merger:
             deltas: at least those of the plan, by reference.
 
         Returns:
-            How many parameters had to be written: those whose experts or coefficients changed.
+            How many parameters had to be written: those whose updates or coefficients changed.
         """
         coefficients = final_coefficients(plan)
         demand(coefficients, deltas)
-        wanted: dict[int, tuple[Row, float]] = {}
-        parts = []
-        for ref in sorted(coefficients):  # sums of floats depend on the order; a plan's must not
-            number, row = self._rows.of(deltas[ref])
-            wanted[number] = row, coefficients[ref]
-            parts.append(Part(ref, row, coefficients[ref], deltas[ref]))
         rule = None
         if isinstance(plan, MergePlan) and not plan.is_linear:
             rule = PlannedMerge(plan)
-            wanted = {}  # what a rule makes of coefficients is not told by them
+        parts, wanted = [], {}
+        for ref in sorted(coefficients):  # sums of floats depend on the order; a plan's must not
+            row, numbers = self._known.row(deltas[ref])
+            parts.append(Part(ref, row, coefficients[ref], deltas[ref]))
+            wanted[ref] = numbers, coefficients[ref]
         stale = self._stale(wanted)
-        for part in parts if rule else ():
-            stale |= part.row.touched
+        if rule is not None:
+            wanted = {}  # what a rule makes of the updates is not told by them
+            stale = self._strange | _reached(parts) | self._stale(wanted)
         self._strange |= stale  # until all are written
         with self._on_device:
-            made = self._write(parts, stale, rule)
-        self._held, self._strange = wanted, made
+            self._strange = self._write(parts, stale, rule)
+        self._held = wanted
         return int(stale.sum())
 
     def reset(self) -> None:
         """Make the model the base again, bit for bit."""
         self.apply({}, {})
 
-    def _stale(self, wanted: Mapping[int, tuple[Row, float]]) -> Mask:
+    def _stale(self, wanted: Mapping[str, Held]) -> Mask:
         """Return which parameters differ between what the weights hold and what they should."""
         stale = self._strange.copy()
-        for number, (row, value) in (*self._held.items(), *wanted.items()):
-            held, asked = self._held.get(number), wanted.get(number)
-            if held is None or asked is None or held[1] != asked[1]:
-                stale |= row.touched
+        none = np.zeros(len(stale), np.int64), 0.0
+        for ref in {*self._held, *wanted}:
+            (before, held), (after, asked) = self._held.get(ref, none), wanted.get(ref, none)
+            stale |= before != after
+            if held != asked:
+                stale |= after != 0
         return stale
 
     def _write(self, parts: Sequence[Part], stale: Mask, rule: PlannedMerge | None) -> Mask:
         """Write some parameters; return those that a rule other than a sum has made."""
-        reached = np.zeros_like(stale)
-        for part in parts:
-            reached |= part.row.touched
+        reached = _reached(parts) & stale
         self._restore(stale & ~reached)
-        left = stale & reached
+        left = reached
         if self._fused is not None and rule is None and left.any():
             coefficients = np.array([[part.coefficient for part in parts]])
             left = self._fused.write([part.row for part in parts], coefficients, left)
@@ -133,31 +136,70 @@ class Merger:
             )
 
 
-class _Rows:
-    """A row for each delta as long as the delta lives, under a number that is never used again."""
+def _reached(parts: Sequence[Part]) -> Mask:
+    reached: Any = np.any([part.row.touched for part in parts], axis=0) if parts else np.False_
+    return reached  # type: ignore[no-any-return]
+
+
+class _Known:
+    """What each delta and each update is, as long as they live, whatever becomes of their ids."""
 
     def __init__(self, live: Mapping[str, Tensor]) -> None:
         self._live = live
-        self._numbers = count()
-        self._known: dict[int, tuple[weakref.ref[Delta], int, Row]] = {}
+        self._places = {name: place for place, name in enumerate(live)}
+        self._numbers = count(1)
+        self._rows: dict[int, tuple[weakref.ref[Delta], Row, Table]] = {}
+        self._updates: dict[int, tuple[weakref.ref[Any], int]] = {}
 
-    def of(self, delta: Delta) -> tuple[int, Row]:
-        known = self._known.get(id(delta))
+    def row(self, delta: Delta) -> tuple[Row, Table]:
+        """Return where a delta's updates lie, and their numbers: (parameters,), 0 for none."""
+        known = self._rows.get(id(delta))
         if known is None or known[0]() is not delta:
             strangers = sorted(set(delta.updates) - set(self._live))
             if strangers:
                 raise PlanError(f"the model has no parameter {strangers[0]}")
-            row = Row.of(delta.updates, self._live)
-            key = id(delta)
-            watch = weakref.ref(delta, lambda _, key=key: self._known.pop(key, None))
-            known = self._known[key] = watch, next(self._numbers), row
+            numbers = np.zeros(len(self._live), np.int64)
+            for name, update in delta.updates.items():
+                numbers[self._places[name]] = self._number(update)
+            watch = _watched(delta, self._rows)
+            known = self._rows[id(delta)] = watch, Row(delta.updates, self._live), numbers
         return known[1], known[2]
+
+    def _number(self, update: Update) -> int:
+        known = self._updates.get(id(update))
+        if known is None or known[0]() is not update:
+            watch = _watched(update, self._updates)
+            known = self._updates[id(update)] = watch, next(self._numbers)
+        return known[1]
+
+
+def _watched(thing: Any, table: dict[int, Any]) -> weakref.ref[Any]:
+    """Return a weak reference that takes the thing out of a table when it dies."""
+    key = id(thing)
+
+    def forget(reference: weakref.ref[Any]) -> None:
+        if key in table and table[key][0] is reference:
+            del table[key]
+
+    return weakref.ref(thing, forget)
+
+
+def is_sum(plan: MergePlan | Coefficients) -> bool:
+    """Whether a plan is base + sum of coefficient * delta."""
+    return not isinstance(plan, MergePlan) or plan.is_linear
 
 
 def final_coefficients(plan: MergePlan | Coefficients) -> Coefficients:
     """Return the coefficients of a plan, or those given, without the experts left out by a 0."""
     given = plan.coefficients() if isinstance(plan, MergePlan) else plan
     return {ref: value for ref, value in given.items() if value != 0}
+
+
+def demand_sums(plans: Iterable[MergePlan | Coefficients]) -> None:
+    """Raise `PlanError` if one of the plans is more than a sum: it can only be merged alone."""
+    for plan in plans:
+        if not is_sum(plan):
+            raise PlanError("plans of the rule linear share a pass, not others")
 
 
 def demand(refs: Iterable[str], deltas: Mapping[str, Delta]) -> None:
@@ -185,9 +227,9 @@ def write_sum(live: Tensor, base: Tensor, terms: Sequence[tuple[float, Update]])
         base: its untouched copy.
         terms: (coefficient, update) pairs.
     """
-    only_low_rank = all(isinstance(update, LowRankUpdate) for _, update in terms)
-    if only_low_rank and live.dtype == torch.float32 and live.is_contiguous():
-        whole = concatenated([(value, moved(update, live.device)) for value, update in terms])
+    low_rank = _low_rank(terms, live.device)
+    if len(low_rank) == len(terms) and live.dtype == torch.float32 and live.is_contiguous():
+        whole = concatenated(low_rank)
         matrix = live.view(len(live), -1)
         torch.addmm(base.reshape(matrix.shape), whole.up, whole.down, out=matrix)
     else:
@@ -202,15 +244,19 @@ def merge(base: Tensor, terms: Sequence[tuple[float, Update]]) -> Tensor:
         terms: (coefficient, update) pairs.
     """
     merged = base.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    low_rank = [(value, item) for value, item in terms if isinstance(item, LowRankUpdate)]
-    if low_rank:
-        there = [(value, moved(item, base.device)) for value, item in low_rank]
-        whole = concatenated(there)
+    if low_rank := _low_rank(terms, base.device):
+        whole = concatenated(low_rank)
         merged.view(len(merged), -1).addmm_(whole.up, whole.down)
     for value, update in terms:
         if not isinstance(update, LowRankUpdate):
             against(moved(update, base.device), base).add_to(merged, value)
     return merged
+
+
+def _low_rank(
+    terms: Sequence[tuple[float, Update]], device: torch.device
+) -> list[tuple[float, LowRankUpdate]]:
+    return [(value, moved(it, device)) for value, it in terms if isinstance(it, LowRankUpdate)]
 
 
 def concatenated(terms: Sequence[tuple[float, LowRankUpdate]]) -> LowRankUpdate:

@@ -18,7 +18,14 @@ from torch.nn import functional
 from diffgraph.errors import PlanError
 from diffgraph.experts.delta import Delta, LowRankUpdate, Update, against
 from diffgraph.families.family import ResidentModel
-from diffgraph.merging.apply import Coefficients, Merger, concatenated, demand, final_coefficients
+from diffgraph.merging.apply import (
+    Coefficients,
+    Merger,
+    concatenated,
+    demand,
+    demand_sums,
+    final_coefficients,
+)
 from diffgraph.merging.plan import MergePlan
 
 MAX_RANK_SHARE = 0.25
@@ -50,6 +57,7 @@ def rollouts(
         plans: one an image.
         deltas: at least those of the plans, by reference; `is_batchable`.
     """
+    demand_sums(plans)
     wanted = [final_coefficients(plan) for plan in plans]
     refs = sorted({ref for coefficients in wanted for ref in coefficients})
     demand(refs, deltas)
@@ -224,9 +232,15 @@ def _convolution_by_columns(module: nn.Conv2d, weight: Tensor, bias: Tensor | No
     count, out = weight.shape[:2]
     kernels = weight.flatten(2)  # (images, out, in * kernel)
     (high, wide), (down, across) = module.kernel_size, module.stride
-    if module.padding_mode != "zeros" or module.groups > 1 or module.dilation != (1, 1):
+    if (
+        isinstance(module.padding, str)
+        or module.padding_mode != "zeros"
+        or module.groups > 1
+        or module.dilation != (1, 1)
+    ):
         return _convolution(module, weight, bias)
-    edges = [module.padding[1]] * 2 + [module.padding[0]] * 2
+    above, before = module.padding
+    edges = [int(before)] * 2 + [int(above)] * 2
 
     def forward(states: Tensor) -> Tensor:
         times = _passes(states, count)

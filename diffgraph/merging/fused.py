@@ -6,8 +6,7 @@ launches (`diffgraph.merging.kernels`), whatever the number of parameters and ex
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -33,54 +32,44 @@ ALIGNED = 16  # bytes
 LAYOUTS = 16  # tables of tiles that are kept
 
 
-@dataclass(frozen=True)
 class Row:
-    """Where an expert's updates lie, one column a parameter."""
+    """Where an expert's updates lie, one column a parameter; the updates must outlive it.
 
-    touched: Mask
-    plain: Mask  # what no kernel can read: other kinds, other devices, odd sizes
-    whole: Table  # address, 0 where there is none
-    codes: Table
-    ups: Table
-    downs: Table
-    ranks: Table
-    scales: Table  # float64
-    factor: torch.dtype | None  # of the low-rank factors, if they all have the same
+    Args:
+        updates: by name of their parameter.
+        live: the parameters, in the order of the columns.
+    """
 
-    @classmethod
-    def of(cls, updates: Mapping[str, Update], live: Mapping[str, Tensor]) -> "Row":
-        """Return a delta's row; the delta must outlive it."""
-        count, index = len(live), {name: place for place, name in enumerate(live)}
-        row = cls(
-            *(np.zeros(count, bool) for _ in range(2)),
-            np.zeros(count, np.int64),
-            np.zeros(count, np.int32),
-            *(np.zeros(count, np.int64) for _ in range(2)),
-            np.zeros(count, np.int32),
-            np.zeros(count, np.float64),
-            _common_factor(updates.values()),
-        )
-        for name, update in updates.items():
-            row._put(index[name], update, live[name])
-        return row
+    def __init__(self, updates: Mapping[str, Update], live: Mapping[str, Tensor]) -> None:
+        count = len(live)
+        self.touched = np.zeros(count, bool)
+        self.plain = np.zeros(count, bool)
+        """What no kernel can read: other kinds, other devices, odd places in memory."""
+        self.whole, self.codes = np.zeros(count, np.int64), np.zeros(count, np.int32)
+        self.ups, self.downs = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        self.ranks, self.scales = np.zeros(count, np.int32), np.zeros(count, np.float64)
+        self.factor = _common_factor(updates.values())
+        for place, (name, parameter) in enumerate(live.items()):
+            if name in updates:
+                self.touched[place] = True
+                self.plain[place] = not self._found(place, updates[name], parameter)
 
-    def _put(self, place: int, update: Update, live: Tensor) -> None:
-        self.touched[place] = True
+    def _found(self, place: int, update: Update, live: Tensor) -> bool:
+        """Note where an update lies, if the kernels can read it there."""
         if isinstance(update, LowRankUpdate):
             up, down = update.up, update.down
-            good = self.factor is not None and _readable(up, live) and _readable(down, live)
-            if good and update.shape == live.shape:
+            good = self.factor is not None and update.shape == live.shape
+            if good and _readable(up, live) and _readable(down, live):
                 self.ups[place], self.downs[place] = up.data_ptr(), down.data_ptr()
                 self.ranks[place], self.scales[place] = down.shape[0], update.scale
-                return
+                return True
         elif isinstance(update, CheckpointUpdate | DenseUpdate):
-            value = update.value
+            value, less_base = update.value, isinstance(update, CheckpointUpdate)
             if _readable(value, live) and value.numel() == live.numel():
                 self.whole[place] = value.data_ptr()
-                less_base = LESS_BASE if isinstance(update, CheckpointUpdate) else 0
-                self.codes[place] = CODES[value.dtype] + less_base
-                return
-        self.plain[place] = True
+                self.codes[place] = CODES[value.dtype] + LESS_BASE * less_base
+                return True
+        return False
 
 
 def is_available(device: torch.device) -> bool:
@@ -98,7 +87,7 @@ def _kernels() -> ModuleType | None:
     return kernels
 
 
-def _common_factor(updates: Any) -> torch.dtype | None:
+def _common_factor(updates: Iterable[Update]) -> torch.dtype | None:
     kinds = {
         value.dtype
         for update in updates
@@ -167,7 +156,8 @@ class FusedWriter:
         if (can & low_rank).any():
             even = all((rows[place].ranks % STEP == 0).all() for place in adapters)
             self._sum_low_rank(tables, can & low_rank, next(iter(factor)), even)
-        return stale & ~can
+        left: Mask = stale & ~can
+        return left
 
     def _sum_whole(self, tables: "_Tables", mask: Mask) -> None:
         kernels = _kernels()
@@ -300,7 +290,9 @@ def _tiles(sizes: Table, mask: Mask, rows: int, columns: int) -> Table:
 def _count_up(counts: Table) -> Table:
     """Return 0, 1, … for each of the counts."""
     ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    numbers: Table = np.arange(ends[-1] if len(ends) else 0)
+    numbers -= np.repeat(ends - counts, counts)
+    return numbers
 
 
 def _named(dtype: torch.dtype | None) -> Any:

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from diffgraph.errors import PlanError
 from diffgraph.experts.delta import Delta, DenseUpdate, Update, against, moved
 from diffgraph.families.family import ResidentModel
-from diffgraph.merging.apply import Coefficients, Merger, demand, final_coefficients, merge
+from diffgraph.merging.apply import (
+    Coefficients,
+    Merger,
+    demand,
+    demand_sums,
+    final_coefficients,
+    merge,
+)
 from diffgraph.merging.batched import Forward, own_forward
 from diffgraph.merging.fused import FusedWriter, Row, is_available
 from diffgraph.merging.plan import MergePlan
@@ -69,6 +76,7 @@ class GraphedRollouts:
     @torch.no_grad()
     def write(self, plans: Sequence[MergePlan | Coefficients], deltas: Mapping[str, Delta]) -> None:
         """Give image i the weights of plan i, as `Merger` would write them."""
+        demand_sums(plans)
         wanted = [final_coefficients(plan) for plan in plans]
         wanted += [wanted[-1]] * (self.count - len(wanted))
         refs = sorted({ref for coefficients in wanted for ref in coefficients})
@@ -118,11 +126,11 @@ class GraphedRollouts:
                 raise PlanError(f"{strangers[0]} is not the denoiser's: merge one plan at a time")
             updates = dict(delta.updates)
             names = list(self._base)
-            for place in np.flatnonzero(Row.of(updates, self._base).plain):
+            for place in np.flatnonzero(Row(updates, self._base).plain):
                 base = self._base[names[place]]
                 there = moved(updates[names[place]], base.device)
                 updates[names[place]] = DenseUpdate(against(there, base).dense())
-            known = delta, updates, Row.of(updates, self._base)
+            known = delta, updates, Row(updates, self._base)
         self._ready[id(delta)] = known
         while len(self._ready) > READY:
             self._ready.pop(next(iter(self._ready)))

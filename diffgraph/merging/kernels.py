@@ -1,8 +1,10 @@
+# A language of its own in Python's syntax: its compiler checks the types.
+# mypy: ignore-errors
 """How does a GPU sum every parameter of a merge in two launches?
 
-A program makes one tile of one parameter of one model: it reads the base and each expert once, sums in float32
-and rounds once on writing. Low-rank factors are multiplied on the matrix units, where products of
-half-precision numbers are exact. Tables of addresses, one row an expert and one column a parameter,
+A program makes one tile of one parameter of one model: it reads the base and each expert once, sums
+in float32 and rounds once on writing. Low-rank factors are multiplied on the matrix units, where
+products of half-precision numbers are exact. Tables of addresses, one row an expert and one column a parameter,
 say where everything lies, so that weights stay where the model has them.
 
 Only this file needs Triton (https://triton-lang.org); it comes with CUDA builds of torch.
@@ -28,7 +30,9 @@ def _read(address, at, inside, kind: tl.constexpr):
 
 
 @triton.jit
-def _sum(base, at, inside, slot, whole, codes, factors, experts, slots):
+def _sum(  # noqa: PLR0913 (tables, as the kernels have them)
+    base, at, inside, slot, whole, codes, factors, experts, slots
+):
     """Return the base plus each expert's weights, or their difference from it, times a factor."""
     total = base
     for expert in range(experts):
@@ -49,7 +53,7 @@ def _sum(base, at, inside, slot, whole, codes, factors, experts, slots):
 
 
 @triton.jit(do_not_specialize=FREE)
-def sum_whole(
+def sum_whole(  # noqa: PLR0913
     tiles,  # (tiles, 2): slot, number of the block
     sizes,  # (slots,): rows and columns
     base,  # (slots,): addresses of the untouched weights
@@ -75,7 +79,7 @@ def sum_whole(
 
 
 @triton.jit(do_not_specialize=FREE)
-def sum_low_rank(
+def sum_low_rank(  # noqa: PLR0913
     tiles,  # (tiles, 3): slot, number of the row and of the column of tiles
     sizes,
     base,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import sd15
 import torch
-from measuring import tell
+from measuring import say, tell
 from torch import Tensor
 
 from diffgraph.experts.delta import CheckpointUpdate, LowRankUpdate
@@ -196,7 +196,7 @@ def _compiled(merger: Merger, deltas: dict, plans: list, small: bool) -> dict:
     compiled(*inputs, return_dict=False)[0]
     _wait(device)
     took = time.perf_counter() - start
-    print(f"compiled in {took:.0f} s", flush=True)
+    say(f"compiled in {took:.0f} s")
     before = _compilations(counters)
     differences, results = [], []
     for plan in plans:

@@ -50,6 +50,12 @@ def readable(merger: Merger, files: dict[str, Path]) -> dict[str, Delta]:
     return deltas
 
 
+def say(text: str) -> None:
+    """Tell on standard error how far a long measurement is; the figures go to standard output."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 def tell(name: str, figures: dict[str, Any]) -> None:
     """Print the figures as JSON, with the machine they were taken on."""
     machine = {

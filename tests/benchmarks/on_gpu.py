@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-import torch
-from measuring import tell
+import torch  # noqa: E402
+from measuring import say, tell  # noqa: E402
 
 
 def main() -> None:
@@ -33,17 +33,17 @@ def main() -> None:
         if given.only and name not in given.only:
             continue
         start = time.perf_counter()
-        print(f"== {name}", flush=True)
+        say(f"== {name}")
         try:
             figures = work()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the next one runs)
+        except Exception as error:  # whatever it is, the next one runs
             traceback.print_exc()
             figures = {"error": repr(error)[:2000]}
         figures["whole benchmark_s"] = round(time.perf_counter() - start, 1)
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
             tell(f"{name}, {device}", figures)
-        print(text.getvalue(), flush=True)
+        say(text.getvalue())
         (given.folder / f"speed-{name}-{device}.json").write_text(text.getvalue())
         gc.collect()
         if device == "cuda":

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from measuring import bundled, readable, tell
+from measuring import bundled, readable, say, tell
 
 from diffgraph.families.family import SamplerConfig
 from diffgraph.merging import batched
@@ -59,7 +59,7 @@ def measure(device: str, count: int, small: bool) -> dict:
                 )
             except (RuntimeError, MemoryError) as error:
                 found[way] = repr(error)[:300]
-            print(name, way, found, flush=True)
+            say(f"{name}, {way}: {found}")
     return figures
 
 
