@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +37,7 @@ from diffgraph.scoring.reward import SMALLEST_SPREAD, Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
 
 MANIFEST = "manifest.json"
+JSON_ROWS = 500  # that are turned into text at once
 KEPT_STATUSES = ("ready", "registered_only")
 _NODES_1 = pa.schema([column for column in NODES if column not in COVERAGE])
 
@@ -53,7 +55,7 @@ def build_tables(
     if strangers:
         raise SnapshotError(f"not of family {family}: {', '.join(strangers)}")
     for names in ([node.expert.ref for node in kept], [prompt.id for prompt in prompts]):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise SnapshotError(f"given twice: {', '.join(twice)}")
     tables = {
@@ -118,8 +120,19 @@ def content_id(family: str, tables: Mapping[str, Any], sampler: SamplerConfig, s
             if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
                 digest.update(np.ascontiguousarray(values.to_numpy()).tobytes())
             else:
-                digest.update(json.dumps(values.to_pylist(), default=str).encode())
+                for part in _as_json(values):
+                    digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def _as_json(column: Any) -> Iterator[bytes]:
+    """Yield the JSON list of a column in parts: ten thousand embeddings are 80 MB of text."""
+    yield b"["
+    for start in range(0, len(column), JSON_ROWS):
+        rows = column.slice(start, JSON_ROWS).to_pylist()
+        yield (", " if start else "").encode()
+        yield json.dumps(rows, default=str)[1:-1].encode()
+    yield b"]"
 
 
 def as_current(nodes: Any, version: int) -> Any:
