@@ -19,6 +19,7 @@
   * ServiceError         another machine failed us
     - ServiceUnavailable   worth another try: timeout, 429, 5xx
     - ServiceRefused       not worth another try: bad key, 404, policy
+    - SpendingCapReached   asking on would cost more than was allowed
 """
 
 
@@ -96,3 +97,7 @@ class ServiceUnavailable(ServiceError):
 
 class ServiceRefused(ServiceError):
     """Not worth another try: a bad key, 404, or policy."""
+
+
+class SpendingCapReached(ServiceError):
+    """Asking on would cost more than was allowed; what was answered is kept."""

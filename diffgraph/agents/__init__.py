@@ -3,22 +3,59 @@
 from collections.abc import Callable
 
 from diffgraph.agents.agent import Agent, Candidate, Request, Verdict
+from diffgraph.agents.claude import ClaudeAccess, ClaudeAgent
 from diffgraph.agents.offline import OfflineAgent
 from diffgraph.errors import InputError
 
-AGENTS: dict[str, Callable[[frozenset[str] | None], Agent]] = {"offline": OfflineAgent}
-"""How each agent is made, given the words the family knows (None: any word may be known)."""
-
-__all__ = ["AGENTS", "Agent", "Candidate", "OfflineAgent", "Request", "Verdict", "get_agent"]
+KnownWords = frozenset[str] | None
+"""The words a family knows; None: any word may be known."""
 
 
-def get_agent(name: str = "offline", known_words: frozenset[str] | None = None) -> Agent:
+def _offline(known_words: KnownWords, access: ClaudeAccess | None) -> Agent:
+    return OfflineAgent(known_words)
+
+
+def _claude(known_words: KnownWords, access: ClaudeAccess | None) -> Agent:
+    if access is None:
+        raise InputError("the agent `claude` needs a key: set ANTHROPIC_API_KEY")
+    return ClaudeAgent(access, known_words)
+
+
+AGENTS: dict[str, Callable[[KnownWords, ClaudeAccess | None], Agent]] = {
+    "offline": _offline,
+    "claude": _claude,
+}
+"""How each agent is made."""
+
+__all__ = [
+    "AGENTS",
+    "Agent",
+    "Candidate",
+    "ClaudeAccess",
+    "ClaudeAgent",
+    "OfflineAgent",
+    "Request",
+    "Verdict",
+    "get_agent",
+]
+
+
+def get_agent(
+    name: str = "offline",
+    known_words: KnownWords = None,
+    access: ClaudeAccess | None = None,
+) -> Agent:
     """Return the agent of this name.
 
+    Args:
+        name: one of `AGENTS`.
+        known_words: the words the family knows; None: any word may be known.
+        access: how Claude is reached; only that agent needs it.
+
     Raises:
-        InputError: there is no such agent.
+        InputError: there is no such agent, or it lacks its key.
     """
     make = AGENTS.get(name)
     if make is None:
         raise InputError(f"no agent is called {name!r}: there is {', '.join(sorted(AGENTS))}")
-    return make(known_words)
+    return make(known_words, access)

@@ -21,6 +21,7 @@ class Request(BaseModel, frozen=True):
         default=(), description="what kind of thing the subject is: animal, vehicle, …"
     )
     unknown_words: tuple[str, ...] = ()
+    note: str = Field(default="", description="why another agent answered than was asked")
 
 
 class Candidate(BaseModel, frozen=True):
@@ -48,6 +49,10 @@ class Agent(Protocol):
     name: str
     model: str  # the language model that is asked, if one is
     instruction_version: str
+
+    def prepare(self, listings: Sequence[Listing]) -> None:
+        """Read many pages together if that is quicker or cheaper; `describe` then knows them."""
+        ...
 
     def describe(self, listing: Listing) -> ExpertCard:
         """Return what the page's expert is good for. The page is untrusted text."""

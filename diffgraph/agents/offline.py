@@ -54,10 +54,13 @@ class OfflineAgent:
         if known_words is not None:
             self._known = frozenset(map(str.lower, known_words)) | frozenset(map(stem, known_words))
 
+    def prepare(self, listings: Sequence[Listing]) -> None:
+        """Do nothing: every page takes a few milliseconds."""
+
     def describe(self, listing: Listing) -> ExpertCard:
         """Return what the page's expert is good for, whatever else the page says."""
         name = readable_name(listing.name)
-        triggers = _short_texts(listing.trigger_words)
+        triggers = short_texts(listing.trigger_words)
         told = _telling(descriptive_sentences(listing.description), name)
         summary = ". ".join(part.rstrip(". ") for part in (name, *told) if part)
         summary = _shortened(summary, LONGEST_SUMMARY) or "An expert whose page says nothing"
@@ -128,13 +131,13 @@ def _skills(listing: Listing, triggers: Sequence[str], is_described: bool) -> It
     is_checkpoint = listing.type.lower() == "checkpoint"
     examples = _examples(listing)
     spoken_triggers = [spoken(trigger) for trigger in triggers if not is_opaque(trigger)]
-    yield from filter(names_a_skill, [*spoken_triggers, *_short_texts(listing.tags)])
+    yield from filter(names_a_skill, [*spoken_triggers, *short_texts(listing.tags)])
     if len(examples) > 1 or not is_described:  # one image may show anything
         shown = _subjects(examples, triggers) if is_checkpoint else _shared_attributes(examples)
         yield from filter(names_a_skill, shown)
 
 
-def _short_texts(texts: Iterable[str]) -> tuple[str, ...]:
+def short_texts(texts: Iterable[str]) -> tuple[str, ...]:
     """Return texts that are short enough to be a word or phrase and do not speak to the reader."""
     clean = (tidy(plain(text.replace("\\", ""), 200)).strip(" ,;") for text in list(texts)[:64])
     return tuple(

@@ -8,21 +8,27 @@ from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import ExpertRef, Listing
 
 
-@pytest.mark.parametrize("name", sorted(set(AGENTS) - {"claude"}))
+@pytest.mark.parametrize("name", sorted(AGENTS))
 class TestEveryAgent:
-    def test_says_who_it_is(self, name):
-        agent = get_agent(name)
+    def test_says_who_it_is(self, name, access):
+        agent = get_agent(name, access=access())
         assert agent.name == name
         assert agent.instruction_version
 
-    def test_describes_a_page(self, name):
+    def test_describes_a_page(self, name, access):
         page = Listing(ref=ExpertRef.parse("hub:1@2"), name="Neon", description="<p>Glow.</p>")
-        card = get_agent(name).describe(page)
+        card = get_agent(name, access=access()).describe(page)
         assert isinstance(card, ExpertCard)
         assert card.agent == name
 
-    def test_gives_one_verdict_a_candidate_in_order(self, name):
-        agent = get_agent(name)
+    def test_reads_many_pages_together(self, name, access):
+        agent = get_agent(name, access=access())
+        pages = [Listing(ref=ExpertRef.parse(f"hub:{n}@2"), name=f"Neon {n}") for n in range(3)]
+        assert agent.prepare(pages) is None
+        assert agent.describe(pages[0]).text
+
+    def test_gives_one_verdict_a_candidate_in_order(self, name, access):
+        agent = get_agent(name, access=access())
         request = agent.parse("a cat at night")
         candidates = [
             Candidate(ref=f"hub:{n}@1", kind="peft", name=t, text=t, query="night", similarity=s)

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgraph.agents import OfflineAgent
-from diffgraph.agents.offline import LONGEST_CARD
 from diffgraph.agents.markup import page_lines
+from diffgraph.agents.offline import LONGEST_CARD
 from diffgraph.agents.strengths import recommended_strength
 from diffgraph.experts.expert import ExpertRef, ListedImage, Listing
 

@@ -1,0 +1,134 @@
+"""What do an expert's example images show? Small, freshly encoded copies for a language model.
+
+An image is a stranger's file behind a stranger's address. Only known hosts are asked, over HTTPS,
+for a limited number of bytes and without following redirects; what comes is decoded, made small and
+encoded anew, so that nothing but pixels goes on.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from diffgraph.experts.expert import Listing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+log = logging.getLogger(__name__)
+
+MOST_PICTURES = 4
+LARGEST_FILE = 8 << 20
+MOST_PIXELS = 40_000_000
+LONGEST_SIDE = 512  # pixels: about 350 tokens a picture
+QUALITY = 80
+TIMEOUT = 20.0
+
+ReadImage = Callable[[Listing, str], bytes]
+"""From a page and an address on it to the file's bytes; raises OSError or ValueError."""
+
+
+def pictures_of(listing: Listing, read: ReadImage | None) -> tuple[bytes, ...]:
+    """Return up to four of a page's example images as small JPEG files.
+
+    What cannot be read, or is no image, is left out: a description does without.
+    """
+    found: list[bytes] = []
+    if read is None:
+        return ()
+    for image in listing.images[: 3 * MOST_PICTURES]:
+        if len(found) == MOST_PICTURES:
+            break
+        try:
+            found.append(small(read(listing, image.url)))
+        except (OSError, ValueError) as error:
+            log.info("an example image of %s is left out: %s", listing.ref, error)
+    return tuple(found)
+
+
+def small(data: bytes) -> bytes:
+    """Return an image as a JPEG whose longer side is at most 512 pixels, without metadata.
+
+    Raises:
+        ValueError: it is too large, or no image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"the image has more than {LARGEST_FILE >> 20} MiB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "GIF")) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    raise ValueError(f"the image has {width}x{height} pixels")
+                image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
+                pixels = _on_white(image)
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"no image: {error}") from error
+    except Image.DecompressionBombWarning as error:
+        raise ValueError(f"too many pixels: {error}") from error
+    pixels.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    out = io.BytesIO()
+    pixels.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
+
+
+class ImageReader:
+    """Reads example images of hub folders, and from the image hosts of hubs.
+
+    Args:
+        folders: where hubs are that lie on this machine, by the name of their source.
+        hosts: the only hosts that are asked.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], hosts: Collection[str] = ()) -> None:
+        self._folders = {source: folder.resolve() for source, folder in folders.items()}
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    def __call__(self, listing: Listing, url: str) -> bytes:
+        """Return a file's bytes; raises ValueError or OSError if it cannot be had."""
+        folder = self._folders.get(listing.ref.source)
+        if "://" in url:
+            return self._fetched(url)
+        if folder is None:
+            raise ValueError("no folder is known for this hub")
+        path = (folder / url).resolve()
+        if not path.is_relative_to(folder) or not path.is_file():
+            raise ValueError(f"no file of the hub: {url[:80]!r}")
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"the image has more than {LARGEST_FILE >> 20} MiB")
+        return path.read_bytes()
+
+    def _fetched(self, url: str) -> bytes:
+        import httpx
+
+        parts = urlsplit(url)
+        host = (parts.hostname or "").lower()
+        if parts.scheme != "https" or host not in self._hosts or parts.port not in (None, 443):
+            raise ValueError(f"{parts.scheme}://{host} is not a known host of images")
+        data = bytearray()
+        try:
+            with httpx.stream("GET", url, timeout=TIMEOUT) as answer:
+                if answer.status_code != 200:
+                    raise ValueError(f"{host} answered {answer.status_code}")
+                for chunk in answer.iter_bytes():
+                    data += chunk
+                    if len(data) > LARGEST_FILE:
+                        raise ValueError(f"the image has more than {LARGEST_FILE >> 20} MiB")
+        except httpx.HTTPError as error:
+            raise ValueError(f"{host}: {type(error).__name__}") from error
+        return bytes(data)
+
+
+def _on_white(image: "Image.Image") -> "Image.Image":
+    """Return the first frame in RGB; what is transparent becomes white."""
+    from PIL import Image
+
+    seen = image.convert("RGBA")
+    ground = Image.new("RGBA", seen.size, "white")
+    return Image.alpha_composite(ground, seen).convert("RGB")
