@@ -22,7 +22,7 @@ UNMERGEABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
         re.compile(r"(control_model|controlnet_\w+|input_hint_block|lllite_\w+)\..*"),
     ),
     (f"an IP-Adapter: {BESIDE}", re.compile(r"(ip_adapter|image_proj)\..*")),
-    (f"a motion module: {BESIDE}", re.compile(r".*\bmotion_modules\..*")),
+    (f"a motion module: {BESIDE}", re.compile(r"(.*\.)?motion_modules\..*")),
     (QUANTISED, re.compile(r".*(\.scale_weight|\.weight_scale|scaled_fp8|\.absmax|\.quant_map)")),
 )
 """What a file is -> a key that no other file has."""
@@ -48,11 +48,11 @@ CROSS_ATTENTION = re.compile(
 BASES: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "SDXL",
-        re.compile(r"conditioner\.embedders\..*|.*\badd_embedding\..*|.*\blabel_emb\..*"),
+        re.compile(r"conditioner\.embedders\..*|(.*[._])?(add_embedding|label_emb)[._].*"),
     ),
-    ("SD 3", re.compile(r".*\bjoint_(transformer_)?blocks[._].*")),
+    ("SD 3", re.compile(r"(.*[._])?joint_(transformer_)?blocks[._].*")),
     ("FLUX", re.compile(r".*(double_blocks|single_transformer_blocks)[._]\d+.*")),
-    ("PixArt", re.compile(r".*\bcaption_projection\..*")),
+    ("PixArt", re.compile(r"(.*[._])?caption_projection[._].*")),
 )
 
 
