@@ -17,6 +17,8 @@ from diffgraph.errors import DiffgraphError, StorageError
 from flows.options import (
     Config,
     Family,
+    FileLayout,
+    FileType,
     Gpus,
     GraphFormat,
     Home,
@@ -197,6 +199,30 @@ def generate(
 
 
 @app.command()
+def merge(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, or an image of ours.")],
+    out: Annotated[
+        Path, typer.Option(help="The .safetensors file, or the folder in the diffusers layout.")
+    ],
+    layout: Annotated[
+        FileLayout | None, typer.Option(help="By default what the name of OUT suggests.")
+    ] = None,
+    type: Annotated[FileType, typer.Option(help="Of the numbers.")] = FileType.FP16,
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Write what a plan makes of its base as a file that other tools load."""
+    settings = settings_of(home, family)
+    from flows.merge import merge as run
+    from flows.progress import shown
+
+    with shown():
+        merged = run(plan, settings, out, layout, type)
+    _print(merged, json)
+
+
+@app.command()
 def batch(
     prompts: Annotated[Path, typer.Argument(help="A .parquet, .jsonl, .csv or .txt file.")],
     out: Annotated[Path, typer.Option(help="Where images and results.parquet go.")],
@@ -241,6 +267,10 @@ def evaluate(
     ] = "bench",
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many prompts at most.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    retrieval: Annotated[
+        Path | None,
+        typer.Option(help="Measure how well experts are found, against these labels (JSONL)."),
+    ] = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -248,6 +278,14 @@ def evaluate(
 ) -> None:
     """Compare methods on the same prompts, seeds and noise, with confidence intervals."""
     settings = settings_of(home, family, config=config)
+    if retrieval is not None:
+        if methods or report:
+            raise typer.BadParameter(
+                "draws nothing: no methods, no report", param_hint="--retrieval"
+            )
+        from flows.retrieval import retrieval as measure
+
+        return _print(measure(settings, retrieval, limit), json)
     with pipeline(settings):
         from flows.evaluate import evaluate as run
 

@@ -46,3 +46,18 @@ class GraphFormat(StrEnum):
 
     NPZ = "npz"
     PYG = "pyg"
+
+
+class FileLayout(StrEnum):
+    """How a merged model is laid out."""
+
+    SINGLE_FILE = "single-file"
+    DIFFUSERS = "diffusers"
+
+
+class FileType(StrEnum):
+    """The type of the numbers in a file."""
+
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP32 = "fp32"

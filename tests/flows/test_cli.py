@@ -11,8 +11,8 @@ import pytest
 from diffgraph.generation import read_png
 
 ROOT = Path(__file__).parent.parent.parent
-VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "batch", "evaluate",
-         "show", "export-graph", "doctor")  # fmt: skip
+VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "merge", "batch",
+         "evaluate", "show", "export-graph", "doctor")  # fmt: skip
 PROMPT = "a smiling robot, pencil sketch, at night"
 
 

@@ -1,0 +1,152 @@
+"""What is a merged file made of, may it be made, and what is owed for it?
+
+Every file of ours says in its metadata which plan made it from which experts. The same plan gives
+the same bytes, so there is no date in it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from diffgraph.artifacts import sha256_of
+from diffgraph.errors import LicenceForbids, MissingInput, PlanError
+from diffgraph.experts.expert import Expert
+from diffgraph.merging.plan import MergePlan
+
+MERGEABLE = ("ready", "superseded", "retired")
+"""What was merged once stays reproducible when a newer version comes or the page goes."""
+
+ARCHITECTURES: Mapping[str, str] = {"sd15": "stable-diffusion-v1", "flux": "flux-1-dev"}
+"""What https://github.com/Stability-AI/ModelSpec calls our families."""
+
+COMMERCIAL_USES = ("Image", "RentCivit", "Rent", "Sell")
+"""The commercial uses that hubs name. A licence with a name of its own says for itself."""
+
+
+class Experts(Protocol):
+    """Where experts' rows and files are: `diffgraph.experts.library.Library`."""
+
+    def get(self, ref: str) -> Expert:
+        """Return the expert of this reference, or raise `MissingInput`."""
+        ...
+
+    def path_of(self, sha256: str) -> Path:
+        """Return the weights file with this content, or raise `MissingInput`."""
+        ...
+
+
+def experts_of(plan: MergePlan, library: Experts) -> dict[str, Expert]:
+    """Return the rows of the experts with a part in a plan, by reference.
+
+    Raises:
+        LicenceForbids: one forbids derivatives, and a merge is one.
+        PlanError: one is not known, not usable, or not what the plan says.
+    """
+    found = {}
+    coefficients = plan.coefficients()
+    for planned in plan.experts:
+        if coefficients[planned.ref] == 0:
+            continue
+        try:
+            expert = library.get(planned.ref)
+        except MissingInput as error:
+            raise PlanError(f"the plan needs {planned.ref}: {error}") from error
+        if not expert.licence.allow_derivatives or expert.status == "registered_only":
+            reason = expert.reason or "its page forbids derivatives"
+            raise LicenceForbids(f"{planned.ref} may not be merged: {reason}")
+        if expert.status not in MERGEABLE:
+            raise PlanError(f"{planned.ref} is {expert.status}: {expert.reason}")
+        for what, ours, theirs in (
+            ("family", expert.family, plan.family),
+            ("kind", expert.kind, planned.kind),
+            ("file", expert.sha256, planned.sha256 or expert.sha256),
+        ):
+            if ours != theirs:
+                raise PlanError(f"{planned.ref}: its {what} is {ours}, the plan needs {theirs}")
+        found[planned.ref] = expert
+    return found
+
+
+def files_of(experts: Mapping[str, Expert], library: Experts) -> dict[str, Path]:
+    """Return the experts' files, by reference, each as it was when the expert was listed.
+
+    Raises:
+        PlanError: a file is gone or has changed.
+    """
+    paths = {}
+    for ref, expert in experts.items():
+        try:
+            paths[ref] = library.path_of(expert.sha256)
+        except MissingInput as error:
+            raise PlanError(f"the plan needs {ref}: {error}") from error
+    with ThreadPoolExecutor() as pool:
+        hashes = dict(zip(paths, pool.map(sha256_of, paths.values()), strict=True))
+    for ref, found in hashes.items():
+        wanted = experts[ref].sha256
+        if found != wanted:
+            raise PlanError(f"{ref}: {paths[ref]} has changed: {found[:12]}…, not {wanted[:12]}…")
+    return paths
+
+
+def debts(experts: Iterable[Expert]) -> tuple[str, ...]:
+    """Return what the experts' licences ask of whoever passes the merge on, a line each."""
+    lines = []
+    for expert in experts:
+        licence = expert.licence
+        named = f"{expert.name} ({expert.ref})"
+        if licence.credit_required:
+            lines.append(f"credit {named}" + (f" by {licence.creator}" if licence.creator else ""))
+        if not licence.allow_different_licence:
+            lines.append(f"keep the licence of {named}" + _named(licence.name))
+        refused = [use for use in COMMERCIAL_USES if use not in licence.allow_commercial_use]
+        if refused and (licence.allow_commercial_use or not licence.name):
+            lines.append(f"{named} may not be used for: {', '.join(refused)}")
+    return tuple(lines)
+
+
+def provenance(
+    plan: MergePlan, experts: Mapping[str, Expert], version: str, made: str
+) -> dict[str, str]:
+    """Return what a file's metadata say of how it was made: texts by name.
+
+    Args:
+        plan: what was merged.
+        experts: those with a part in it, by reference.
+        version: of this package.
+        made: what the file is: a merged model, a LoRA.
+    """
+    coefficients = plan.coefficients()
+    told = [
+        {
+            "ref": ref,
+            "name": expert.name,
+            "kind": expert.kind,
+            "sha256": expert.sha256,
+            "coefficient": coefficients[ref],
+            "page": expert.page_url,
+            "licence": expert.licence.model_dump(mode="json"),
+        }
+        for ref, expert in sorted(experts.items())
+    ]
+    creators = sorted({expert.licence.creator for expert in experts.values()} - {""})
+    licences = sorted({expert.licence.name for expert in experts.values()} - {""})
+    return {
+        "format": "pt",  # without it transformers refuses a file
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": ARCHITECTURES.get(plan.family, plan.family),
+        "modelspec.title": f"diffgraph {plan.id}",
+        "modelspec.description": made,
+        "modelspec.author": ", ".join(creators),
+        "modelspec.license": ", ".join(licences),
+        "diffgraph.version": version,
+        "diffgraph.plan_id": plan.id,
+        "diffgraph.plan": plan.model_dump_json(),
+        "diffgraph.experts": json.dumps(told, ensure_ascii=False),
+        "diffgraph.debts": "\n".join(debts(experts[ref] for ref in sorted(experts))),
+    }
+
+
+def _named(licence: str) -> str:
+    return f": {licence}" if licence else ""

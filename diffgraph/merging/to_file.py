@@ -1,0 +1,310 @@
+"""How is a merged model written that never was in memory?
+
+Tensor after tensor, piece after piece, on all cores: each thread reads a piece of every expert's
+file, sums it in float32 where its core's cache can hold it, and writes the result to its place.
+However many experts there are and however large they are, what is held is a few pieces; rules that
+look at a whole delta hold the tensor they work on.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffgraph.errors import PlanError
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.updates import CheckpointUpdate, DenseUpdate, LowRankUpdate, Update
+from diffgraph.merging.base_files import BaseFiles
+from diffgraph.merging.layouts import Slot
+from diffgraph.merging.plan import MergePlan
+from diffgraph.merging.rules import PlannedMerge
+from diffgraph.merging.weights_writer import WeightsWriter, new_weights
+
+BLOCK = 1 << 18  # entries that are summed at a time: they fit a core's own cache
+PIECE = 1 << 21  # entries that a thread takes on at a time
+NO_SHARE = 2.0**-30
+"""The base counts for nothing when what is left of 1 for it is a rounding error."""
+
+TYPES: Mapping[str, torch.dtype] = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+}
+"""The types of numbers that a file may hold, as other tools call them."""
+
+OnProgress = Callable[[int, int], None]
+"""Called with the entries that are written and all there are."""
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What the entries of one tensor of the file are the weighted sum of."""
+
+    whole: tuple[tuple[float, Tensor], ...]  # (coefficient, all entries in one dimension)
+    low_rank: tuple[tuple[float, LowRankUpdate], ...] = ()
+
+
+class Workspace:
+    """The memory of one thread, kept from piece to piece."""
+
+    def __init__(self, dtype: torch.dtype):
+        self.total = torch.empty(0)
+        self.wide = torch.empty(0)
+        self.out = torch.empty(0, dtype=dtype)
+
+    def fit(self, block: int, piece: int) -> None:
+        """Have room for so many entries a block and a piece."""
+        if len(self.total) < block:
+            self.total, self.wide = torch.empty(block), torch.empty(block)
+        if len(self.out) < piece:
+            self.out = torch.empty(piece, dtype=self.out.dtype)
+
+
+class FileMerge:
+    """Fills the slots of files with what a plan makes of a base.
+
+    Args:
+        plan: what is merged.
+        deltas: of the plan's experts, by reference, made by `open_delta` against `base.parameters`.
+        base: the base's files.
+        threads: all cores by default.
+    """
+
+    def __init__(
+        self,
+        plan: MergePlan,
+        deltas: Mapping[str, Delta],
+        base: BaseFiles,
+        threads: int | None = None,
+    ):
+        self.plan = plan
+        self.planned = PlannedMerge(plan)
+        self.deltas = {
+            ref: deltas[ref] for ref, value in self.planned.coefficients.items() if value != 0
+        }
+        self.base = base
+        self.threads = threads or len(os.sched_getaffinity(0))
+
+    def write(
+        self,
+        path: Path,
+        slots: Mapping[str, Slot],
+        dtype: torch.dtype,
+        metadata: Mapping[str, str],
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """Write one file, whole or not at all.
+
+        Raises:
+            StorageError: there is no room for it, or it cannot be written.
+            DamagedFile: an expert's file holds NaN or infinite numbers.
+            PlanError: the plan cannot be made one model, or its numbers do not fit the type.
+        """
+        shapes = {key: slot.shape for key, slot in slots.items()}
+        with new_weights(path, shapes, dtype, metadata) as writer, _one_thread_each():
+            work = _Work(self, slots, writer, on_progress)
+            with ThreadPoolExecutor(self.threads) as pool:
+                for done in [pool.submit(work.run) for _ in range(self.threads)]:
+                    done.result()
+
+    def sum_of(self, slot: Slot) -> Sum | None:
+        """Return the sum that a tensor is, or None if it must be made whole by the rule."""
+        if slot.copied is not None:
+            return Sum(((1.0, slot.copied.value.reshape(-1)),))
+        if len(slot.merged) > 1 or slot.merged[0].rows or not self.plan.is_linear:
+            return None
+        name = slot.merged[0].name
+        share, whole, low_rank = 1.0, [], []
+        for ref, update in self.updates(name).items():
+            coefficient = self.planned.coefficients[ref]
+            if isinstance(update, CheckpointUpdate):
+                whole.append((coefficient, update.value.reshape(-1)))
+                share -= coefficient
+            elif isinstance(update, DenseUpdate):
+                whole.append((coefficient, update.value.reshape(-1)))
+            elif isinstance(update, LowRankUpdate):
+                low_rank.append((coefficient, update))
+            else:
+                return None
+        if abs(share) > NO_SHARE or not whole:
+            whole.insert(0, (share, self.base.merged[name].value.reshape(-1)))
+        return Sum(tuple(whole), tuple(low_rank))
+
+    def whole(self, slot: Slot) -> Tensor:
+        """Return a tensor of the file in float32, made whole."""
+        parts = []
+        for place in slot.merged:
+            base = self.base.merged[place.name].value
+            parts.append(self.planned.parameter(place.name, base, self.updates(place.name)))
+        if len(parts) == 1 and not slot.merged[0].rows:
+            return parts[0].reshape(slot.shape)
+        whole = torch.empty(slot.shape)
+        for place, part in zip(slot.merged, parts, strict=True):
+            place.put(whole, part)
+        return whole
+
+    def updates(self, name: str) -> dict[str, Update]:
+        """Return what the experts add to a parameter, by reference, in their order."""
+        return {
+            ref: self.deltas[ref].updates[name]
+            for ref in sorted(self.deltas)
+            if name in self.deltas[ref].updates
+        }
+
+    def release(self, slot: Slot) -> None:
+        """Give back the memory that a tensor's sources were mapped into."""
+        if slot.copied is not None:
+            slot.copied.release()
+        for place in slot.merged:
+            self.base.merged[place.name].release()
+            for ref in self.updates(place.name):
+                self.deltas[ref].release(place.name)
+
+    def explain(self, key: str, slot: Slot, dtype: torch.dtype) -> Exception:
+        """Return what is wrong with a tensor whose entries do not all fit the file's type."""
+        for place in slot.merged:
+            for ref in self.updates(place.name):
+                self.deltas[ref].check(place.name)  # raises, with the file and its key
+        name = str(dtype).removeprefix("torch.")
+        return PlanError(
+            f"plan {self.plan.id}: entries of {key} are too large for {name}; "
+            "smaller coefficients or another type would do"
+        )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    key: str
+    slot: Slot
+    first: int
+    stop: int
+    terms: Sum
+
+
+class _Work:
+    """The pieces of a file, which threads take one after the other."""
+
+    def __init__(
+        self,
+        merge: FileMerge,
+        slots: Mapping[str, Slot],
+        writer: WeightsWriter,
+        on_progress: OnProgress | None,
+    ):
+        self._merge = merge
+        self._writer = writer
+        self._on_progress = on_progress
+        self._pieces = self._cut(slots)
+        self._lock = threading.Lock()
+        self._left = {key: slot.shape.numel() for key, slot in slots.items()}
+        self._all = sum(self._left.values())
+        self._done = 0
+        self._failed = False
+
+    def run(self) -> None:
+        """Fill pieces until there are no more, or one has failed."""
+        torch.set_num_threads(1)
+        space = Workspace(self._writer.dtype)
+        try:
+            with torch.inference_mode():
+                while (piece := self._next()) is not None:
+                    self._fill(piece, space)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _next(self) -> _Piece | None:
+        with self._lock:
+            return None if self._failed else next(self._pieces, None)
+
+    def _cut(self, slots: Mapping[str, Slot]) -> Iterator[_Piece]:
+        for key, slot in slots.items():
+            count = slot.shape.numel()
+            terms = self._merge.sum_of(slot)
+            if terms is None or not count:
+                yield _Piece(key, slot, 0, count, Sum(()))
+                continue
+            width = max(1, count // slot.shape[0]) if slot.shape else 1
+            step = max(1, PIECE // width) * width  # whole rows, which low-rank updates come in
+            for first in range(0, count, step):
+                yield _Piece(key, slot, first, min(count, first + step), terms)
+
+    def _fill(self, piece: _Piece, space: Workspace) -> None:
+        if piece.terms.whole:
+            self._sum(piece, space)
+        elif piece.stop:
+            self._write_whole(piece, space)
+        with self._lock:
+            self._left[piece.key] -= piece.stop - piece.first
+            self._done += piece.stop - piece.first
+            finished, done = not self._left[piece.key], self._done
+        if finished:
+            self._merge.release(piece.slot)
+        if self._on_progress is not None:
+            self._on_progress(done, self._all)
+
+    def _sum(self, piece: _Piece, space: Workspace) -> None:
+        count = piece.stop - piece.first
+        width = max(1, piece.slot.shape.numel() // piece.slot.shape[0]) if piece.slot.shape else 1
+        step = max(1, BLOCK // width) * width
+        space.fit(step, count)
+        low_rank = [
+            (value * item.scale, item.up, item.down.float()) for value, item in piece.terms.low_rank
+        ]
+        for start in range(piece.first, piece.stop, step):
+            stop = min(piece.stop, start + step)
+            total = _weighted(piece.terms.whole, start, stop, space)
+            if low_rank:
+                rows = total.view(-1, width)
+                for value, up, down in low_rank:
+                    part = up[start // width : stop // width].float()
+                    rows.addmm_(part, down, alpha=value)
+            self._round(piece, total, space.out[start - piece.first : stop - piece.first])
+        self._writer.write(piece.key, space.out[:count], piece.first)
+
+    def _write_whole(self, piece: _Piece, space: Workspace) -> None:
+        flat = self._merge.whole(piece.slot).reshape(-1)
+        for start in range(0, piece.stop, PIECE):
+            part = flat[start : start + PIECE]
+            space.fit(0, len(part))
+            self._round(piece, part, space.out[: len(part)])
+            self._writer.write(piece.key, space.out[: len(part)], start)
+
+    def _round(self, piece: _Piece, total: Tensor, out: Tensor) -> None:
+        """Round once, from float32 to the file's type; nothing infinite is written."""
+        low, high = torch.aminmax(total)
+        largest = torch.finfo(out.dtype).max
+        if not (-largest <= float(low) and float(high) <= largest):  # a NaN is not, either
+            raise self._merge.explain(piece.key, piece.slot, out.dtype)
+        out.copy_(total)
+
+
+def _weighted(
+    terms: tuple[tuple[float, Tensor], ...], start: int, stop: int, space: Workspace
+) -> Tensor:
+    """Return the weighted sum of some entries in the thread's memory."""
+    total, wide = space.total[: stop - start], space.wide[: stop - start]
+    for number, (value, entries) in enumerate(terms):
+        if number == 0:
+            total.copy_(entries[start:stop])
+            if value != 1.0:
+                total.mul_(value)
+        else:
+            wide.copy_(entries[start:stop])
+            total.add_(wide, alpha=value)
+    return total
+
+
+class _one_thread_each:  # noqa: N801  # used like a function
+    """Have torch leave the cores to our threads, and take them again afterwards."""
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before)

@@ -1,0 +1,110 @@
+"""How does a merged model become a folder that `from_pretrained` loads?
+
+The weights are written anew, a file for each component; configurations and tokenizers are the
+base's own.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from diffgraph.artifacts import new_folder
+from diffgraph.errors import MissingInput
+from diffgraph.merging.base_files import AUTOENCODER, BaseFiles
+from diffgraph.merging.layouts import Slot, diffusers
+from diffgraph.merging.to_file import FileMerge, OnProgress
+
+TEXT = ("text_encoder", "text_encoder_2")
+WEIGHTS = {**dict.fromkeys(TEXT, "model.safetensors")}
+USUAL_WEIGHTS = "diffusion_pytorch_model.safetensors"
+TYPE_KEYS = ("dtype", "torch_dtype")  # transformers' word, now and before version 5
+COPIED = ("*.json", "*.txt", "*.model")
+SHARDS = ".index.json"  # says which of several files holds what: one file needs none
+OVERSEEN = ("safety_checker", "feature_extractor")  # parts of a pipeline, not of the model
+PIPELINES = {"unet": "StableDiffusionPipeline", "transformer": "FluxPipeline"}
+
+
+def write_folder(
+    merge: FileMerge,
+    base: BaseFiles,
+    folder: Path,
+    dtype: torch.dtype,
+    metadata: Mapping[str, str],
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Write a folder in the diffusers layout, whole or not at all.
+
+    Raises:
+        MissingInput: there is something of that name already.
+        StorageError, DamagedFile, PlanError: as `FileMerge.write`.
+    """
+    if folder.exists():
+        raise MissingInput(f"{folder} is there already: name a folder that is not")
+    components = diffusers(base)
+    components[AUTOENCODER] = {
+        key: Slot(stored.value.shape, copied=stored) for key, stored in base.autoencoder.items()
+    }
+    with new_folder(folder) as part:
+        for component, slots in components.items():
+            path = part / component / WEIGHTS.get(component, USUAL_WEIGHTS)
+            merge.write(path, slots, dtype, metadata, on_progress)
+        for file in _kept(base.folder):
+            target = part / file.relative_to(base.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if file.name == "config.json":
+                target.write_text(_typed(file, dtype), encoding="utf-8")
+            else:
+                shutil.copyfile(file, target)
+        index = part / "model_index.json"
+        index.write_text(json.dumps(_index(part), indent=2) + "\n", encoding="utf-8")
+        facts = {key: value for key, value in metadata.items() if key != "format"}
+        (part / "diffgraph.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False))
+
+
+def _kept(folder: Path) -> Iterator[Path]:
+    """Yield the files of a base that a merged model has as they are."""
+    for pattern in COPIED:
+        for file in sorted((*folder.glob(pattern), *folder.glob(f"*/{pattern}"))):
+            if not file.name.endswith(SHARDS) and file.parent.name not in OVERSEEN:
+                yield file
+
+
+def _typed(file: Path, dtype: torch.dtype) -> str:
+    """Return a configuration that says which type the weights beside it have."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for key in TYPE_KEYS:
+        if key in config:
+            config[key] = str(dtype).removeprefix("torch.")
+    return json.dumps(config, indent=2) + "\n"
+
+
+def _index(folder: Path) -> dict[str, object]:
+    """Return which class each part is of: the base's own word, or what the parts say."""
+    stated = folder / "model_index.json"
+    if stated.is_file():
+        index: dict[str, object] = json.loads(stated.read_text(encoding="utf-8"))
+        return index | {name: [None, None] for name in OVERSEEN if name in index}
+    parts: dict[str, object] = {}
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        found = _class_of(part)
+        if found is not None:
+            parts[part.name] = found
+    pipeline = next(name for part, name in PIPELINES.items() if part in parts)
+    missing = {} if pipeline != "StableDiffusionPipeline" else dict.fromkeys(OVERSEEN, (None, None))
+    return {"_class_name": pipeline, **parts, **missing}
+
+
+def _class_of(part: Path) -> tuple[str, str] | None:
+    for name in ("config.json", "scheduler_config.json", "tokenizer_config.json"):
+        if (part / name).is_file():
+            config = json.loads((part / name).read_text(encoding="utf-8"))
+            if "_class_name" in config:
+                return "diffusers", config["_class_name"]
+            if "architectures" in config:
+                return "transformers", config["architectures"][0]
+            if "tokenizer_class" in config:
+                return "transformers", config["tokenizer_class"]
+    return None
