@@ -97,6 +97,23 @@ def find_base(
     return Base(_complete(family, _fetch(family, place, components, offline), components))
 
 
+def weights_of(family: Family, base: Base, component: str, offline: bool = False) -> Path:
+    """Return the folder of a component's weights that a base's single file does not hold.
+
+    Beside the file if somebody put a folder there, else the usual base's.
+
+    Raises:
+        MissingInput: the folder beside the file does not have them either.
+        ServiceUnavailable, ServiceRefused: as `find_base` does.
+    """
+    folder = base.folder / component
+    if any(folder.glob(f"*{WEIGHTS}")):
+        return folder
+    if base.file is not None and base.folder == base.file.with_suffix(""):
+        raise MissingInput(f"{base.file} lacks its {component}, and so does {base.folder}")
+    return _fetch(family.name, family.usual_base, (component,), offline) / component
+
+
 def _complete(family: str, folder: Path, components: Sequence[str]) -> Path:
     for component in components:
         if not (folder / component / "config.json").is_file():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import Base, base_of, load_component, loading
+from diffgraph.families.bases import Base, base_of, load_component, loading, weights_of
 from diffgraph.families.family import Family, SamplerConfig
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def load(
         device: for the weights.
         dtype: likewise; bfloat16 unless told otherwise, which it was published in.
         place: a folder in the diffusers layout, a safetensors file of the transformer or a hub's
-            name; by default what `DIFFGRAPH_BASES` says, else the hub's own. Beside a file,
-            everything but the transformer is taken from the folder with the file's name.
+            name; by default what `DIFFGRAPH_BASES` says, else the hub's own. Everything but the
+            transformer is taken from the folder of the file's name beside it, or from the hub.
         offline: fetch nothing.
     """
     import torch
@@ -45,24 +45,27 @@ def load(
     dtype = dtype or torch.bfloat16
     base = base_of(FLUX, place, offline)
     with loading("flux", base):
-        model = _assembled(base, dtype)
+        model = _assembled(base, dtype, offline)
     for component in (*model.components.values(), model.vae):
         component.to(device)
     return model
 
 
-def _assembled(base: Base, dtype: "torch.dtype") -> "Flux":
+def _assembled(base: Base, dtype: "torch.dtype", offline: bool) -> "Flux":
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     from diffgraph.families.flux_model import PATCH, Flux
+
+    def load_other(kind: Any, component: str) -> Any:
+        return load_component(kind, weights_of(FLUX, base, component, offline), dtype)
 
     folder = base.folder
     if base.file:
         transformer = _from_file(base.file, folder / "transformer", dtype)
     else:
         transformer = load_component(FluxTransformer2DModel, folder / "transformer", dtype)
-    vae = load_component(AutoencoderKL, folder / "vae", dtype)
+    vae = load_other(AutoencoderKL, "vae")
     seen, own = transformer.config.in_channels, vae.config.latent_channels * PATCH**2
     if seen != own:
         raise MissingInput(
@@ -72,9 +75,9 @@ def _assembled(base: Base, dtype: "torch.dtype") -> "Flux":
     return Flux(
         "flux",
         CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        load_component(CLIPTextModel, folder / "text_encoder", dtype),
+        load_other(CLIPTextModel, "text_encoder"),
         T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True),
-        load_component(T5EncoderModel, folder / "text_encoder_2", dtype),
+        load_other(T5EncoderModel, "text_encoder_2"),
         transformer,
         vae,
         FlowMatchEulerDiscreteScheduler.from_pretrained(

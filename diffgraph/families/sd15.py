@@ -6,7 +6,7 @@ https://arxiv.org/abs/2112.10752
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import Base, base_of, load_component, loading
+from diffgraph.families.bases import Base, base_of, load_component, loading, weights_of
 from diffgraph.families.family import Family, SamplerConfig
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def load(
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     base = base_of(SD15, place, offline)
     with loading("sd15", base):
-        model = _from_file(base, dtype) if base.file else _from_folder(base, dtype)
+        model = _from_file(base, dtype, offline) if base.file else _from_folder(base, dtype)
     _demand_text_to_image(model, base)
     for component in (model.unet, model.text_encoder, model.vae):
         component.to(device)
@@ -60,8 +60,8 @@ def _from_folder(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
     return model
 
 
-def _from_file(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
-    """Load a single-file checkpoint; what it lacks beside a UNet comes from the folder."""
+def _from_file(base: Base, dtype: "torch.dtype", offline: bool) -> "StableDiffusion":
+    """Load a single-file checkpoint; what it lacks beside a UNet comes from elsewhere."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from safetensors import safe_open
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -78,11 +78,12 @@ def _from_file(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
     if any(key.startswith(VAE) for key in keys):
         vae = AutoencoderKL.from_single_file(str(base.file), subfolder="vae", **given)
     else:
-        vae = load_component(AutoencoderKL, base.folder / "vae", dtype)
+        vae = load_component(AutoencoderKL, weights_of(SD15, base, "vae", offline), dtype)
     if any(key.startswith(TEXT) for key in keys):
         text_encoder = _text_encoder(base, dtype)
     else:
-        text_encoder = load_component(CLIPTextModel, base.folder / "text_encoder", dtype)
+        folder = weights_of(SD15, base, "text_encoder", offline)
+        text_encoder = load_component(CLIPTextModel, folder, dtype)
     return StableDiffusion(
         "sd15",
         CLIPTokenizer.from_pretrained(base.folder / "tokenizer", local_files_only=True),

@@ -1,7 +1,6 @@
 """Where a base may lie, and what is said when it is not there."""
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,57 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffgraph.errors import MissingInput, ServiceUnavailable, UnsafeFile
-from diffgraph.experts.naming_ldm import ldm
 from diffgraph.families import flux, flux_layout, get_family, sd15
-
-VAE_BLOCKS = 4
-
-
-def ldm_vae(name: str) -> str:
-    """Return what single-file checkpoints call a parameter of the autoencoder."""
-    name = re.sub(r"down_blocks\.(\d)\.resnets\.", r"down.\1.block.", name)
-    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
-    for block in range(VAE_BLOCKS):
-        up = f"up.{VAE_BLOCKS - 1 - block}"
-        name = name.replace(f"up_blocks.{block}.resnets.", f"{up}.block.")
-        name = name.replace(f"up_blocks.{block}.upsamplers.0", f"{up}.upsample")
-    for ours, theirs in (
-        ("mid_block.resnets.0", "mid.block_1"),
-        ("mid_block.resnets.1", "mid.block_2"),
-        ("mid_block.attentions.0.group_norm", "mid.attn_1.norm"),
-        ("mid_block.attentions.0.to_out.0", "mid.attn_1.proj_out"),
-        ("mid_block.attentions.0.to_", "mid.attn_1."),
-        ("conv_shortcut", "nin_shortcut"),
-        ("conv_norm_out", "norm_out"),
-    ):
-        name = name.replace(ours, theirs)
-    return f"first_stage_model.{name}"
-
-
-def single_file(folder: Path, file: Path, text: str, vae: bool) -> None:
-    """Write a diffusers folder as a single-file checkpoint, its autoencoder's numbers halved."""
-    weights: dict[str, Tensor] = {}
-    for component, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
-        stored = load_file(folder / component / f"{name}.safetensors")
-        weights |= {f"{component}.{key}": value for key, value in stored.items()}
-    weights = {
-        key.replace("text_encoder.text_model.", "text_encoder."): weights[key] for key in weights
-    }
-    vocabulary = ldm(list(weights))
-    written = {next(iter(vocabulary(name))): value for name, value in weights.items()}
-    written = {
-        key.replace("transformer.text_model.", f"transformer.{text}"): value
-        for key, value in written.items()
-    }
-    written[f"cond_stage_model.transformer.{text}embeddings.position_ids"] = torch.arange(77)[None]
-    written["model_ema.decay"] = torch.ones(())
-    if vae:
-        stored = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
-        for key, value in stored.items():
-            # attention was a convolution in the first code
-            is_matrix = "attentions" in key and value.ndim == 2
-            written[ldm_vae(key)] = (value[..., None, None] if is_matrix else value) / 2
-    save_file(written, file)
+from tests.diffgraph.families.single_files import write_single_file
 
 
 def described(folder: Path, file: Path) -> None:
@@ -80,7 +30,7 @@ def assert_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Non
 @pytest.mark.parametrize("vae", [True, False])
 def test_sd15_in_one_file(tiny_sd15_folder: Path, tmp_path: Path, text: str, vae: bool) -> None:
     file = tmp_path / "model.safetensors"
-    single_file(tiny_sd15_folder, file, text, vae)
+    write_single_file(tiny_sd15_folder, file, text, vae)
     described(tiny_sd15_folder, file)
     model = sd15.load("cpu", place=str(file))
     whole = sd15.load("cpu", place=str(tiny_sd15_folder))
@@ -120,6 +70,15 @@ def test_flux_in_one_file(tiny_flux_folder: Path, tmp_path: Path, layout: str) -
     save_file({key: written[key] for key in written if key.removeprefix(flux.PREFIX) != last}, file)
     with pytest.raises(MissingInput, match=r"proj_out.weight should be \(16, 32\), found None"):
         flux.load("cpu", torch.float32, place=str(file))
+
+
+def test_what_a_file_and_its_folder_lack_is_told(tiny_sd15_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    write_single_file(tiny_sd15_folder, file, vae=False)
+    described(tiny_sd15_folder, file)
+    (file.with_suffix("") / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(MissingInput, match="lacks its vae, and so does"):
+        sd15.load("cpu", place=str(file))
 
 
 def test_half_precision_files_serve(tiny_sd15_folder: Path, tmp_path: Path) -> None:

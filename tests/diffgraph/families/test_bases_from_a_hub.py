@@ -10,6 +10,7 @@ import torch
 
 from diffgraph.errors import ServiceRefused, ServiceUnavailable
 from diffgraph.families import sd15
+from tests.diffgraph.families.single_files import write_single_file
 from tests.servers.local_server import LocalServer, Reply, Request
 
 COMMIT = "c" * 40
@@ -37,7 +38,8 @@ class Hub(LocalServer):
         self.gated = False
 
     def answer(self, request: Request) -> Reply:
-        path = request.path.removeprefix("/")
+        # the usual base lies here too
+        path = request.path.removeprefix("/").replace(sd15.HUB, NAME)
         if self.gated and path.startswith(f"{NAME}/resolve/"):
             return Reply.json({"error": "gated"}, 403, **{"X-Error-Code": "GatedRepo"})
         if path == f"api/models/{NAME}/revision/main":
@@ -82,6 +84,20 @@ def test_a_base_is_fetched_once(hub: Hub, tiny_sd15_folder: Path) -> None:
     hub.requests.clear()
     sd15.load("cpu", place=NAME, offline=True)
     assert not hub.requests
+
+
+def test_what_a_single_file_lacks_is_fetched(
+    hub: Hub, tiny_sd15_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    write_single_file(tiny_sd15_folder, file, vae=False)
+    model = sd15.load("cpu", place=str(file))
+    whole = sd15.load("cpu", place=str(tiny_sd15_folder))
+    for name, value in whole.vae.state_dict().items():
+        assert torch.equal(model.vae.state_dict()[name], value)
+    fetched = {request.path.partition("/resolve/")[2].partition("/")[2] for request in hub.requests}
+    assert "vae/diffusion_pytorch_model.safetensors" in fetched
+    assert "unet/diffusion_pytorch_model.safetensors" not in fetched
 
 
 def test_a_licence_to_accept_is_told(hub: Hub) -> None:
