@@ -78,8 +78,9 @@ def hub(tiny_sd15_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_base_is_fetched_once(hub: Hub, tiny_sd15_folder: Path) -> None:
     model = sd15.load("cpu", place=NAME)
     whole = sd15.load("cpu", place=str(tiny_sd15_folder))
+    ours = model.parameters()
     for name, value in whole.parameters().items():
-        assert torch.equal(model.parameters()[name], value)
+        assert torch.equal(ours[name], value)
     assert not [name for name in UNWANTED if hub.asked(name)]
     hub.requests.clear()
     sd15.load("cpu", place=NAME, offline=True)
@@ -93,8 +94,9 @@ def test_what_a_single_file_lacks_is_fetched(
     write_single_file(tiny_sd15_folder, file, vae=False)
     model = sd15.load("cpu", place=str(file))
     whole = sd15.load("cpu", place=str(tiny_sd15_folder))
+    ours = model.vae.state_dict()
     for name, value in whole.vae.state_dict().items():
-        assert torch.equal(model.vae.state_dict()[name], value)
+        assert torch.equal(ours[name], value)
     fetched = {request.path.partition("/resolve/")[2].partition("/")[2] for request in hub.requests}
     assert "vae/diffusion_pytorch_model.safetensors" in fetched
     assert "unet/diffusion_pytorch_model.safetensors" not in fetched
