@@ -6,7 +6,7 @@ configs beside the code that uses them.
 
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -19,7 +19,11 @@ class Settings(BaseSettings):
     """Settings from `DIFFGRAPH_*` variables or a `.env` file."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DIFFGRAPH_", env_file=".env", frozen=True, extra="ignore"
+        env_prefix="DIFFGRAPH_",
+        env_file=".env",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
     )
 
     home: Path = default_home()
@@ -40,9 +44,25 @@ class Settings(BaseSettings):
     """Address of a Dask scheduler; `local` starts a cluster here; unset uses this process."""
     workers: int = 1
     """Dask workers of a local cluster without GPUs."""
-    anthropic_api_key: SecretStr | None = None
+    anthropic_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DIFFGRAPH_ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY"),
+    )
+    """For the agent `claude`; also read from `ANTHROPIC_API_KEY`."""
+    anthropic_base_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DIFFGRAPH_ANTHROPIC_BASE_URL", "ANTHROPIC_BASE_URL"),
+    )
+    """Where the Messages API is; unset means Anthropic's own."""
+    claude_model: str = "claude-haiku-5-5"
+    """Which model the agent `claude` asks."""
+    claude_cap: float | None = Field(default=10.0, ge=0)
+    """Dollars that may be spent on it within 24 hours; `null` means without a limit."""
     civitai_url: str = "https://civitai.com"
     """The hub that `--source civitai` reads; any server with the same answers will do."""
     civitai_token: SecretStr | None = None
+    huggingface_url: str = "https://huggingface.co"
+    """The hub that `--source huggingface` reads."""
+    huggingface_token: SecretStr | None = None
     mlflow_tracking_uri: str | None = None
     """Where MLflow records runs; unset means SQLite in the home folder."""

@@ -6,11 +6,23 @@ from typing import Annotated
 
 import typer
 
+
+class AgentName(StrEnum):
+    """Who reads pages and prompts."""
+
+    OFFLINE = "offline"
+    CLAUDE = "claude"
+
+
 Home = Annotated[
     Path | None, typer.Option("--home", help="Where everything is kept.", envvar="DIFFGRAPH_HOME")
 ]
 Family = Annotated[str | None, typer.Option("--family", help="The model family, e.g. emoji64.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Agent = Annotated[
+    AgentName | None,
+    typer.Option("--agent", help="Who reads pages and prompts; a language model costs money."),
+]
 Gpus = Annotated[str | None, typer.Option(help="GPUs to share the work between, e.g. 0,1.")]
 Scheduler = Annotated[
     str | None, typer.Option(help="A Dask scheduler, tcp://…, or `local` for a cluster of our own.")
@@ -29,6 +41,7 @@ class Source(StrEnum):
 
     FOLDER = "folder"
     CIVITAI = "civitai"
+    HUGGINGFACE = "huggingface"
 
 
 class Subject(StrEnum):

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from diffgraph.crawlers.civitai import CivitaiCrawler
     from diffgraph.crawlers.crawler import Crawler
     from diffgraph.crawlers.discovery import DiscoveryConfig
+    from diffgraph.crawlers.huggingface import HuggingFaceCrawler
+    from diffgraph.crawlers.web import WebConfig
+    from diffgraph.experts.library import Library
     from diffgraph.families import Family
 
 
 class Hub(BaseModel, frozen=True):
     """Where experts are looked for."""
 
-    source: Literal["folder", "civitai"] = "folder"
+    source: Literal["folder", "civitai", "huggingface"] = "folder"
     path: Path | None = None
     """Of a folder."""
     url: str | None = None
@@ -88,7 +91,7 @@ def look_at_hub(
     config = overrides.of(DiscoveryConfig()).model_copy(
         update={name: value for name, value in asked.items() if value is not None}
     )
-    with _crawler(hub, home, get_family(family), config, overrides) as (crawler, total):
+    with _crawler(hub, library, get_family(family), config, overrides) as (crawler, total):
         found = discover(
             crawler,
             library,
@@ -123,7 +126,7 @@ def look_at_hub(
 
 @contextmanager
 def _crawler(
-    hub: Hub, home: Path, family: "Family", config: "DiscoveryConfig", overrides: Overrides
+    hub: Hub, library: "Library", family: "Family", config: "DiscoveryConfig", overrides: Overrides
 ) -> "Iterator[tuple[Crawler, int | None]]":
     """Open a hub; yield what reads it, and how many listings it has, if that is known."""
     if hub.source == "folder":
@@ -133,23 +136,42 @@ def _crawler(
             raise InputError("a hub folder has a path")
         folder = FolderCrawler(hub.path)
         yield folder, sum(1 for _ in folder.listings())
+        return
+    from diffgraph.crawlers.web import WebConfig
+
+    web = overrides.of(WebConfig())
+    if hub.source == "civitai":
+        with _civitai(hub, family, config.since, web) as live:
+            yield live, None
     else:
-        with _civitai(hub, home, family, config, overrides) as live:
+        with _huggingface(hub, library, family, config.since, web) as live:
             yield live, None
 
 
 def _civitai(
-    hub: Hub, home: Path, family: "Family", config: "DiscoveryConfig", overrides: Overrides
+    hub: Hub, family: "Family", since: datetime | None, web: "WebConfig"
 ) -> "CivitaiCrawler":
     from diffgraph.crawlers.civitai import CivitaiCrawler
     from diffgraph.crawlers.civitai_client import CivitaiClient
-    from diffgraph.crawlers.web import WebConfig, per_minute
+    from diffgraph.crawlers.web import per_minute
 
     settings = Settings()
-    web = overrides.of(WebConfig())
     url, token = hub.url or settings.civitai_url, settings.civitai_token
     turn = shared_turn(hub.source, per_minute(url, token is not None, web))
-    return CivitaiCrawler(home, family, CivitaiClient(url, token, web, turn), since=config.since)
+    client = CivitaiClient(url, token, web, turn)
+    return CivitaiCrawler(settings.home, family, client, since=since)
+
+
+def _huggingface(
+    hub: Hub, library: "Library", family: "Family", since: datetime | None, web: "WebConfig"
+) -> "HuggingFaceCrawler":
+    from diffgraph.crawlers.huggingface import HuggingFaceCrawler
+    from diffgraph.crawlers.web import per_minute
+
+    settings = Settings()
+    url, token = hub.url or settings.huggingface_url, settings.huggingface_token
+    turn = shared_turn(hub.source, per_minute(url, token is not None, web))
+    return HuggingFaceCrawler(library, family, url, token=token, config=web, since=since, turn=turn)
 
 
 def _refs(experts: tuple[Expert, ...]) -> tuple[str, ...]:

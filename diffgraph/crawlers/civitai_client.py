@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from diffgraph.crawlers.web import BadAnswer, Query, Turn, Web, WebConfig, address_of
+from diffgraph.crawlers.web import BadAnswer, Query, Turn, Web, WebConfig, address_of, decoded
 
 CIVITAI = "https://civitai.com"
 VARIABLE = "DIFFGRAPH_CIVITAI_URL"
@@ -111,14 +111,13 @@ class CivitaiClient:
         """
         body = await self.web.get("/api/v1/models", query.parameters(limit, cursor))
         try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise GarbledList(f"an answer is not JSON: {_why(error)}", _cursor_in(body)) from None
-        items = answer.get("items") if isinstance(answer, Mapping) else None
-        if not isinstance(items, list):
+            answer = decoded(body, "an answer")
+        except BadAnswer as error:
+            raise GarbledList(str(error), _cursor_in(body)) from None
+        if not isinstance(answer, Mapping) or not isinstance(answer.get("items"), list):
             raise GarbledList("an answer has no list of items", _cursor_in(body))
         metadata = answer.get("metadata")
-        return ModelPage(items, _next_cursor(metadata), _total(metadata))
+        return ModelPage(answer["items"], _next_cursor(metadata), _total(metadata))
 
     async def all_models(
         self, query: ModelQuery, cursor: str | None = None
@@ -151,7 +150,7 @@ class CivitaiClient:
         for start in range(0, len(wanted), HASHES_AT_ONCE):
             some = wanted[start : start + HASHES_AT_ONCE]
             path = "/api/v1/model-versions/by-hash"
-            answer = _decoded(await self.web.ask("POST", path, content=some), path)
+            answer = decoded((await self.web.ask("POST", path, content=some)).body, path)
             found.extend(answer if isinstance(answer, list) else ())
         return found
 
@@ -163,25 +162,12 @@ class CivitaiClient:
             "withMeta": "true",
             "nsfw": "None",
         }
-        answer = _decoded(await self.web.get("/api/v1/images", query), "/api/v1/images")
+        answer = decoded(await self.web.get("/api/v1/images", query), "/api/v1/images")
         items = answer.get("items") if isinstance(answer, Mapping) else None
         return list(items) if isinstance(items, list) else []
 
     async def _json(self, path: str) -> object:
-        return _decoded(await self.web.get(path), path)
-
-
-def _decoded(body: bytes, path: str) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadAnswer(f"{path}: the answer is not JSON: {_why(error)}") from None
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return " ".join(str(error).split())[:120]
+        return decoded(await self.web.get(path), path)
 
 
 def _next_cursor(metadata: object) -> str | None:

@@ -72,7 +72,7 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
     shared = {
         "description": text(item.get("description"), DESCRIPTION_CHARACTERS, lines=True),
         "type": text(item.get("type"), WORD_CHARACTERS),
-        "tags": _words(_names(item.get("tags"))),
+        "tags": words(_names(item.get("tags"))),
         "licence": _licence(item),
         "nsfw": _is_true(item.get("nsfw")) or _is_true(item.get("minor")),
         "real_person": _is_true(item.get("poi")),
@@ -83,10 +83,10 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
             ref=ExpertRef(source=source, model=model, version=number),
             name=_full_name(name, version),
             base_model=text(version.get("baseModel"), WORD_CHARACTERS),
-            trigger_words=_words(version.get("trainedWords")),
+            trigger_words=words(version.get("trainedWords")),
             file=_file(version),
             images=_images(version),
-            published_at=_moment(version.get("publishedAt")),
+            published_at=moment(version.get("publishedAt")),
             downloads=_downloads(version.get("stats") or item.get("stats")),
             rating=_rating(item.get("stats")),
             **shared,
@@ -149,7 +149,7 @@ def _licence(item: Page) -> Licence:
     name = creator.get("username") if isinstance(creator, Mapping) else creator
     return Licence(
         allow_derivatives=_permitted(item, "allowDerivatives"),
-        allow_commercial_use=_commercial_use(item.get("allowCommercialUse")),
+        allow_commercial_use=commercial_use(item.get("allowCommercialUse")),
         allow_different_licence=_permitted(item, "allowDifferentLicense"),
         credit_required=not _is_true(item.get("allowNoCredit", True)),
         creator=text(name, WORD_CHARACTERS),
@@ -161,11 +161,11 @@ def _permitted(item: Page, field: str) -> bool:
     return field not in item or item[field] is True
 
 
-def _commercial_use(value: object) -> tuple[str, ...]:
+def commercial_use(value: object) -> tuple[str, ...]:
     """Read the three shapes of different years: `"Sell"`, `"{Image,Rent}"`, `["Image", "Rent"]`."""
     if isinstance(value, str):
         value = value.strip().strip("{}").split(",")
-    return tuple(word for word in _words(value) if word.lower() != "none")
+    return tuple(word for word in words(value) if word.lower() != "none")
 
 
 def _file(version: Page) -> ListedFile | None:
@@ -229,13 +229,14 @@ def _is_explicit(image: Page) -> bool:
     return text(level, 20).lower() in EXPLICIT
 
 
-def _moment(value: object) -> datetime | None:
+def moment(value: object) -> datetime | None:
+    """Return an ISO date in UTC; None if it is none."""
     if not isinstance(value, str) or len(value) > 40:
         return None
     try:
-        moment = datetime.fromisoformat(value.strip())
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return moment.astimezone(UTC)
+        found = datetime.fromisoformat(value.strip())
+        found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -281,12 +282,12 @@ def _names(value: object) -> list[object]:
     return [tag.get("name") if isinstance(tag, Mapping) else tag for tag in value[:LIST_ITEMS]]
 
 
-def _words(value: object) -> tuple[str, ...]:
+def words(value: object) -> tuple[str, ...]:
     """Return the texts of a list, printable, without repeats."""
     if not isinstance(value, Iterable) or isinstance(value, str | Mapping):
         return ()
-    words = (text(word, WORD_CHARACTERS) for word in list(value)[:LIST_ITEMS])
-    return tuple(dict.fromkeys(word for word in words if word))
+    found = (text(word, WORD_CHARACTERS) for word in list(value)[:LIST_ITEMS])
+    return tuple(dict.fromkeys(word for word in found if word))
 
 
 def _is_true(value: object) -> bool:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, get_args
 
 from diffgraph.crawlers.admission import (
@@ -140,7 +139,7 @@ def retire_missing(
 
     A page that could not be read says nothing about whether its expert is still there.
     """
-    unreadable = {PurePosixPath(page.where).stem for page in broken}
+    unreadable = {page.where.removeprefix("models/").removesuffix(".json") for page in broken}
     gone = [
         expert.ref
         for expert in library.experts()

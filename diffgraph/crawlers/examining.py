@@ -16,6 +16,7 @@ from diffgraph.families import Family
 
 PEFT_TYPES = ("lora", "locon", "dora", "lycoris", "loha", "lokr")
 CHECKPOINT_TYPES = ("checkpoint",)
+UNSTATED = ("none stated", "other")  # names of licences that nobody can look up
 LARGEST_FILE = 64 << 30  # bytes
 CODE = {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".zip", ".7z", ".rar"}
 
@@ -87,6 +88,8 @@ def check(listing: Listing, family: Family, config: DiscoveryConfig | None = Non
     if config is not None:
         _check_favour(listing, config)
     if not listing.licence.allow_derivatives:
+        if listing.licence.name in UNSTATED:
+            raise LicenceForbids("its page states no licence that we know, so none permits a merge")
         raise LicenceForbids("its page forbids derivatives, and a merge is one")
     _check_file(listing.file)
 
@@ -106,9 +109,8 @@ def _check_file(file: ListedFile | None) -> None:
     if file is None or not file.url:
         raise UnusableListing("offers no file (early access, or taken down)")
     if file.format.lower() not in {"safetensor", "safetensors", ""}:
-        raise UnusableListing(
-            f"offers only {file.format} files, which could run code; expected SafeTensor"
-        )
+        why = ", which could run code" if "pickle" in file.format.lower() else ""
+        raise UnusableListing(f"offers only {file.format} files{why}; expected SafeTensor")
     if (ending := PurePosixPath(file.name).suffix.lower()) in CODE:
         raise UnusableListing(f"offers only {ending} files, which could run code")
     for scan, result in (("pickle", file.pickle_scan), ("virus", file.virus_scan)):

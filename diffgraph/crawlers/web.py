@@ -6,12 +6,14 @@ a header for the hub's own origin, so no address and no message of ours can hold
 """
 
 import asyncio
+import json
 import logging
 import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -92,6 +94,17 @@ def address_of(url: str, variable: str) -> str:
     return f"{split.scheme}://{host}{f':{port}' if port else ''}{split.path.rstrip('/')}"
 
 
+def decoded(body: bytes, what: str) -> object:
+    """Return what a JSON text says; raises `BadAnswer` naming `what` if it is none."""
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise BadAnswer(f"{what} is not JSON: it is nested too deeply") from None
+    except ValueError as error:
+        why = " ".join(str(error).split())[:120]
+        raise BadAnswer(f"{what} is not JSON: {why}") from None
+
+
 def per_minute(url: str, is_signed_in: bool, config: WebConfig) -> float | None:
     """Return how many requests a minute are polite; None for no limit."""
     if config.requests_per_minute is not None:
@@ -127,6 +140,14 @@ class Pace:
             start = max(now, self._next)
             self._next = start + self._distance
             await asyncio.sleep(start - now)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A good answer."""
+
+    body: bytes
+    next_link: str | None = None  # what its `Link` header calls the next page; never followed
 
 
 class Web:
@@ -168,13 +189,13 @@ class Web:
         self.token = None
 
     async def get(self, path: str, query: Query | None = None) -> bytes:
-        """Return what the server answers to GET; see `ask`."""
-        return await self.ask("GET", path, query=query)
+        """Return the body of a good answer to GET; see `ask`."""
+        return (await self.ask("GET", path, query=query)).body
 
     async def ask(
         self, method: str, path: str, *, query: Query | None = None, content: object = None
-    ) -> bytes:
-        """Return the body of a good answer.
+    ) -> Reply:
+        """Return a good answer.
 
         Args:
             method: GET or POST.
@@ -211,7 +232,7 @@ class Web:
 
     async def _ask_once(
         self, method: str, path: str, query: Query | None, content: object
-    ) -> bytes:
+    ) -> Reply:
         import httpx
 
         client = self._client = self._client or self._connect()
@@ -230,7 +251,7 @@ class Web:
                 ) as reply,
             ):
                 self._check(reply, path)
-                return await self._body(reply, path)
+                return Reply(await self._body(reply, path), _next_link(reply.links))
         except TimeoutError:
             raise _Busy(f"no whole answer within {self.config.longest_answer:g} s") from None
         except httpx.TimeoutException as error:
@@ -288,6 +309,10 @@ class _Busy(Exception):
         super().__init__(why)
         self.why = why
         self.seconds = seconds
+
+
+def _next_link(links: Mapping[str | None, Mapping[str, str]]) -> str | None:
+    return links.get("next", {}).get("url")
 
 
 def _seconds(retry_after: str) -> float:

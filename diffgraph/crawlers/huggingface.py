@@ -1,0 +1,318 @@
+"""Which adapters and fine-tunes of a base does a Hugging Face hub offer?
+
+The list is read newest first, for every name the base has (SD1.5 has two) and both relations. A
+card costs a request of its own, so that of a commit which is known is not asked for again: a crawl
+that was stopped lists once more and goes on with the cards that are missing.
+
+The hub's addresses, tokens and fields are those of the library `huggingface_hub`; its requests are
+our own, since its have no time-out, and end a list at the first item that is not as it should be.
+
+https://huggingface.co/docs/hub/api
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import parse_qs, quote, urlsplit
+
+from pydantic import SecretStr
+
+from diffgraph.crawlers.civitai_pages import moment
+from diffgraph.crawlers.crawler import BrokenPage, Crawler
+from diffgraph.crawlers.downloads import Downloader
+from diffgraph.crawlers.examining import in_utc
+from diffgraph.crawlers.huggingface_pages import (
+    SOURCE,
+    Relation,
+    parse_repository,
+    reference_of,
+    repository_of,
+)
+from diffgraph.crawlers.web import (
+    Background,
+    BadAnswer,
+    NotThere,
+    Query,
+    TokenRefused,
+    Turn,
+    Web,
+    WebConfig,
+    address_of,
+    decoded,
+)
+from diffgraph.errors import InputError, MissingInput, ServiceError, UnusableListing
+from diffgraph.experts.expert import ExpertRef, Listing
+from diffgraph.experts.library import Library
+from diffgraph.families import Family
+
+log = logging.getLogger(__name__)
+
+HUGGINGFACE = "https://huggingface.co"
+VARIABLE = "DIFFGRAPH_HUGGINGFACE_URL"
+FIELDS = ["cardData", "siblings", "tags", "downloads", "createdAt", "lastModified", "gated", "sha"]
+CARDS_AT_ONCE = 8
+CARD_BYTES = 4 << 20
+
+
+class HuggingFaceCrawler(Crawler):
+    """Reads a hub over HTTP.
+
+    Args:
+        library: What is known so far; cards in it are not asked for again.
+        family: Whose base models the hub is asked for.
+        url: The hub's address.
+        token: What it knows us by.
+        config: How politely and patiently it is asked.
+        since: Nothing older is of interest.
+        turn: Awaited before every request, for a limit shared with other processes.
+
+    Raises:
+        InputError: The address cannot be used, or the family has no base there.
+    """
+
+    source = SOURCE
+
+    def __init__(
+        self,
+        library: Library,
+        family: Family,
+        url: str = HUGGINGFACE,
+        *,
+        token: SecretStr | None = None,
+        config: WebConfig | None = None,
+        since: datetime | None = None,
+        turn: Turn | None = None,
+    ) -> None:
+        self.bases = tuple(name for name in family.hub_names if "/" in name)
+        if not self.bases:
+            raise InputError(f"{family.name} has no base model on Hugging Face to ask for")
+        self._url = address_of(url, VARIABLE)
+        self._library = library
+        self._since = since and in_utc(since)
+        self._web = Web(self._url, token, config, turn)
+        self._loop: Background | None = None
+        self._downloader: Downloader | None = None
+        self._listed: set[str] = set()  # repositories
+        self._shown: set[str] = set()  # their commits
+        self._is_whole = False
+
+    def __enter__(self) -> "HuggingFaceCrawler":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._loop is not None:
+            self._loop.wait(self._web.close())
+            self._loop.close()
+            self._loop = None
+        if self._downloader is not None:
+            self._downloader.close()
+            self._downloader = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading on costs the hub something: it does."""
+        return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether who was not yielded has gone from the hub."""
+        return self._is_whole and self._since is None
+
+    def listings(self) -> Iterator[Listing | BrokenPage]:
+        """Yield every adapter and fine-tune of the family's bases, each once."""
+        for base in self.bases:
+            for relation in get_args(Relation):
+                yield from self._list(base, relation)
+        self._is_whole = True
+
+    def look_again(self, refs: Collection[str]) -> Iterator[Listing | BrokenPage]:
+        """Yield the former commits of those still there, and who is there but not in the lists."""
+        if not self.is_whole:
+            return
+        is_there: dict[str, bool] = dict.fromkeys(self._listed, True)
+        for ref in refs:
+            repository = ExpertRef.parse(ref).model
+            if repository not in is_there:
+                is_there[repository] = False
+                for entry in self._ask_for(repository):
+                    is_there[repository] = True
+                    yield entry
+            is_kept = self._library.get(ref).status in {"ready", "superseded"}
+            if is_there[repository] and is_kept and ref not in self._shown:
+                yield from self._kept(ref)  # a former commit: it has not gone
+
+    def _ask_for(self, repository: str) -> Iterator[Listing | BrokenPage]:
+        """Yield what the hub says of a repository; nothing if it has gone."""
+        path = f"/api/models/{quote(repository)}"
+        try:
+            item = decoded(self._wait(path, {"expand": FIELDS}), path)
+            yield from self._read([item], "adapter")
+        except (NotThere, TokenRefused):
+            return  # gone, or no longer for the public: the hub does not say which
+        except ServiceError as error:
+            yield BrokenPage(where=f"models/{repository}", reason=str(error))
+
+    def fetch(self, listing: Listing, folder: Path) -> Path:
+        """Download the listing's file into `folder`, checked against the hash the hub states."""
+        file = listing.file
+        if file is None or not file.url:
+            raise UnusableListing("the page offers no file")
+        if listing.gated and not self._web.has_token:
+            raise UnusableListing(
+                "its file is given to those who agreed to its terms: agree on its page, "
+                "and set DIFFGRAPH_HUGGINGFACE_TOKEN"
+            )
+        if self._downloader is None:
+            unfinished = self._library.folder / "unfinished"
+            self._downloader = Downloader(unfinished, self._web.token, [self._url])
+        sha256, size = self._stated(listing, file.name)
+        return self._downloader.fetch(
+            file.url,
+            folder / f"{listing.ref.model.replace('/', '-')}-{listing.ref.version}.safetensors",
+            sha256=sha256,
+            size_bytes=size,
+        )
+
+    def _list(self, base: str, relation: Relation) -> Iterator[Listing | BrokenPage]:
+        """Yield what one list brings."""
+        query: dict[str, str | int | list[str]] = {
+            "filter": f"base_model:{relation}:{base}",
+            "sort": "lastModified",
+            "limit": self._web.config.page_size,
+            "expand": FIELDS,
+        }
+        cursors: set[str] = set()
+        while True:
+            items, cursor, told = self._page(query)
+            yield from told
+            yield from self._read(items, relation)
+            if cursor is None or self._is_too_old(items):
+                return
+            if cursor in cursors:
+                yield BrokenPage(where=f"the list of {base}", reason="its cursor leads back")
+                return
+            cursors.add(cursor)
+            query["cursor"] = cursor
+
+    def _page(self, query: Query) -> tuple[list[object], str | None, list[BrokenPage]]:
+        """Return one answer of a list, where it goes on, and what is to be told of it."""
+        told = []
+        try:
+            reply = self._background.wait(self._web.ask("GET", "/api/models", query=query))
+        except TokenRefused as error:
+            if not self._web.has_token:
+                raise
+            self._web.forget_token()
+            told.append(BrokenPage(where="the token", reason=f"{error}; read on without it"))
+            reply = self._background.wait(self._web.ask("GET", "/api/models", query=query))
+        items = decoded(reply.body, "the list of models")
+        if not isinstance(items, list):
+            raise BadAnswer("the list of models is no list")
+        return items, _cursor_in(reply.next_link), told
+
+    def _read(self, items: list[object], relation: Relation) -> Iterator[Listing | BrokenPage]:
+        """Yield a listing for every item, its card fetched where it is not known."""
+        for start in range(0, len(items), CARDS_AT_ONCE):
+            some = [item for item in items[start : start + CARDS_AT_ONCE] if self._is_new(item)]
+            cards = self._background.wait(self._cards(some))
+            for item, card in zip(some, cards, strict=True):
+                where = f"models/{repository_of(item)}"
+                if isinstance(card, ServiceError):
+                    yield BrokenPage(where=where, reason=str(card))
+                    continue
+                try:
+                    listing = parse_repository(item, card, relation, self.bases, self._url)
+                    self._shown.add(str(listing.ref))
+                    yield listing
+                except UnusableListing as error:
+                    yield BrokenPage(where=where, reason=str(error))
+
+    def _is_new(self, item: object) -> bool:
+        """Return whether this crawl has not met the repository; what has no name is always new."""
+        repository = repository_of(item)
+        if repository is None:
+            return True
+        is_new = repository not in self._listed
+        self._listed.add(repository)
+        return is_new
+
+    async def _cards(self, items: list[object]) -> list[str | ServiceError]:
+        return await asyncio.gather(*(self._card(item) for item in items))
+
+    async def _card(self, item: object) -> str | ServiceError:
+        """Return a repository's README; that of a commit which is known comes from the library."""
+        try:
+            ref = reference_of(item)
+        except UnusableListing:
+            return ""  # it is told when it is read
+        for known in self._kept(str(ref)):
+            return known.description
+        commit = item["sha"] if isinstance(item, Mapping) else ""
+        path = f"/{quote(ref.model)}/resolve/{commit}/README.md"
+        try:
+            return (await self._web.get(path)).decode("utf-8", errors="replace")
+        except NotThere:
+            return ""  # it has none
+        except ServiceError as error:
+            # a gated repository keeps its card to itself too: what the list says is enough
+            is_gated = isinstance(item, Mapping) and bool(item.get("gated"))
+            return "" if is_gated else error
+
+    def _kept(self, ref: str) -> Iterator[Listing]:
+        """Yield the page that the library has of a commit, if it has one."""
+        try:
+            if self._library.find(ref) is not None:
+                yield self._library.listing(ref)
+        except MissingInput:
+            log.info("the page of %s is lost and asked for again", ref)
+
+    def _stated(self, listing: Listing, name: str) -> tuple[str, int]:
+        """Return the SHA-256 and the size that the hub states for a file; "" and 0 if none."""
+        commit = listing.ref.version
+        path = f"/api/models/{quote(listing.ref.model)}/revision/{commit}"
+        about = decoded(self._wait(path, {"blobs": "true"}), path)
+        siblings = about.get("siblings") if isinstance(about, Mapping) else None
+        for file in siblings if isinstance(siblings, list) else ():
+            if isinstance(file, Mapping) and file.get("rfilename") == name:
+                stored: Any = file.get("lfs")
+                stored = stored if isinstance(stored, Mapping) else {}
+                sha256, size = stored.get("sha256"), stored.get("size", file.get("size"))
+                return (
+                    sha256 if isinstance(sha256, str) else "",
+                    size if isinstance(size, int) and size > 0 else 0,
+                )
+        return "", 0
+
+    def _is_too_old(self, items: list[object]) -> bool:
+        """Return whether a page, and so all behind it, is older than what interests us."""
+        if self._since is None:
+            return False
+        dates = [item.get("lastModified") for item in items if isinstance(item, Mapping)]
+        moments = [found for value in dates if (found := moment(value)) is not None]
+        return bool(moments) and max(moments) < self._since
+
+    def _wait(self, path: str, query: Query) -> bytes:
+        return self._background.wait(self._web.get(path, query))
+
+    @property
+    def _background(self) -> Background:
+        if self._loop is None:
+            self._loop = Background()
+        return self._loop
+
+
+def _cursor_in(address: str | None) -> str | None:
+    """Return the cursor of the next page; its address could lead anywhere, and is not followed."""
+    if address is None:
+        return None
+    try:
+        return next(iter(parse_qs(urlsplit(address).query).get("cursor", ())), None)
+    except ValueError:
+        return None

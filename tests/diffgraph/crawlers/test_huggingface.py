@@ -1,0 +1,346 @@
+"""A Hugging Face hub is read to its end: adapters and fine-tunes of both names of a base, once."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import SecretStr
+from safetensors.torch import save
+
+from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
+from diffgraph.crawlers.huggingface import HuggingFaceCrawler
+from diffgraph.crawlers.huggingface_pages import parse_repository
+from diffgraph.crawlers.web import WebConfig
+from diffgraph.errors import InputError, UnusableListing
+from diffgraph.experts.expert import Listing
+from diffgraph.experts.library import Library
+from diffgraph.families import get_family
+from tests.servers.huggingface import BASE, HuggingFaceServer, repository
+
+SD15 = get_family("sd15")
+OLD_BASE = "runwayml/stable-diffusion-v1-5"
+QUICK = WebConfig(page_size=4, first_wait=0.001, longest_wait=0.002, silence=5.0, tries=3)
+TOKEN = "a-secret-token"
+LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+PARAMETERS = {f"{LAYER}.weight": torch.ones(6, 4)}
+WEIGHTS = save(
+    {f"{LAYER}.lora_A.weight": torch.ones(1, 4), f"{LAYER}.lora_B.weight": torch.ones(6, 1)}
+)
+
+
+class Home:
+    """A home folder, and crawls into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def library(self) -> Library:
+        return Library(self.folder, bundled=())
+
+    @property
+    def names(self) -> list[str]:
+        return [expert.ref.split(":")[1].split("@")[0] for expert in self.library.experts()]
+
+    def discover(
+        self,
+        hub: HuggingFaceServer,
+        config: DiscoveryConfig | None = None,
+        token: str | None = None,
+        on_progress: Any = None,
+    ) -> DiscoveryReport:
+        library, config = self.library, config or DiscoveryConfig(metadata_only=True)
+        secret = SecretStr(token) if token else None
+        with HuggingFaceCrawler(
+            library, SD15, hub.url, token=secret, config=QUICK, since=config.since
+        ) as crawler:
+            return discover(crawler, library, SD15, on_progress, PARAMETERS, config)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., HuggingFaceServer]]:
+    """Start a hub that ends with the test."""
+    started: list[HuggingFaceServer] = []
+
+    def start(*arguments: Any, **options: Any) -> HuggingFaceServer:
+        started.append(HuggingFaceServer(*arguments, **options).__enter__())
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.__exit__()
+
+
+def parse(**changes: Any) -> Listing:
+    entry = repository("maker/glow", **changes)
+    return parse_repository(entry, entry["_readme"], "adapter", SD15.hub_names, "http://hub")
+
+
+def reasons(report: DiscoveryReport) -> list[str]:
+    return [expert.reason for expert in (*report.rejected, *report.registered_only)]
+
+
+def test_adapters_and_fine_tunes_of_both_names_are_found_once(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    both = repository("maker/both")
+    both["tags"].append(f"base_model:adapter:{OLD_BASE}")
+    hub = serve(
+        [
+            *(repository(f"maker/new{number}") for number in range(10)),
+            repository("maker/old", OLD_BASE),
+            repository("maker/tuned", relation="finetune", files={"model.safetensors": b"x"}),
+            repository("maker/other", "black-forest-labs/FLUX.1-dev"),
+            both,
+        ]
+    )
+    report = home.discover(hub)
+    wanted = {f"maker/{name}" for name in (*(f"new{n}" for n in range(10)), "old", "tuned", "both")}
+    assert set(home.names) == wanted
+    assert len(report.listed) == len(wanted)
+    assert report.is_whole
+    assert home.library.get(report.listed[0].ref).family == "sd15"
+    kinds = {expert.ref.split("@")[0]: expert.kind for expert in report.listed}
+    assert kinds["huggingface:maker/tuned"] == "checkpoint"
+    assert kinds["huggingface:maker/old"] == "peft"
+
+
+def test_a_page_is_understood() -> None:
+    listing = parse()
+    assert str(listing.ref).startswith("huggingface:maker/glow@")
+    assert listing.description == "# A style\n\nDraws everything at night."
+    assert (listing.type, listing.base_model) == ("LORA", BASE)
+    assert listing.trigger_words == ("nightglow",)
+    assert listing.tags == ("lora", "text-to-image", "night")
+    assert listing.example_prompts == ("a fox, nightglow",)
+    assert listing.images[0].url.startswith("http://hub/maker/glow/resolve/")
+    assert listing.licence.name == "creativeml-openrail-m"
+    assert listing.licence.allow_derivatives
+    assert listing.licence.creator == "maker"
+    assert listing.file is not None
+    assert listing.file.url.startswith("http://hub/maker/glow/resolve/")
+    assert listing.page_url == "http://hub/maker/glow"
+    assert not listing.gated
+
+
+@pytest.mark.parametrize(
+    ("about", "derivatives", "commercial", "credit"),
+    [
+        ({"license": "mit"}, True, ("Sell",), True),
+        ({"license": "cc-by-nc-4.0"}, True, (), True),
+        ({"license": "cc-by-nd-4.0"}, False, ("Sell",), True),
+        ({"license": "cc-by-nc-nd-4.0"}, False, (), True),
+        ({"license": "openrail++"}, True, ("Sell",), False),
+        ({"license": "other", "license_name": "flux-1-non-commercial-license"}, True, (), False),
+        ({"license": "other"}, False, (), False),
+        ({"license": "unknown"}, False, (), False),
+        (
+            {
+                "license": "other",
+                "license_name": "bespoke-lora-trained-license",
+                "license_link": "https://example.org/?allowNoCredit=False"
+                "&allowCommercialUse=Image&allowDerivatives=False&allowDifferentLicense=True",
+            },
+            False,
+            ("Image",),
+            True,
+        ),
+    ],
+)  # fmt: skip
+def test_a_licence_permits_what_it_says_and_no_more(
+    about: dict[str, Any], derivatives: bool, commercial: tuple[str, ...], credit: bool
+) -> None:
+    licence = parse(about=about).licence
+    assert licence.allow_derivatives is derivatives
+    assert licence.allow_commercial_use == commercial
+    assert licence.credit_required is credit
+
+
+def test_refusals_have_their_reasons(home: Home, serve: Callable[..., HuggingFaceServer]) -> None:
+    hub = serve(
+        [
+            repository("a/pickle", files={"pytorch_lora_weights.bin": b""}),
+            repository("a/folder", relation="finetune", files={"unet/model.safetensors": b""}),
+            repository("a/empty", files={}),
+            repository("a/adult", tags=[f"base_model:adapter:{BASE}", "not-for-all-audiences"]),
+            repository("a/control", tags=[f"base_model:adapter:{BASE}", "controlnet"]),
+            repository("a/silent", about={"license": None}, tags=[f"base_model:adapter:{BASE}"]),
+            repository("a/nothing", sha=None),
+            {**repository("a/x"), "id": "../../etc/passwd"},
+        ]
+    )
+    report = home.discover(hub)
+    assert sorted(reasons(report)) == [
+        "'Controlnet' is no set of weights that can be merged",
+        "its page states no licence that we know, so none permits a merge",
+        "marked as not safe for work",
+        "offers no file (early access, or taken down)",
+        "offers only Diffusers files; expected SafeTensor",
+        "offers only PickleTensor files, which could run code; expected SafeTensor",
+    ]
+    assert sorted(page.reason for page in report.broken) == [
+        "the page has no usable repository name",
+        "the page of a/nothing names no commit",
+    ]
+
+
+WRONG: tuple[Any, ...] = (None, True, -1, 1e400, "", "\ud800", [], [None], {}, [[]], [{}], 1.5)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda value: repr(value)[:10])
+@pytest.mark.parametrize("field", sorted(key for key in repository("a/b") if key[0] != "_"))
+def test_any_value_in_any_field_is_read_or_refused(field: str, wrong: Any) -> None:
+    for changes in ({field: wrong}, {"cardData": {field: wrong}}):
+        try:
+            listing = parse(**changes)
+        except UnusableListing:
+            continue
+        assert Listing.model_validate_json(listing.model_dump_json()) == listing
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda value: repr(value)[:10])
+@pytest.mark.parametrize(
+    "field", ["base_model", "license", "license_link", "license_name", "instance_prompt", "widget"]
+)
+def test_any_value_in_any_field_of_a_card_is_read(field: str, wrong: Any) -> None:
+    listing = parse(about={"license": "other", field: wrong})
+    assert Listing.model_validate_json(listing.model_dump_json()) == listing
+
+
+def test_a_second_run_asks_for_no_card(home: Home, serve: Callable[..., HuggingFaceServer]) -> None:
+    hub = serve([repository(f"maker/{number}") for number in range(6)])
+    home.discover(hub)
+    assert len(hub.asked("README.md")) == 6
+    hub.requests.clear()
+    report = home.discover(hub)
+    assert len(report.unchanged) == 6
+    assert not hub.asked("README.md")
+
+
+def test_a_crawl_that_is_stopped_asks_for_the_missing_cards_only(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve([repository(f"maker/{number:02}") for number in range(12)])
+
+    def stop(done: int, name: str) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        home.discover(hub, on_progress=stop)
+    assert len(home.names) == 6
+    hub.requests.clear()
+    report = home.discover(hub)
+    assert len(home.names) == len(set(home.names)) == 12
+    assert len(report.listed) == 6
+    assert len(hub.asked("README.md")) == 6
+
+
+def test_weights_come_checked_and_a_new_commit_supersedes(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    files = {"pytorch_lora_weights.safetensors": WEIGHTS}
+    hub = serve([repository("maker/glow", files=files)], tokens=[TOKEN])
+    first = home.discover(hub, DiscoveryConfig(), token=TOKEN)
+    assert [expert.status for expert in first.new] == ["ready"]
+    assert {request.token for request in hub.storage.requests} == {""}
+    hub.publish(
+        repository("maker/glow", files=files, card="Better.", lastModified="2024-03-01T00:00:00Z")
+    )
+    second = home.discover(hub, DiscoveryConfig())
+    assert [expert.ref for expert in second.superseded] == [first.new[0].ref]
+    assert second.retired == ()
+    hub.unpublish("maker/glow")
+    third = home.discover(hub, DiscoveryConfig())
+    assert len(third.retired) == 2
+
+
+def test_a_file_that_is_not_what_the_hub_states_is_refused(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve([repository("maker/glow", files={"pytorch_lora_weights.safetensors": WEIGHTS})])
+    hub.storage.disturb(lambda reply: type(reply)(200, WEIGHTS[::-1], reply.headers), times=9)
+    report = home.discover(hub, DiscoveryConfig())
+    assert "SHA-256" in reasons(report)[0]
+
+
+def test_a_gated_file_wants_a_token(home: Home, serve: Callable[..., HuggingFaceServer]) -> None:
+    files = {"pytorch_lora_weights.safetensors": WEIGHTS}
+    hub = serve([repository("maker/glow", files=files, gated="auto")], tokens=[TOKEN])
+    report = home.discover(hub, DiscoveryConfig())
+    assert "agreed to its terms" in reasons(report)[0]
+    assert home.library.listing(report.rejected[0].ref).gated
+    again = home.discover(hub, DiscoveryConfig(), token=TOKEN)
+    assert [expert.status for expert in again.updated] == ["ready"], "tried again, though unchanged"
+
+
+@pytest.mark.parametrize("path", ["/api/models", "README.md"])
+def test_what_passes_costs_nobody(
+    path: str, home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve([repository(f"maker/{number}") for number in range(6)])
+    hub.fail(429, retry_after=0.01, path=path)
+    hub.cut(at=20, path=path)
+    report = home.discover(hub)
+    assert len(report.listed) == 6
+    assert report.broken == report.failed == ()
+
+
+def test_a_card_that_never_comes_is_told(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve([repository("maker/a"), repository("maker/b")])
+    hub.fail(500, path="/maker/a/resolve", times=20)
+    report = home.discover(hub)
+    assert home.names == ["maker/b"]
+    assert [page.where for page in report.broken] == ["models/maker/a"]
+
+
+def test_a_card_that_does_not_come_retires_nobody(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve([repository("maker/a"), repository("maker/b")])
+    home.discover(hub)
+    hub.publish(repository("maker/a", card="Changed."))
+    hub.fail(500, path="/maker/a/resolve", times=20)
+    report = home.discover(hub)
+    assert len(report.broken) == 1
+    assert report.retired == ()
+
+
+def test_who_names_another_base_now_is_refused_not_retired(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve([repository("maker/a"), repository("maker/b")])
+    home.discover(hub)
+    flux = "black-forest-labs/FLUX.1-dev"
+    hub.publish({**repository("maker/a", flux), "sha": repository("maker/a")["sha"]})
+    report = home.discover(hub)
+    assert report.retired == ()
+    assert reasons(report)[0].startswith(f"made for '{flux}'")
+
+
+def test_nobody_is_told_the_token(
+    home: Home, serve: Callable[..., HuggingFaceServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    hub = serve([repository("maker/a")], tokens=["another"])
+    report = home.discover(hub, token=TOKEN)
+    assert len(report.listed) == 1
+    assert report.broken[0].where == "the token"
+    said = caplog.text + str(report)
+    said += "".join(path.read_text() for path in home.folder.rglob("*.json*"))
+    assert TOKEN not in said
+
+
+def test_a_family_without_a_base_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="emoji64 has no base model on Hugging Face"):
+        HuggingFaceCrawler(Library(tmp_path), get_family("emoji64"))
