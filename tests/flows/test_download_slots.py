@@ -1,0 +1,43 @@
+"""Files are fetched a few at a time, whichever process fetches them."""
+
+import threading
+import time
+
+import pytest
+
+from tasks.downloads import LIMIT, download_slot
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+
+
+def test_no_more_files_at_once_than_all_may_fetch_together():
+    at_work, most = 0, 0
+    lock = threading.Lock()
+
+    def fetch() -> None:
+        nonlocal at_work, most
+        slot = download_slot(1)  # as another process makes its own
+        with slot():
+            with lock:
+                at_work += 1
+                most = max(most, at_work)
+            time.sleep(0.1)
+            with lock:
+                at_work -= 1
+
+    threads = [threading.Thread(target=fetch) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_what_an_operator_has_set_stays():
+    from prefect.client.orchestration import get_client
+
+    with download_slot(1)():
+        pass
+    with download_slot(7)(), get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name(LIMIT)
+        assert (limit.limit, limit.active_slots) == (1, 1)
