@@ -101,26 +101,53 @@ def register_all(
         StorageError: the cards cannot be written.
         MissingInput: a page is not in the library.
     """
-    found: list[ExpertCard] = []
-    new: dict[str, ExpertCard] = {}  # not kept yet
-    asked, kept_at = 0, time.monotonic()
-    try:
-        for number, expert in enumerate(experts, 1):
-            page = expert.page_sha256
-            card = new.get(page) or cards.find(page, agent)
-            if card is None:
-                card = agent.describe(library.listing(expert.ref))
-                new[page] = card
-                asked += 1
-            found.append(card)
-            if time.monotonic() - kept_at > KEPT_AFTER:
-                cards.keep(new.items(), agent)
-                new, kept_at = {}, time.monotonic()
-            if on_progress is not None:
-                on_progress(number, expert.name)
-    finally:
-        cards.keep(new.items(), agent)  # what was answered before a failure was paid for
-    return found, asked
+    found: dict[str, ExpertCard] = {}
+    asked = 0
+    for start in range(0, len(experts), agent.pages_together):  # so many are in memory at once
+        part = experts[start : start + agent.pages_together]
+        pages = {expert.page_sha256: expert for expert in part}
+        written = {page: card for page in pages if (card := cards.find(page, agent)) is not None}
+        left = {
+            page: library.listing(expert.ref)
+            for page, expert in pages.items()
+            if page not in written
+        }
+        with _Batch(cards, agent) as batch:
+            agent.prepare(list(left.values()))
+            for number, expert in enumerate(part, start + 1):
+                page = expert.page_sha256
+                if page not in written:
+                    written[page] = batch.keep(page, agent.describe(left[page]))
+                if on_progress is not None:
+                    on_progress(number, expert.name)
+        found |= written
+        asked += len(left)
+    return [found[expert.page_sha256] for expert in experts], asked
+
+
+class _Batch:
+    """Keeps cards together, about once a second and whatever ends the block."""
+
+    def __init__(self, cards: Cards, agent: Agent) -> None:
+        self._cards, self._agent = cards, agent
+        self._new: dict[str, ExpertCard] = {}
+        self._kept_at = time.monotonic()
+
+    def __enter__(self) -> "_Batch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()  # what was answered before a failure was paid for
+
+    def keep(self, page_sha256: str, card: ExpertCard) -> ExpertCard:
+        self._new[page_sha256] = card
+        if time.monotonic() - self._kept_at > KEPT_AFTER:
+            self._flush()
+        return card
+
+    def _flush(self) -> None:
+        self._cards.keep(self._new.items(), self._agent)
+        self._new, self._kept_at = {}, time.monotonic()
 
 
 def _key(page_sha256: str, agent: Agent) -> str:
