@@ -169,6 +169,9 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
 
     Only safetensors are read, and no network is used. Half-precision files (`….fp16.…`) serve when
     there are no others.
+
+    Raises:
+        MissingInput: a weight is missing.
     """
     import transformers
 
@@ -181,7 +184,12 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
         "use_safetensors": True,
         "variant": "fp16" if half else None,
     }
-    component: Component = kind.from_pretrained(folder, **given)  # type: ignore[attr-defined]
+    loaded: tuple[Component, dict[str, Any]]
+    loaded = kind.from_pretrained(folder, output_loading_info=True, **given)  # type: ignore[attr-defined]
+    component, told = loaded
+    # the libraries fill what is missing with random numbers and say so in a log only
+    if missing := sorted(told["missing_keys"]):
+        raise MissingInput(f"{folder} lacks {len(missing)} of its weights, for one {missing[0]}")
     return component
 
 

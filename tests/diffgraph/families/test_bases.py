@@ -93,6 +93,22 @@ def test_half_precision_files_serve(tiny_sd15_folder: Path, tmp_path: Path) -> N
     assert_same(model.unet.state_dict(), whole.unet.half().float().state_dict())
 
 
+def test_older_text_encoders_are_read_whole(tiny_sd15_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sd15"
+    shutil.copytree(tiny_sd15_folder, folder)
+    weights = folder / "text_encoder" / "model.safetensors"
+    stored = load_file(weights)
+    older = {f"text_model.{key}": value for key, value in stored.items()}
+    older["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(older, weights, {"format": "pt"})
+    whole = sd15.load("cpu", place=str(tiny_sd15_folder))
+    assert_same(sd15.load("cpu", place=str(folder)).parameters(), whole.parameters())
+    del older["text_model.final_layer_norm.weight"]
+    save_file(older, weights, {"format": "pt"})
+    with pytest.raises(MissingInput, match=r"lacks 1 of its weights, for one .*final_layer_norm"):
+        sd15.load("cpu", place=str(folder))
+
+
 def test_the_settings_say_where(
     tiny_sd15_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
