@@ -112,7 +112,7 @@ class ExpertIndex:
 
         Args:
             prompt: the prompt without weights, tags and what it asks to leave out.
-            cosines: of the prompt and of its parts to the experts, (texts, experts).
+            cosines: of the prompt's parts to the experts, (parts, experts).
         """
         words = self.evidence(prompt)
         best = max(float(words.max(initial=0.0)), LEAST_EVIDENCE)

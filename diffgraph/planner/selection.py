@@ -10,6 +10,8 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from diffgraph.agents.agent import Agent, Candidate, Request, Verdict
@@ -127,8 +129,8 @@ def retrieve(
     if not len(nodes.refs):
         return ()
     index, question = _index_of(nodes), _Question.of(request)
-    cosines = index.cosines(embedder.embed(question.texts))
-    similar, shares_words = index.similarities(question.queries, cosines[1:], config.words_count)
+    cosines = index.cosines(embedder.embed(question.queries))
+    similar, shares_words = index.similarities(question.queries, cosines, config.words_count)
     asked = question.asked
     # a part that the page names is better evidence than one that only sounds like it
     evidence = similar[:asked] + WORDS_MATTER * shares_words[:asked]
@@ -146,7 +148,7 @@ def retrieve(
             found(row, place) for place in index.nearest("peft", similar[row], config.k2)
         ]
     seen = {(candidate.ref, candidate.query) for candidate in candidates}
-    for place in index.ranked(index.relevance(question.prompt, cosines), config.k3):
+    for place in _relevant(index, question, cosines, config.k3):
         rows = question.rows_for(nodes.kinds[place])
         best = found(max(rows, key=lambda row: float(similar[row, place])), place)
         if (best.ref, best.query) not in seen:
@@ -161,10 +163,16 @@ def rank(
     if not len(nodes.refs):
         return ()
     index, question = _index_of(nodes), _Question.of(agent.parse(prompt))
-    cosines = index.cosines(embedder.embed(question.texts))
-    return tuple(
-        nodes.refs[i] for i in index.ranked(index.relevance(question.prompt, cosines), count)
-    )
+    cosines = index.cosines(embedder.embed(question.queries))
+    return tuple(nodes.refs[row] for row in _relevant(index, question, cosines, count))
+
+
+def _relevant(
+    index: ExpertIndex, question: "_Question", cosines: NDArray[np.float32], count: int
+) -> list[int]:
+    """Return the rows of the experts most relevant to the whole prompt, best first."""
+    said = cosines[question.rows_for("peft")]  # the parts of the prompt itself
+    return index.ranked(index.relevance(question.prompt, said), count)
 
 
 class _Question(NamedTuple):
@@ -200,10 +208,6 @@ class _Question(NamedTuple):
         served = range(self.asked if kind == "checkpoint" else len(self.queries))
         unfit = range(len(self.parts), self.asked) if kind == "peft" else ()
         return [row for row in served if row not in unfit]
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        return (self.prompt, *self.queries)
 
 
 def _candidate(nodes: ExpertNodes, place: int, query: str, similarity: float) -> Candidate:
