@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 HUB = "black-forest-labs/FLUX.1-dev"
 COMPONENTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 PREFIX = "model.diffusion_model."
+QUANTISED = (".scale_weight", ".weight_scale", "scaled_fp8", ".absmax", ".quant_map")
 RESOLUTION = 1024
 
 
@@ -112,7 +113,7 @@ def read_transformer(
         dtype: of what is returned.
 
     Raises:
-        MissingInput: a parameter is missing or has another shape.
+        MissingInput: a parameter is missing, has another shape, or is quantised.
     """
     from safetensors import safe_open
 
@@ -123,6 +124,8 @@ def read_transformer(
     weights: dict[str, Tensor] = {}
     with safe_open(str(file), "pt") as opened:
         for key in opened.keys():
+            if key.endswith(QUANTISED):
+                raise MissingInput(f"{file.name} is quantised ({key}): a base has whole weights")
             name = key.removeprefix(PREFIX)
             if name in places:
                 value = opened.get_tensor(key).to(dtype)

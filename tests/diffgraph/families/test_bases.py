@@ -72,6 +72,15 @@ def test_flux_in_one_file(tiny_flux_folder: Path, tmp_path: Path, layout: str) -
         flux.load("cpu", torch.float32, place=str(file))
 
 
+def test_quantised_files_are_no_base(tiny_flux_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    scale = {"double_blocks.0.img_mod.lin.scale_weight": torch.ones(())}
+    save_file({"double_blocks.0.img_mod.lin.weight": torch.zeros(192, 32), **scale}, file)
+    described(tiny_flux_folder, file)
+    with pytest.raises(MissingInput, match="is quantised"):
+        flux.load("cpu", place=str(file))
+
+
 def test_what_a_file_and_its_folder_lack_is_told(tiny_sd15_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     write_single_file(tiny_sd15_folder, file, vae=False)
