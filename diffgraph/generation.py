@@ -1,13 +1,14 @@
 """How does a merge plan become an image?
 
 The base is loaded once and stays; the files of experts are decoded once and kept while there is
-room. The same plan, prompt and seed give the same pixels again on the same machine. An image drawn
-in a batch may differ from the one drawn alone by float rounding: less than one step of 255.
+room, and what is drawn next is fetched while the device draws. The same plan, prompt and seed give
+the same pixels again on the same machine. An image drawn in a batch may differ from the one drawn
+alone by float rounding: less than one step of 255.
 """
 
+import contextlib
 import importlib.metadata
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,20 +19,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from diffgraph.artifacts import new_file, sha256_of
-from diffgraph.errors import LicenceForbids, MissingInput, PlanError
+from diffgraph.errors import DiffgraphError, LicenceForbids, MissingInput, PlanError
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.expert import Expert
-from diffgraph.experts.reading import read_delta
+from diffgraph.experts.reading import open_delta
 from diffgraph.families.family import Family, ResidentModel, SamplerConfig
 from diffgraph.merging.apply import Merger, final_coefficients
-from diffgraph.merging.batched import is_batchable, rollouts
+from diffgraph.merging.crowd import Crowd
+from diffgraph.merging.k_lora import schedule
 from diffgraph.merging.plan import MergePlan, PlannedExpert
-
-CACHE_BYTES = 4 << 30
-"""Decoded experts beyond this are forgotten, the least recently used first."""
-
-ROLLOUTS_TOGETHER: Mapping[str, int] = {"cpu": 16, "cuda": 64}
-"""Plans that share a forward pass, by the kind of device."""
+from diffgraph.merging.store import DEVICE_BYTES, HOST_BYTES, DeltaStore
 
 MERGEABLE = ("ready", "superseded", "retired")
 """What was merged once stays reproducible when a newer version comes or the page goes."""
@@ -57,7 +54,8 @@ class Renderer:
         library: where the experts are.
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU if there is one.
         model: an already loaded base; by default the family's is loaded at first use.
-        cache_bytes: for decoded experts.
+        cache_bytes: for decoded experts in the host's memory.
+        device_bytes: for decoded experts in a GPU's memory.
     """
 
     def __init__(
@@ -66,7 +64,8 @@ class Renderer:
         library: Experts,
         device: str | torch.device = "cpu",
         model: ResidentModel | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int = HOST_BYTES,
+        device_bytes: int = DEVICE_BYTES,
     ) -> None:
         self.family = family
         self.library = library
@@ -74,8 +73,7 @@ class Renderer:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device) if model is None else model.device
         self._given = model
-        self._cache: OrderedDict[str, Delta] = OrderedDict()
-        self._cache_bytes = cache_bytes
+        self._room = cache_bytes, device_bytes
         self._applied = ""  # id of the plan that the weights hold
         self._turn = threading.Lock()
 
@@ -88,6 +86,19 @@ class Renderer:
     def model(self) -> ResidentModel:
         """The base model, holding the last plan's weights."""
         return self.merger.model
+
+    @cached_property
+    def _store(self) -> DeltaStore:
+        return DeltaStore(self._read, self.device, *self._room)
+
+    @cached_property
+    def _base(self) -> Mapping[str, Tensor]:
+        """The base's weights on the CPU, where files are read against them."""
+        return {name: value.cpu() for name, value in self.merger.base.items()}
+
+    @cached_property
+    def _crowd(self) -> Crowd:
+        return Crowd(self.merger)
 
     def render(
         self,
@@ -112,10 +123,8 @@ class Renderer:
         """
         _demand_equal_counts(prompts, seeds)
         with self._turn:
-            self._apply(plan, self._deltas([plan]))
-            if not prompts:
-                return self._no_images()
-            return self.model.sample(prompts, seeds, sampler or self.family.sampler, on_step)
+            deltas = self._deltas([plan])
+            return self._draw(plan, deltas, prompts, seeds, sampler, on_step)
 
     def render_rollouts(
         self,
@@ -130,54 +139,94 @@ class Renderer:
         """
         _demand_equal_counts(plans, prompts, seeds)
         with self._turn:
-            return self._rollouts(plans, prompts, seeds, sampler or self.family.sampler)
+            return self._rollouts(plans, prompts, seeds, sampler)
 
     def deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
         """Return the deltas that these plans need, by reference, decoding what is not cached."""
         with self._turn:
             return self._deltas(plans)
 
+    def prefetch(self, plans: Sequence[MergePlan]) -> None:
+        """Read what these plans need in the background, as far as there is room; never raises."""
+        for plan in plans:
+            for planned in plan.experts:
+                with contextlib.suppress(DiffgraphError):  # told when the plan is drawn
+                    self._store.prefetch([self._expert(planned).sha256])
+
     def _rollouts(
         self,
         plans: Sequence[MergePlan],
         prompts: Sequence[str],
         seeds: Sequence[int],
-        sampler: SamplerConfig,
+        sampler: SamplerConfig | None,
     ) -> Tensor:
         deltas = self._deltas(plans)
-        images = [self._no_images()]
-        most = self.model.images_at_once  # a batch that the model would split has no one order
-        size = min(ROLLOUTS_TOGETHER.get(self.device.type, 1), most)
-        if size > 1 and len({plan.id for plan in plans}) > 1 and is_batchable(deltas):
-            for start in range(0, len(plans), size):
-                part = slice(start, start + size)
+        images: dict[int, Tensor] = {}
+        sampler = sampler or self.family.sampler
+        for group in self._crowd.groups(plans, deltas):
+            some = [plans[place] for place in group]
+            texts, noises = [prompts[place] for place in group], [seeds[place] for place in group]
+            if len({plan.id for plan in some}) == 1:
+                drawn = self._draw(some[0], deltas, texts, noises, sampler)
+            else:
                 self._applied = ""
-                with rollouts(self.merger, plans[part], deltas) as model:
-                    images.append(model.sample(prompts[part], seeds[part], sampler))
-            return torch.cat(images)
-        for start, stop in _runs([plan.id for plan in plans]):
-            self._apply(plans[start], deltas)
-            part = slice(start, stop)
-            images.append(self.model.sample(prompts[part], seeds[part], sampler))
-        return torch.cat(images)
+                with self._crowd.rollouts(some, deltas) as model:
+                    drawn = model.sample(texts, noises, sampler)
+            images.update(zip(group, drawn, strict=True))
+        return torch.stack([images[place] for place in range(len(plans))])
+
+    def _draw(
+        self,
+        plan: MergePlan,
+        deltas: Mapping[str, Delta],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampler: SamplerConfig | None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        sampler = sampler or self.family.sampler
+        if plan.rule == "k_lora":
+            on_step = self._merge_step_by_step(plan, deltas, sampler.steps, on_step)
+        elif plan.id != self._applied:
+            self._applied = ""  # a merge that fails half-way is no plan's
+            self.merger.apply(plan, deltas)
+            self._applied = plan.id
+        if not prompts:
+            side = self.family.resolution
+            return torch.empty(0, 3, side, side, device=self.device)
+        return self.model.sample(prompts, seeds, sampler, on_step)
+
+    def _merge_step_by_step(
+        self,
+        plan: MergePlan,
+        deltas: Mapping[str, Delta],
+        steps: int,
+        told: Callable[[int], None] | None,
+    ) -> Callable[[int], None]:
+        """Merge what the first denoising step needs; return what merges each next one's."""
+        chosen, coefficients = schedule(plan, deltas, steps), final_coefficients(plan)
+        self._applied = ""
+        self.merger.apply(coefficients, chosen[0])
+
+        def on_step(step: int) -> None:
+            if told is not None:
+                told(step)
+            # after the last comes the first: of the next images, when they are drawn in parts
+            self.merger.apply(coefficients, chosen[(step + 1) % steps])
+
+        return on_step
 
     def _deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
-        found: dict[str, Delta] = {}
+        experts: dict[str, Expert] = {}
         for plan in plans:
             if plan.family != self.family.name:
                 raise PlanError(f"the plan is for {plan.family}, not for {self.family.name}")
             needed = final_coefficients(plan)
             for planned in plan.experts:
-                if planned.ref in needed and planned.ref not in found:
-                    found[planned.ref] = self._delta(self._expert(planned))
-        self._forget(keep=len(found))
-        return found
-
-    def _apply(self, plan: MergePlan, deltas: Mapping[str, Delta]) -> None:
-        if plan.id != self._applied:
-            self._applied = ""  # a merge that fails half-way is no plan's
-            self.merger.apply(plan, deltas)
-            self._applied = plan.id
+                if planned.ref in needed and planned.ref not in experts:
+                    experts[planned.ref] = self._expert(planned)
+        found = self._store.get(expert.sha256 for expert in experts.values())
+        return {ref: found[expert.sha256] for ref, expert in experts.items()}
 
     def _expert(self, planned: PlannedExpert) -> Expert:
         """Return the library's row of a planned expert, or say why it cannot be merged."""
@@ -198,30 +247,16 @@ class Renderer:
                 raise PlanError(f"{planned.ref}: its {what} is {ours}, the plan needs {theirs}")
         return expert
 
-    def _delta(self, expert: Expert) -> Delta:
-        if expert.sha256 in self._cache:
-            self._cache.move_to_end(expert.sha256)
-            return self._cache[expert.sha256]
+    def _read(self, sha256: str) -> Delta:
+        """Read a file that the library judged when it was admitted, if it still is that file."""
         try:
-            path = self.library.path_of(expert.sha256)
+            path = self.library.path_of(sha256)
         except MissingInput as error:
-            raise PlanError(f"the plan needs {expert.ref}: {error}") from error
+            raise PlanError(f"the plan needs a file that is gone: {error}") from error
         found = sha256_of(path)
-        if found != expert.sha256:
-            raise PlanError(f"{path} has changed: {found[:12]}…, not {expert.sha256[:12]}…")
-        delta = read_delta(path, self.merger.base).to(self.device)
-        self._cache[expert.sha256] = delta
-        return delta
-
-    def _forget(self, keep: int) -> None:
-        """Drop what was used least recently while the cache is over its size."""
-        held = sum(delta.bytes for delta in self._cache.values())
-        while held > self._cache_bytes and len(self._cache) > keep:
-            held -= self._cache.popitem(last=False)[1].bytes
-
-    def _no_images(self) -> Tensor:
-        side = self.family.resolution
-        return torch.empty(0, 3, side, side, device=self.device)
+        if found != sha256:
+            raise PlanError(f"{path} has changed: {found[:12]}…, not {sha256[:12]}…")
+        return open_delta(path, self._base)
 
 
 class Drawn(NamedTuple):
@@ -284,9 +319,3 @@ def _demand_equal_counts(*lists: Sequence[object]) -> None:
     counts = [len(items) for items in lists]
     if len(set(counts)) > 1:
         raise ValueError(f"an image needs one of each, but their counts are {counts}")
-
-
-def _runs(ids: Sequence[str]) -> list[tuple[int, int]]:
-    """Return (start, stop) of each stretch of equal ids."""
-    starts = [index for index in range(len(ids)) if index == 0 or ids[index] != ids[index - 1]]
-    return list(zip(starts, [*starts[1:], len(ids)], strict=True))

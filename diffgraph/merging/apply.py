@@ -249,7 +249,7 @@ def merge(base: Tensor, terms: Sequence[tuple[float, Update]]) -> Tensor:
         merged.view(len(merged), -1).addmm_(whole.up, whole.down)
     for value, update in terms:
         if not isinstance(update, LowRankUpdate):
-            against(moved(update, base.device), base).add_to(merged, value)
+            moved(against(update, base), base.device).add_to(merged, value)
     return merged
 
 

@@ -9,14 +9,14 @@ result as `Merger`, but for float32's rounding.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diffgraph.errors import PlanError
-from diffgraph.experts.delta import Delta, LowRankUpdate, Update, against
+from diffgraph.experts.delta import Delta, LowRankUpdate, Update, against, moved
 from diffgraph.families.family import ResidentModel
 from diffgraph.merging.apply import (
     Coefficients,
@@ -31,17 +31,26 @@ from diffgraph.merging.plan import MergePlan
 MAX_RANK_SHARE = 0.25
 """Low-rank updates stay in factors while their ranks sum to at most this share of a side."""
 
-BATCHED = "unet."
-"""The component that is batched: the others see a prompt once and are merged one at a time."""
+DENOISERS = ("unet.", "transformer.")
+TEXT_ENCODER = "text_encoder."  # of a Stable Diffusion model: it sees one prompt an image
+
+KINDS = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
+"""Modules that can have weights for each image."""
 
 Forward: TypeAlias = Callable[[Tensor], Tensor]
 Terms: TypeAlias = list[tuple[int, Update]]
 """(an expert's column among the coefficients, its update)."""
 
 
-def is_batchable(deltas: Mapping[str, Delta]) -> bool:
+def is_batchable(model: ResidentModel, deltas: Mapping[str, Delta]) -> bool:
     """Whether these experts change nothing but what `rollouts` can give each image its own of."""
-    return all(name.startswith(BATCHED) for delta in deltas.values() for name in delta.updates)
+    modules = model.modules()
+    owners = {name.rpartition(".")[0] for delta in deltas.values() for name in delta.updates}
+    components = {owner.partition(".")[0] for owner in modules}
+    prefixes = (*DENOISERS, TEXT_ENCODER) if "unet" in components else DENOISERS
+    return all(
+        owner.startswith(prefixes) and isinstance(modules.get(owner), KINDS) for owner in owners
+    )
 
 
 @contextmanager
@@ -51,35 +60,54 @@ def rollouts(
     """Yield the model; inside, image i of every batch is drawn as if merged by plan i.
 
     A batch holds one image a plan, or a multiple of that in the same order (guidance doubles it).
+    Experts with one coefficient in all plans are merged; only the others cost each image something.
 
     Args:
-        merger: of the model; its weights are the base's inside the block and after it.
+        merger: of the model; its weights are the base's after the block.
         plans: one an image.
-        deltas: at least those of the plans, by reference; `is_batchable`.
+        deltas: at least those of the plans, by reference; those that differ are `is_batchable`.
     """
     demand_sums(plans)
     wanted = [final_coefficients(plan) for plan in plans]
     refs = sorted({ref for coefficients in wanted for ref in coefficients})
     demand(refs, deltas)
-    layers = _layers({ref: deltas[ref] for ref in refs})
-    merger.reset()
+    common = {ref: wanted[0].get(ref, 0.0) for ref in refs}
+    common = {r: v for r, v in common.items() if all(own.get(r, 0.0) == v for own in wanted)}
+    refs = [ref for ref in refs if ref not in common]
+    layers = _layers(merger.model, {ref: deltas[ref] for ref in refs})
     rows = [[row.get(ref, 0.0) for ref in refs] for row in wanted]
     coefficients = torch.tensor(rows, dtype=torch.float32, device=merger.model.device)
-    modules = merger.model.modules()
+    modules, model = merger.model.modules(), merger.model
     try:
+        merger.apply(common, deltas)
         for owner, terms in layers.items():
-            layer = _Layer(owner, modules[owner], terms, merger.base, coefficients)
+            layer = _Layer(owner, modules[owner], terms, merger, coefficients)
             modules[owner].forward = layer.forward()
-        yield merger.model
+        if any(owner.startswith(TEXT_ENCODER) for owner in layers):
+            _embed_for_each(model, len(plans))
+        yield model
     finally:
+        model.__dict__.pop("embed", None)
         for owner in layers:
             modules[owner].__dict__.pop("forward", None)
+        merger.reset()
 
 
-def _layers(deltas: Mapping[str, Delta]) -> dict[str, dict[str, Terms]]:
+def _embed_for_each(model: Any, count: int) -> None:
+    """Let a single prompt be read by every image's own text encoder."""
+    embed = model.embed
+
+    def each(prompts: Sequence[str]) -> Tensor:
+        read: Tensor = embed(list(prompts) * count if len(prompts) == 1 else prompts)
+        return read
+
+    model.embed = each
+
+
+def _layers(model: ResidentModel, deltas: Mapping[str, Delta]) -> dict[str, dict[str, Terms]]:
     """Return module -> `weight` or `bias` -> what touches it."""
-    if not is_batchable(deltas):
-        raise PlanError("these experts change the text encoder: merge their plans one at a time")
+    if not is_batchable(model, deltas):
+        raise PlanError("these experts change what images share: merge their plans one at a time")
     layers: dict[str, dict[str, Terms]] = {}
     for column, delta in enumerate(deltas.values()):
         for name, update in delta.updates.items():
@@ -95,7 +123,7 @@ class _Layer:
     name: str
     module: nn.Module
     terms: Mapping[str, Terms]
-    base: Mapping[str, Tensor]
+    merger: Merger
     coefficients: Tensor  # (images, experts)
 
     def forward(self) -> Forward:
@@ -106,7 +134,7 @@ class _Layer:
                 return _added_linear(module, *factors)
             return _added_convolution(module, *factors)
         weight, bias = self._values("weight"), self._values("bias")
-        if isinstance(module, nn.Linear | nn.Conv2d) and weight is not None:
+        if weight is not None and not isinstance(module, nn.GroupNorm | nn.LayerNorm):
             weight = weight.expand(len(self.coefficients), *weight.shape[1:])
         return own_forward(self.name, module, weight, bias)
 
@@ -123,23 +151,24 @@ class _Layer:
         shape = items[0][1].shape
         if sum(ranks) > MAX_RANK_SHARE * min(shape[0], shape[1:].numel()):
             return None
-        weight = self.base[f"{self.name}.weight"]
-        whole = concatenated([(1.0, item) for _, item in items])
+        weight = self.merger.base[f"{self.name}.weight"]
+        whole = concatenated([(1.0, moved(item, weight.device)) for _, item in items])
         columns = [column for column, item in items for _ in range(item.down.shape[0])]
         return whole.down.to(weight), self.coefficients[:, columns].to(weight), whole.up.to(weight)
 
     def _values(self, kind: str) -> Tensor | None:
         """Return a parameter for each image (images, *shape), or one for all (1, *shape)."""
-        base = self.base.get(f"{self.name}.{kind}")
+        base = self.merger.base.get(f"{self.name}.{kind}")
         if base is None:
             return None
+        live: Tensor = getattr(self.module, kind).data  # with what all images share
         terms = self.terms.get(kind)
         if not terms:
-            return base[None]
+            return live[None]
         columns = [column for column, _ in terms]
-        values = torch.stack([against(item, base).dense().to(base.device) for _, item in terms])
+        values = torch.stack([moved(against(item, base), base.device).dense() for _, item in terms])
         added = self.coefficients[:, columns] @ values.flatten(1)
-        return (base.float() + added.reshape(-1, *base.shape)).to(base.dtype)
+        return (live.float() + added.reshape(-1, *base.shape)).to(base.dtype)
 
 
 def own_forward(
@@ -159,6 +188,8 @@ def own_forward(
         return _linear(weight, bias)
     if isinstance(module, nn.Conv2d) and weight is not None:
         return _convolution(module, weight, bias)
+    if isinstance(module, nn.Embedding) and weight is not None:
+        return _embedding(weight)
     raise PlanError(f"{name}: a {type(module).__name__} cannot differ between images")
 
 
@@ -265,6 +296,17 @@ def _convolved(
     return functional.conv2d(
         states, kernel, bias, module.stride, module.padding, module.dilation, groups
     )
+
+
+def _embedding(weight: Tensor) -> Forward:
+    count = len(weight)
+
+    def forward(tokens: Tensor) -> Tensor:
+        tokens = tokens.expand(count, -1) if len(tokens) == 1 else tokens  # positions
+        images = torch.arange(count, device=tokens.device).repeat(_passes(tokens, count))
+        return weight[images[:, None], tokens]
+
+    return forward
 
 
 def _normalisation(

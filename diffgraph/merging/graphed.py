@@ -128,8 +128,8 @@ class GraphedRollouts:
             names = list(self._base)
             for place in np.flatnonzero(Row(updates, self._base).plain):
                 base = self._base[names[place]]
-                there = moved(updates[names[place]], base.device)
-                updates[names[place]] = DenseUpdate(against(there, base).dense())
+                there = moved(against(updates[names[place]], base), base.device)
+                updates[names[place]] = DenseUpdate(there.dense())
             known = delta, updates, Row(updates, self._base)
         self._ready[id(delta)] = known
         while len(self._ready) > READY:

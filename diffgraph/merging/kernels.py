@@ -4,8 +4,8 @@
 
 A program makes one tile of one parameter of one model: it reads the base and each expert once, sums
 in float32 and rounds once on writing. Low-rank factors are multiplied on the matrix units, where
-products of half-precision numbers are exact. Tables of addresses, one row an expert and one column a parameter,
-say where everything lies, so that weights stay where the model has them.
+products of half-precision numbers are exact. Tables of addresses, one row an expert and one column
+a parameter, say where everything lies, so that weights stay where the model has them.
 
 Only this file needs Triton (https://triton-lang.org); it comes with CUDA builds of torch.
 """

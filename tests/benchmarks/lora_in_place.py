@@ -18,6 +18,7 @@ from measuring import tell
 
 from diffgraph.experts.reading import read_delta
 from diffgraph.merging.apply import Merger, terms_of
+from diffgraph.merging.packing import pack
 
 
 def measure(
@@ -49,12 +50,14 @@ def measure(
 
 def _ours(model, files, strengths, every):
     device = model.device
+    pin = device.type == "cuda"
     merger = Merger(model)
-    warm = read_delta(files[0], merger.base).to(device)  # kernels are built once a machine
+    base = {name: value.cpu() for name, value in merger.base.items()}
+    warm = read_delta(files[0], base).to(device)  # kernels are built once a machine
     merger.apply({"warm": 1.0}, {"warm": warm})
     merger.reset()
     start = _now(device)
-    read = {path.stem: read_delta(path, merger.base).to(device) for path in files}
+    read = {path.stem: pack(read_delta(path, base), pin).to(device).delta for path in files}
     loaded = _now(device)
     plan = dict(zip(read, strengths, strict=True))
     merger.apply(plan, read)

@@ -41,10 +41,10 @@ def bundled(family: str = "emoji64", device: str = "cpu") -> tuple[Merger, dict[
 
 def readable(merger: Merger, files: dict[str, Path]) -> dict[str, Delta]:
     """Return the deltas of the files that are what they should be."""
-    deltas = {}
+    deltas, base = {}, {name: value.cpu() for name, value in merger.base.items()}
     for name, path in files.items():
         try:
-            deltas[name] = read_delta(path, merger.base).to(merger.model.device)
+            deltas[name] = read_delta(path, base).to(merger.model.device)
         except ExpertError:
             continue  # the hub holds broken files on purpose
     return deltas

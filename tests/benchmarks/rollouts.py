@@ -21,7 +21,9 @@ def measure(device: str, count: int, small: bool) -> dict:
     """Return images a second of plans in one pass and one at a time."""
     merger, files = bundled(device=device)
     deltas = {ref: delta for ref, delta in readable(merger, files).items() if delta.updates}
-    deltas = {ref: delta for ref, delta in deltas.items() if is_batchable({ref: delta})}
+    deltas = {
+        ref: delta for ref, delta in deltas.items() if is_batchable(merger.model, {ref: delta})
+    }
     sampler = SamplerConfig(steps=2) if small else None
     kinds = {
         "4 adapters": _same(deltas, 0, 4, count),

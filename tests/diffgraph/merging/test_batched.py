@@ -83,18 +83,60 @@ def test_a_batch_of_another_size_is_refused(tiny_model: Any) -> None:
     merger = Merger(tiny_model)
     deltas = {"hub:1@1": touching(merger.base, "lora", 2, 1)}
     with (
-        rollouts(merger, [{"hub:1@1": 1.0}] * COUNT, deltas) as model,
+        rollouts(merger, [{"hub:1@1": value} for value in (1.0, 0.5, 0.1)], deltas) as model,
         pytest.raises(PlanError, match="cannot hold"),
     ):
         model.sample(PROMPTS[:1], SEEDS[:1])
 
 
-def test_a_delta_of_the_text_encoder_is_not_batchable(tiny_model: Any) -> None:
+def test_every_image_has_its_own_text_encoder(tiny_model: Any) -> None:
     merger = Merger(tiny_model)
-    name = "text_encoder.encoder.layers.0.mlp.fc1.weight"
-    shape = merger.base[name].shape
-    update = LowRankUpdate(torch.ones(shape[0], 1), torch.ones(1, shape[1]), 1.0, shape)
+    names = [name for name in merger.base if name.startswith("text_encoder.")]
+    generator = torch.Generator().manual_seed(5)
+    updates = {
+        name: CheckpointUpdate(
+            merger.base[name] + 0.1 * torch.randn(merger.base[name].shape, generator=generator),
+            merger.base[name],
+        )
+        for name in names
+    }
+    deltas = {
+        "hub:1@1": Delta(updates, "checkpoint", Coverage()),
+        "hub:2@1": touching(merger.base, "lora", 2, 1),
+    }
+    plans = [{"hub:1@1": 0.9}, {"hub:1@1": 0.2, "hub:2@1": 1.0}, {"hub:2@1": 0.5}]
+    expected = one_at_a_time(merger, plans, deltas, PROMPTS, SEEDS)
+    with rollouts(merger, plans, deltas) as model:
+        found = model.sample(PROMPTS, SEEDS)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (tiny_model.sample(PROMPTS, SEEDS) - expected).abs().amax((1, 2, 3)).min() > 1e-3
+
+
+def test_what_all_plans_share_is_merged_once(tiny_model: Any) -> None:
+    merger = Merger(tiny_model)
+    deltas = {
+        "hub:1@1": touching(merger.base, "checkpoint", 2, 1),
+        "hub:2@1": touching(merger.base, "lora", 2, 2),
+        "hub:3@1": touching(merger.base, "dora", 2, 3),
+    }
+    plans = [{"hub:1@1": 0.4, "hub:2@1": value, "hub:3@1": 0.3} for value in (0.2, 0.5, 0.9)]
+    expected = one_at_a_time(merger, plans, deltas, PROMPTS, SEEDS)
+    with rollouts(merger, plans, deltas) as model:
+        name = "unet.conv_in.weight"
+        assert not torch.equal(model.parameters()[name], merger.base[name])
+        found = model.sample(PROMPTS, SEEDS)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert all(torch.equal(value, merger.base[n]) for n, value in model.parameters().items())
+
+
+def test_what_cannot_differ_between_images_is_refused(tiny_model: Any) -> None:
+    merger = Merger(tiny_model)
+    name = "vae.decoder.conv_in.weight"
+    update = LowRankUpdate(torch.ones(4, 1), torch.ones(1, 4), 1.0, torch.Size((4, 4)))
     deltas = {"hub:1@1": Delta({name: update}, "lora", Coverage())}
-    assert not is_batchable(deltas)
-    with pytest.raises(PlanError), rollouts(merger, [{"hub:1@1": 1.0}], deltas):
+    assert not is_batchable(tiny_model, deltas)
+    with (
+        pytest.raises(PlanError),
+        rollouts(merger, [{"hub:1@1": 1.0}, {"hub:1@1": 0.5}], deltas),
+    ):
         pass

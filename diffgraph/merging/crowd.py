@@ -1,0 +1,113 @@
+"""Which of many plans are drawn together, and how?
+
+Plans share a pass when they are sums of experts that can differ between images. How depends on what
+the experts cost each image: low-rank factors almost nothing, whole weights a weight of its own. On
+a GPU where a batch of denoisers fits, every image gets its own and the pass is one recorded launch
+a step. Where not even the weights of the whole experts fit, plans are sorted by those experts'
+coefficients: what a group has in common is merged, and only factors differ.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from diffgraph.experts.delta import Delta, LowRankUpdate
+from diffgraph.families.family import ResidentModel
+from diffgraph.merging.apply import Merger, final_coefficients, is_sum
+from diffgraph.merging.batched import DENOISERS, is_batchable, rollouts
+from diffgraph.merging.graphed import GraphedRollouts
+from diffgraph.merging.plan import MergePlan
+
+TOGETHER: Mapping[str, int] = {"cpu": 16, "cuda": 64}
+"""Plans that share a forward pass at most, by the kind of device."""
+
+OWN_BYTES: Mapping[str, int] = {"cpu": 2 << 30, "cuda": 8 << 30}
+"""What weights of each image's own may take in all, likewise."""
+
+RECORDED = (8, 16, 32, 64)
+"""Sizes of batches that are recorded: smaller ones are filled up."""
+
+
+class Crowd:
+    """Draws many plans with one resident model."""
+
+    def __init__(self, merger: Merger) -> None:
+        self.merger = merger
+        self._recorded: dict[int, GraphedRollouts] = {}
+
+    def groups(
+        self, plans: Sequence[MergePlan], deltas: Mapping[str, Delta]
+    ) -> Iterator[list[int]]:
+        """Yield the places of plans that are drawn together; each place once.
+
+        Args:
+            plans: to draw.
+            deltas: of their experts, by reference.
+        """
+        sums = [place for place, plan in enumerate(plans) if is_sum(plan)]
+        if not is_batchable(self.merger.model, deltas):
+            sums = []
+        alone: dict[str, list[int]] = {}
+        for place in sorted(set(range(len(plans))) - set(sums)):
+            alone.setdefault(plans[place].id, []).append(place)
+        yield from alone.values()
+        whole = {ref for ref, delta in deltas.items() if not _is_low_rank(delta)}
+        size = self._size()
+        if self._own_bytes(deltas, whole) * min(size, len(sums)) > self._room(OWN_BYTES):
+            yield from _sorted_by(whole, plans, sums, size)
+        else:
+            yield from _cut(sums, size)
+
+    def rollouts(
+        self, plans: Sequence[MergePlan], deltas: Mapping[str, Delta]
+    ) -> AbstractContextManager[ResidentModel]:
+        """Return a context: inside, image i of every batch is drawn as if merged by plan i."""
+        used = {ref: deltas[ref] for plan in plans for ref in final_coefficients(plan)}
+        count = next((size for size in RECORDED if size >= len(plans)), None)
+        if count is not None and self._is_recordable(used, count):
+            if count not in self._recorded:
+                self._recorded[count] = GraphedRollouts(self.merger, count)
+            return self._recorded[count].rollouts(plans, used)
+        return rollouts(self.merger, plans, used)
+
+    def _is_recordable(self, deltas: Mapping[str, Delta], count: int) -> bool:
+        return (
+            GraphedRollouts.is_possible(self.merger)
+            and GraphedRollouts.needed(self.merger, count) <= self._room(OWN_BYTES)
+            and all(name.startswith(DENOISERS) for item in deltas.values() for name in item.updates)
+        )
+
+    def _size(self) -> int:
+        """Return how many images go through the model at once."""
+        most = self._room(TOGETHER)
+        return min(most, getattr(self.merger.model, "images_at_once", most))
+
+    def _room(self, table: Mapping[str, int]) -> int:
+        return table.get(self.merger.model.device.type, 1)
+
+    def _own_bytes(self, deltas: Mapping[str, Delta], whole: set[str]) -> int:
+        """Return what an image's own weights take, where experts are more than low-rank."""
+        names = {name for ref in whole for name in deltas[ref].updates}
+        base = self.merger.base
+        return sum(base[name].nbytes for name in names)
+
+
+def _is_low_rank(delta: Delta) -> bool:
+    return all(isinstance(update, LowRankUpdate) for update in delta.updates.values())
+
+
+def _sorted_by(
+    whole: set[str], plans: Sequence[MergePlan], places: Sequence[int], size: int
+) -> Iterator[list[int]]:
+    """Yield plans whose coefficients of some experts are equal."""
+    alike: dict[tuple[tuple[str, float], ...], list[int]] = {}
+    for place in places:
+        found = final_coefficients(plans[place])
+        key = tuple(sorted((ref, value) for ref, value in found.items() if ref in whole))
+        alike.setdefault(key, []).append(place)
+    for group in alike.values():
+        yield from _cut(group, size)
+
+
+def _cut(places: Sequence[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(places), size):
+        yield list(places[start : start + size])

@@ -1,0 +1,112 @@
+"""How does an expert travel to a device in one go?
+
+A file has hundreds of tensors, some of them views of one another. Packed, they lie one after the
+other in one buffer, in memory that the device can fetch by itself (pinned), each where a kernel can
+read it in wide loads. What arrives is the same delta.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffgraph.experts.delta import Delta
+
+ALIGNMENT = 256  # bytes: what a device's own allocator gives
+
+HALVES = (torch.float8_e4m3fn, torch.float8_e5m2)
+"""Kept in half precision, which holds each of their numbers: arithmetic knows it, not them."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A delta whose tensors, but for the base's, are views of one buffer."""
+
+    delta: Delta
+    buffer: Tensor  # uint8
+
+    @property
+    def bytes(self) -> int:
+        """The size of the buffer."""
+        return self.buffer.numel()
+
+    def to(self, device: torch.device) -> "Packed":
+        """Return a copy on a device, made by one transfer; it may go on after the return."""
+        buffer = self.buffer.to(device, non_blocking=True)
+        start = self.buffer.data_ptr()
+
+        def there(value: Tensor) -> Tensor:
+            return _view(buffer, value.data_ptr() - start, value)
+
+        return Packed(_changed(self.delta, there), buffer)
+
+
+def pack(delta: Delta, pin: bool = False) -> Packed:
+    """Return a delta in one buffer; files that are mapped into memory are read by this.
+
+    Args:
+        delta: on the CPU.
+        pin: lock the buffer in memory, so that a GPU fetches it without the processor's help.
+    """
+    places: dict[tuple[Any, ...], int] = {}
+    size = 0
+    originals: list[Tensor] = []
+
+    def measured(value: Tensor) -> Tensor:
+        nonlocal size
+        if _key(value) not in places:
+            originals.append(value)  # keeps its address its own while the places are used
+            places[_key(value)] = size
+            size += -(-value.numel() * _kept(value.dtype).itemsize // ALIGNMENT) * ALIGNMENT
+        return value
+
+    _changed(delta, measured)
+    buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
+    copied: set[int] = set()
+
+    def copy(value: Tensor) -> Tensor:
+        place = places[_key(value)]
+        like = torch.empty(value.shape, dtype=_kept(value.dtype), device="meta")
+        target = _view(buffer, place, like)
+        if place not in copied:
+            copied.add(place)
+            target.copy_(value)
+        return target
+
+    return Packed(_changed(delta, copy), buffer)
+
+
+def _kept(dtype: torch.dtype) -> torch.dtype:
+    return torch.float16 if dtype in HALVES else dtype
+
+
+def _key(value: Tensor) -> tuple[Any, ...]:
+    return value.data_ptr(), value.dtype, value.shape, value.stride()
+
+
+def _view(buffer: Tensor, place: int, like: Tensor) -> Tensor:
+    """Return the numbers at a place of a buffer, shaped like another tensor."""
+    part = buffer[place : place + like.numel() * like.dtype.itemsize]
+    return part.view(like.dtype).view(like.shape)
+
+
+def _changed(delta: Delta, change: Callable[[Tensor], Tensor]) -> Delta:
+    """Return a delta with each of its own tensors, the base's not counted, replaced."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return change(value)
+        if isinstance(value, tuple) and not isinstance(value, torch.Size):
+            return tuple(changed(part) for part in value)
+        return whole(value) if hasattr(value, "add_to") else value
+
+    def whole(update: Any) -> Any:
+        found = {
+            item.name: getattr(update, item.name) for item in fields(update) if item.name != "base"
+        }
+        return replace(update, **{name: changed(value) for name, value in found.items()})
+
+    updates = {name: whole(item) for name, item in delta.updates.items()}
+    return replace(delta, updates=updates, origin=None)  # the file is needed no more
