@@ -49,6 +49,7 @@ class Agent(Protocol):
     name: str
     model: str  # the language model that is asked, if one is
     instruction_version: str
+    pages_together: int  # that are best read in one go
 
     def prepare(self, listings: Sequence[Listing]) -> None:
         """Read many pages together if that is quicker or cheaper; `describe` then knows them."""

@@ -45,6 +45,7 @@ class OfflineAgent:
     name = "offline"
     model = ""
     instruction_version = "3"
+    pages_together = 500
 
     def __init__(
         self, known_words: frozenset[str] | None = None, config: ReviewConfig | None = None
