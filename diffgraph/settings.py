@@ -24,6 +24,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="ignore",
         populate_by_name=True,
+        env_parse_none_str="null",
     )
 
     home: Path = default_home()

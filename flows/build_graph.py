@@ -1,25 +1,29 @@
 """What do we know of every expert? Describe them, measure them, write a snapshot."""
 
+import time
 from collections.abc import Iterator, Sequence
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.futures import PrefectFuture, as_completed
 
+from diffgraph.agents.questions import DESCRIBE
+from diffgraph.agents.spending import Spending
 from diffgraph.errors import SnapshotError
 from diffgraph.experts.library import Library
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, markdown, rows
 from flows.runners import runner_for
+from tasks.agents import PAGES_A_TASK, spent_since
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
 from tasks.overrides import read_overrides
 from tasks.progress import report
 from tasks.registration import find_unregistered, register_experts
 from tasks.snapshots import Written, write
 from tasks.studio import Studio
+from tasks.tracking import record_spending
 
-PAGES_A_TASK = 500  # a task costs a fifth of a second, whatever it does
 IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
 
 
@@ -36,6 +40,8 @@ class Build(Result, Written):
     """Pages that the agent had to read."""
     embedded: int = 0
     """Cards that had to be placed among the others."""
+    spending: Spending = Spending()
+    """What the answers of a language model took."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield what a person wants to know first."""
@@ -49,6 +55,8 @@ class Build(Result, Written):
         )
         if self.asked or self.embedded:
             yield f"{self.asked} pages read, {self.embedded} cards placed"
+        if self.spending.answers:
+            yield self.spending.line()
         if self.failed:
             yield self.failures
 
@@ -71,18 +79,21 @@ def build(
         reference_prompts: prompts that every expert is measured on.
         images_a_prompt: images an expert and prompt, each from a noise of its own.
     """
-    settings = Settings()
+    settings, start = Settings(), time.time()
     family = family or settings.family
     config = _config(settings, family, reference_prompts, images_a_prompt)
     _require_experts(settings, family)
     who = (settings.home, family, settings.agent)
-    unregistered = _in_parts(find_unregistered(*who), PAGES_A_TASK)
+    unregistered = _in_parts(find_unregistered(*who), PAGES_A_TASK.get(settings.agent, 500))
     pages = [
         register_experts.submit(part, *who, part=f"{number} of {len(unregistered)}")
         for number, part in enumerate(unregistered, 1)
     ]
     prompts = choose_reference_prompts(family, config.prompts)
-    registered = [page.result() for page in pages]
+    try:
+        registered = [page.result() for page in pages]
+    finally:  # what was answered was paid for, whatever came after
+        spending = _told_spending(settings, start)
     share = (*who, prompts, config)
     left = plan_calibration(*share, only_missing=True)
     failed = _calibrate(left, settings)
@@ -95,6 +106,7 @@ def build(
         config=config,
         asked=sum(part.asked for part in registered),
         embedded=sum(part.embedded for part in registered),
+        spending=spending,
     )
     create_markdown_artifact(
         "\n\n".join(line for line in built.lines() if isinstance(line, str))
@@ -121,6 +133,20 @@ def _config(
         return config
     size = max(1, IMAGES_A_TASK // (config.prompts * config.seeds))
     return config.model_copy(update={"shard_size": size})
+
+
+def _told_spending(settings: Settings, start: float) -> Spending:
+    """Return what a language model's answers took since the start, and have it recorded."""
+    spending = spent_since(settings.home, start)
+    if spending.answers:
+        record_spending(
+            settings.home,
+            settings.mlflow_tracking_uri,
+            settings.claude_model,
+            DESCRIBE.version,
+            spending.model_dump(),
+        )
+    return spending
 
 
 def _require_experts(settings: Settings, family: str) -> None:

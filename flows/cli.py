@@ -15,6 +15,7 @@ import typer
 
 from diffgraph.errors import DiffgraphError, StorageError
 from flows.options import (
+    Agent,
     Config,
     Family,
     FileLayout,
@@ -82,6 +83,9 @@ def discover(
 ) -> None:
     """Bring a hub's experts into the library; say which were refused, and why."""
     settings = settings_of(home, family, config=config)
+    from tasks.hubs import hub_of
+
+    hub_of(source, path, url, settings.family)  # what cannot be meant is told before it starts
     with pipeline(settings):
         from flows.discover import discover as run
 
@@ -102,6 +106,7 @@ def build(
     home: Home = None,
     family: Family = None,
     config: Config = None,
+    agent: Agent = None,
     gpus: Gpus = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -109,7 +114,7 @@ def build(
 ) -> None:
     """Describe and calibrate what is new, and write a snapshot of the graph."""
     settings = settings_of(
-        home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+        home, family, agent=agent, config=config, gpus=gpus, scheduler=scheduler, workers=workers
     )
     with pipeline(settings):
         from flows.build_graph import build as run
@@ -125,6 +130,7 @@ def refresh(
     home: Home = None,
     family: Family = None,
     config: Config = None,
+    agent: Agent = None,
     gpus: Gpus = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -132,7 +138,7 @@ def refresh(
 ) -> None:
     """Do the nightly run: discover, build, train when it is due; say what changed."""
     settings = settings_of(
-        home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+        home, family, agent=agent, config=config, gpus=gpus, scheduler=scheduler, workers=workers
     )
     with pipeline(settings):
         from flows.refresh import refresh as run
@@ -167,13 +173,14 @@ def train(
 def plan(
     prompts: Prompts,
     method: Method = "diffgraph",
+    agent: Agent = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
-    settings = settings_of(home, family, config=config)
+    settings = settings_of(home, family, config=config, agent=agent)
     from flows.generate import plan as run
 
     _print(run(prompts, settings, method=method), json)
@@ -186,13 +193,14 @@ def generate(
     plan: Annotated[Path | None, typer.Option(help="Draw with this plan file.")] = None,
     out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("."),
     method: Method = "diffgraph",
+    agent: Agent = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Draw images; plan, prompt and seed are written into each file."""
-    settings = settings_of(home, family, config=config)
+    settings = settings_of(home, family, config=config, agent=agent)
     from flows.generate import generate as run
 
     _print(run(prompts, settings, seed=seed, plan_file=plan, out=out, method=method), json)

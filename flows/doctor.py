@@ -172,13 +172,19 @@ def _mlflow(settings: Settings) -> Finding:
 
 
 def _keys(settings: Settings) -> Finding:
+    from diffgraph.agents.spending import price_of
+
     keys = {
-        "DIFFGRAPH_ANTHROPIC_API_KEY": settings.anthropic_api_key,
+        "ANTHROPIC_API_KEY": settings.anthropic_api_key,
         "DIFFGRAPH_CIVITAI_TOKEN": settings.civitai_token,
     }
     found = ", ".join(f"{name} {'set' if value else 'unset'}" for name, value in keys.items())
-    if settings.agent == "claude" and settings.anthropic_api_key is None:
-        return "problem", found, "the agent `claude` needs DIFFGRAPH_ANTHROPIC_API_KEY"
+    if settings.agent == "claude":
+        if settings.anthropic_api_key is None:
+            return "problem", found, "the agent `claude` needs ANTHROPIC_API_KEY"
+        if price_of(settings.claude_model) is None:
+            advice = "its costs are counted in tokens; the cap takes it for the dearest model"
+            return "note", f"{found}; no price is known of {settings.claude_model}", advice
     return "ok", f"{found} (none is needed for the bundled family)", ""
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffgraph.agents.spending import Spending
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, rows
+from tasks.agents import spent_since
 from tasks.studio import Decision, Studio
 
 LONGEST_NAME = 48
@@ -40,11 +42,15 @@ class Plans(Result):
     """The plans of several prompts."""
 
     plans: tuple[Planned, ...]
+    spending: Spending = Spending()
+    """What the answers of a language model took."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield each in turn."""
         for planned in self.plans:
             yield from planned.lines()
+        if self.spending.answers:
+            yield self.spending.line()
 
 
 class Image(Result):
@@ -72,17 +78,22 @@ class Images(Result):
     """The images of several prompts."""
 
     images: tuple[Image, ...]
+    spending: Spending = Spending()
+    """What the answers of a language model took."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield each in turn."""
         for image in self.images:
             yield from image.lines()
+        if self.spending.answers:
+            yield self.spending.line()
 
 
 def plan(prompts: Sequence[str], settings: Settings, method: str = "diffgraph") -> Plans:
     """Return what would be merged for each prompt."""
-    studio = Studio.of(settings)
-    return Plans(plans=tuple(_planned(studio.decide(text, method), method) for text in prompts))
+    studio, start = Studio.of(settings), time.time()
+    plans = tuple(_planned(studio.decide(text, method), method) for text in prompts)
+    return Plans(plans=plans, spending=spent_since(settings.home, start))
 
 
 def generate(
@@ -105,7 +116,7 @@ def generate(
     """
     from diffgraph.generation import save_png
 
-    studio = Studio.of(settings)
+    studio, began = Studio.of(settings), time.time()
     given = _given(plan_file) if plan_file else None
     images = []
     for prompt in prompts:
@@ -133,7 +144,7 @@ def generate(
                 seconds=round(time.perf_counter() - start, 3),
             )
         )
-    return Images(images=tuple(images))
+    return Images(images=tuple(images), spending=spent_since(settings.home, began))
 
 
 def _planned(decision: Decision, method: str) -> Planned:

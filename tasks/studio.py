@@ -99,7 +99,7 @@ class Studio:
     @property
     def agent(self) -> "Agent":
         """Who reads pages and prompts."""
-        return _agent(self.agent_name, self.family_name)
+        return _agent(self.agent_name, self.family_name, self.home)
 
     @cached_property
     def snapshot(self) -> "GraphSnapshot":
@@ -279,8 +279,7 @@ def _embedder() -> "TextEmbedder":
 
 
 @lru_cache(maxsize=4)
-def _agent(name: str, family: str) -> "Agent":
-    from diffgraph.agents import get_agent
+def _agent(name: str, family: str, home: Path) -> "Agent":
+    from tasks.agents import make_agent
 
-    known_words = get_family(family).known_words
-    return get_agent(name, known_words() if known_words else None)
+    return make_agent(name, family, home)

@@ -92,6 +92,7 @@ class ClaudeAgent:
     """
 
     name = "claude"
+    pages_together = 5_000  # a batch may take an hour, however small it is
 
     def __init__(self, access: ClaudeAccess, known_words: frozenset[str] | None = None) -> None:
         if access.key is None or not access.key.get_secret_value().strip():
@@ -250,7 +251,8 @@ class ClaudeAgent:
 
     def _about(self, listing: Listing) -> Question:
         """Return the question about a page: its visible text, cleaned, as data."""
-        text = "\n".join(line for line in page_lines(listing.description) if not _orders(line))
+        lines = (tidy(line) for line in page_lines(listing.description) if not _orders(line))
+        text = "\n".join(filter(None, lines))
         prompts = [tidy(plain(prompt, LONGEST_EXAMPLE)) for prompt in listing.example_prompts]
         return Question(
             DESCRIBE,

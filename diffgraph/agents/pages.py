@@ -37,7 +37,11 @@ _SENTENCE_END = re.compile(
 _ADDRESS = re.compile(
     r"(?:https?://|www\.)\S+|\S+@\S+\.\w+|\b[\w-]+\.(?:com|net|org|io|gg|ai|ly|me)\b\S*", re.I
 )
-_TAG = re.compile(r"<[^<>]{0,200}>|[<>]")
+_TAG = re.compile(
+    r"<(script|style)\b.{0,2000}?(?:</\1\s*>|$)|<[^<>]{0,200}>|[<>]"
+    r"|\{\{.{0,200}?\}\}|\{%.{0,200}?%\}|\$\{[^{}]{0,200}\}",
+    re.I | re.S,
+)
 _EMPTY = re.compile(r"\([^\w()]*\)|\[[^\w\[\]]*\]")
 
 _ONESELF = re.compile(r"\b(?:i|i'm|i've|i'd|i'll|me|my|we|our|us|myself)\b", re.I)

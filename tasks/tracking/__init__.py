@@ -81,6 +81,18 @@ def record_evaluation(
     return Recorded(run_id=run_id, uri=found)
 
 
+@task(**NETWORK, task_run_name="record what {model} cost")
+def record_spending(
+    home: Path, uri: str | None, model: str, instructions: str, spending: Mapping[str, float | None]
+) -> Recorded:
+    """Record the tokens and dollars that a language model's answers took."""
+    with _run(home, uri, "agent") as (mlflow, run_id):
+        mlflow.log_params({"model": model, "instructions": instructions})
+        mlflow.log_metrics({name: float(v) for name, v in spending.items() if v is not None})
+        found = mlflow.get_tracking_uri()
+    return Recorded(run_id=run_id, uri=found)
+
+
 @contextmanager
 def _run(home: Path, uri: str | None, experiment: str) -> Iterator[tuple[Any, str]]:
     """Open a run in an experiment that keeps its files in the home folder."""

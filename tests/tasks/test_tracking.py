@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking import CHAMPION, PLANNER, record_evaluation, record_training
+from tasks.tracking import CHAMPION, PLANNER, record_evaluation, record_spending, record_training
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +68,13 @@ def test_everything_is_in_the_home(recorded, mlflow):
     assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(home)
     files = mlflow.MlflowClient().list_artifacts(results[2].run_id)
     assert [file.path for file in files] == ["report.html"]
+
+
+def test_what_a_language_model_cost_is_kept(recorded, mlflow):
+    spent = {"answers": 3, "output_tokens": 120, "dollars": 0.25}
+    run = record_spending.fn(recorded[0], None, "claude-x", "abc", spent)
+    kept = mlflow.get_run(run.run_id).data
+    assert kept.metrics == spent
+    assert kept.params["model"] == "claude-x"
+    unpriced = record_spending.fn(recorded[0], None, "claude-y", "abc", spent | {"dollars": None})
+    assert "dollars" not in mlflow.get_run(unpriced.run_id).data.metrics
