@@ -63,7 +63,7 @@ class DataConfig:
     """How much is drawn."""
 
     sets: int = 80  # of all parts together
-    test_sets: int = 5
+    test_sets: int = 10
     prompts: int = 128  # a set: drawn together with one write of the weights
     parts: int = 2  # of the training data: several GPUs may draw one each
     seed: int = 0

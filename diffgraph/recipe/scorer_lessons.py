@@ -18,7 +18,7 @@ from diffgraph.recipe.degrading import degraded
 from diffgraph.recipe.scorer_bank import Bank, BankConfig
 from diffgraph.recipe.scorer_data import KINDS, ScorerData
 from diffgraph.recipe.scorer_plans import DRAWN
-from diffgraph.recipe.truth import Truths, as_float, closeness, closeness_to
+from diffgraph.recipe.truth import as_float, closeness, closeness_among
 from diffgraph.scoring.learned import token_ids
 from diffgraph.scoring.networks import TEXT_TOKENS
 
@@ -36,7 +36,7 @@ class ScorerTraining:
 
     groups: int = 64  # drawn ones, a step
     composed: int = 48  # groups of the bank, a step
-    drawn: int = 7  # images of a drawn group's own, a step
+    drawn: int = 7  # images of a drawn group's own, a step; at least `SAME_SET`
     bank: BankConfig = field(default_factory=BankConfig)
     learning_rate: float = 2e-3
     steps: int | None = None  # instead of seconds
@@ -51,8 +51,14 @@ class Lesson:
     ids: Tensor  # (g, tokens)
     closeness: Tensor  # (g, m)
     cleanness: Tensor  # (g, m)
+    matched: Tensor  # (g, k, 2): pairs of members of which only one thing differs
     spread: float  # standard deviation of closeness in the data
     mean: float
+
+    def pairs(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values (g, m) of the two images of every matched pair: (g, k) each."""
+        first, second = self.matched.unbind(2)
+        return values.gather(1, first), values.gather(1, second)
 
     def rate(self, network: nn.Module) -> Tensor:
         """Return the network's ratings of every image for its group's prompt: (g, m)."""
@@ -92,6 +98,18 @@ class Teacher:
             float(data.cleanness[:, : len(DRAWN)].std()),
         )
 
+        self.matched = self._matched().to(device)
+
+    def _matched(self) -> Tensor:
+        """Return the pairs that differ in nothing but the subject, or in being spoilt."""
+        last = range(self.members - SPOILT, self.members)
+        drawn = [(place, self.config.drawn + place) for place in range(SAME_SET)]
+        drawn += [(place, spoilt) for place, spoilt in enumerate(last)]
+        strangers = range(2, 2 + SAME_SET)
+        composed = [(0, other) for other in (*strangers, *last)]
+        groups = [drawn] * self.config.groups + [composed] * self.config.composed
+        return torch.tensor(groups)
+
     @property
     def members(self) -> int:
         """Images a group."""
@@ -106,6 +124,7 @@ class Teacher:
             torch.cat([part.ids for part in parts]),
             torch.cat([part.closeness for part in parts]),
             torch.cat([part.cleanness for part in parts]),
+            self.matched,
             self.spread,
             self.mean,
         )
@@ -130,13 +149,13 @@ class Teacher:
         foreign = data.images[strangers, which]
         images.append(foreign)
         clean.append(data.cleanness[strangers, which])
-        close.append(_closeness_of_all(foreign, truths))
+        close.append(closeness_among(foreign, truths))
 
         source = kind[:, :SPOILT]
         before = data.images[own, source]
         after, lost = _spoilt(before, generator)
         images.append(after)
-        close.append(_closeness_of_all(after, truths))
+        close.append(closeness_among(after, truths))
         clean.append(data.cleanness[own, source] - lost)
 
         wording = draw.below(self.ids.shape[1], groups)
@@ -183,7 +202,7 @@ class Teacher:
         clean = torch.cat([torch.ones(images.shape[:2], device=lost.device), 1 - lost], 1)
         images = torch.cat([images, after], 1)
         where = chosen.squeeze(1), subject.squeeze(1), wording
-        close = _closeness_of_all(images, bank.truths(*where))
+        close = closeness_among(images, bank.truths(*where))
         return _Groups(images, bank.ids[where], close, clean)
 
 
@@ -231,10 +250,3 @@ def moved(images: Tensor, generator: torch.Generator) -> Tensor:
         which[:, None, None], rows[:, :, None], columns[:, None, :]
     ]
     return channels_last.permute(0, 3, 1, 2)
-
-
-def _closeness_of_all(images: Tensor, truths: Truths) -> Tensor:
-    """Return the closeness of (g, m) images to their group's truth."""
-    return torch.stack(
-        [closeness_to(images[:, place], truths) for place in range(images.shape[1])], 1
-    )

@@ -5,6 +5,9 @@ image_reward     Bradley-Terry over all pairs of a group
 pick_score       the pick among two
 hps              list-wise over a whole group
 aesthetic_score  regression and pairs on cleanness, without the prompt
+
+Those that read the prompt are asked once more about the hard pairs, lost among the many easy ones:
+the same merge for another subject, and the same image spoilt.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from diffgraph.recipe.scorer_lessons import Lesson, Teacher
 
+MATCHED = 0.7  # weight of the hard pairs
 SHARPNESS = 0.02  # the difference of closeness that is preferred with odds of e to 1
 
 
@@ -30,6 +34,20 @@ def preference_loss(rating: Tensor, close: Tensor, per_unit: float) -> Tensor:
     wanted = ((close.unsqueeze(2) - close.unsqueeze(1)) / SHARPNESS).sigmoid()
     logits = (rating.unsqueeze(2) - rating.unsqueeze(1)) * per_unit
     return F.binary_cross_entropy_with_logits(logits, wanted)
+
+
+def matched_loss(rating: Tensor, lesson: Lesson, per_unit: float) -> Tensor:
+    """Return the Bradley-Terry loss over the pairs that differ in one thing only.
+
+    Args:
+        rating: (g, m).
+        lesson: what was rated.
+        per_unit: logits a unit of rating.
+    """
+    near, far = lesson.pairs(lesson.closeness)
+    ahead, behind = lesson.pairs(rating)
+    wanted = ((near - far) / SHARPNESS).sigmoid()
+    return F.binary_cross_entropy_with_logits((ahead - behind) * per_unit, wanted)
 
 
 def pick_loss(rating: Tensor, close: Tensor) -> Tensor:
@@ -70,6 +88,7 @@ def _contrast(lesson: Lesson, network: Any, teacher: Teacher) -> Tensor:
     return (
         0.3 * across
         + within
+        + MATCHED * matched_loss(cosine * warmth, lesson, 1.0)
         + 0.5 * agreement_loss(cosine, lesson.closeness)
         + _not_negative(cosine)
     )
@@ -82,18 +101,23 @@ def _not_negative(cosine: Tensor) -> Tensor:
 
 def _pairs(lesson: Lesson, network: nn.Module, teacher: Teacher) -> Tensor:
     rating = lesson.rate(network)
-    ordered = preference_loss(rating, lesson.closeness, lesson.spread / SHARPNESS)
+    per_unit = lesson.spread / SHARPNESS
+    ordered = preference_loss(rating, lesson.closeness, per_unit)
+    ordered = ordered + MATCHED * matched_loss(rating, lesson, per_unit)
     return ordered + 0.25 * _anchor(rating, lesson.closeness, lesson.mean, lesson.spread)
 
 
 def _picks(lesson: Lesson, network: nn.Module, teacher: Teacher) -> Tensor:
     rating = lesson.rate(network)
-    return pick_loss(rating, lesson.closeness) + 0.5 * agreement_loss(rating, lesson.closeness)
+    picked = pick_loss(rating, lesson.closeness) + MATCHED * matched_loss(rating, lesson, 1.0)
+    return picked + 0.5 * agreement_loss(rating, lesson.closeness)
 
 
 def _lists(lesson: Lesson, network: nn.Module, teacher: Teacher) -> Tensor:
     rating = lesson.rate(network)
-    ordered = listwise_loss(rating, lesson.closeness, lesson.spread / SHARPNESS)
+    per_unit = lesson.spread / SHARPNESS
+    ordered = listwise_loss(rating, lesson.closeness, per_unit)
+    ordered = ordered + MATCHED * matched_loss(rating, lesson, per_unit)
     return ordered + 0.25 * _anchor(rating, lesson.closeness, lesson.mean, lesson.spread)
 
 

@@ -3,7 +3,7 @@
 The data is drawn with the real base and community (scorer_data.py), every step draws lessons from
 it (scorer_lessons.py), and each scorer minimises a loss of its own (scorer_losses.py). The five
 differ in network, loss, seed and in the prompts they see: each leaves out a fifth of them. The
-aesthetic scorer begins with the contrastive one's image encoder.
+others begin with what the contrastive one knows.
 """
 
 import logging
@@ -145,7 +145,8 @@ def train_scorers(
     for name in ("clip_score", "aesthetic_score", "image_reward", "pick_score", "hps"):
         if not (out / name / CONFIG).is_file():
             scorer = train_scorer(name, data, bank, tokenizer, out, seconds_each, config)
-            tested = measure(scorer, test)
+            scorer.save(out / name)
+            tested = measure(SCORERS[name].load(out / name, tokenizer, data.images.device), test)
             training = {**scorer.config.training, "test": tested}
             scorer.config = scorer.config.model_copy(update={"training": training})
             scorer.save(out / name)
@@ -168,10 +169,8 @@ def train_scorer(
     device = data.images.device
     scorer = SCORERS[name].untrained(tokenizer, seed=config.seed)
     network = scorer.network.to(device).train().requires_grad_(True)
-    if name == "aesthetic_score":
-        _begin_with_encoder(
-            network, SCORERS["clip_score"].load(out / "clip_score", tokenizer).network
-        )
+    if name != "clip_score" and (out / "clip_score" / CONFIG).is_file():
+        _begin_with(network, SCORERS["clip_score"].load(out / "clip_score", tokenizer).network)
     teacher = Teacher(data, bank, tokenizer, name, config)
     loss_of = LOSSES[name]
 
@@ -230,9 +229,32 @@ def score_groups(scorer: LearnedScorer, data: ScorerData) -> Tensor:
     return scorer(as_float(data.images.flatten(0, 1)), prompts).view(len(data), len(KINDS))
 
 
-def _begin_with_encoder(network: Any, encoder: Any) -> None:
-    network.trunk.load_state_dict(encoder.trunk.state_dict())
-    network.summary.load_state_dict(encoder.summary.state_dict())
+STAGES_OF_HPS = ("fine.0", "fine.1", "middle", "down", "high")
+"""Where the modulated network has the stages of a convolutional trunk."""
+
+
+def _begin_with(network: Any, encoder: Any) -> None:
+    """Begin with what the contrastive pair knows of pictures and words, where the parts are alike.
+
+    As PickScore and HPS begin with CLIP, ImageReward with BLIP and the aesthetic predictor with
+    CLIP's image encoder.
+    """
+    known = encoder.state_dict()
+    for name, value in list(known.items()):
+        part, _, rest = name.partition(".")
+        if part == "text":
+            known[f"read.{rest}"] = value
+            known[rest] = value
+        if name.startswith("trunk.stages."):
+            place, _, rest = rest.removeprefix("stages.").partition(".")
+            known[f"{STAGES_OF_HPS[int(place)]}.{rest}"] = value
+    own = network.state_dict()
+    alike = {
+        name: known[name]
+        for name, value in own.items()
+        if name in known and known[name].shape == value.shape and not name.startswith("head")
+    }
+    network.load_state_dict({**own, **alike})
 
 
 def _units(name: str, network: Any) -> tuple[float, float]:

@@ -112,11 +112,23 @@ def closeness_to(images: Tensor, truths: Truths) -> Tensor:
         images: (n, 3, 64, 64), uint8 or float in [0, 1].
         truths: of n compositions.
     """
-    count, styles = truths.allowed.shape
-    flat = truths.images.flatten(0, 1)
-    repeated = images.unsqueeze(1).expand(count, styles, *images.shape[1:]).flatten(0, 1)
-    each = closeness(repeated, flat).view(count, styles)
-    return each.masked_fill(~truths.allowed, -1.0).amax(1)
+    return closeness_among(images.unsqueeze(1), truths).squeeze(1)
+
+
+def closeness_among(images: Tensor, truths: Truths) -> Tensor:
+    """Return how close each of a group's images is to the group's truth: (groups, members).
+
+    Args:
+        images: (groups, members, 3, 64, 64), uint8 or float in [0, 1].
+        truths: of the groups.
+    """
+    seen = [part.unflatten(0, images.shape[:2]) for part in _aspects(images.flatten(0, 1))]
+    shape = truths.allowed.shape
+    meant = [part.unflatten(0, shape) for part in _aspects(truths.images.flatten(0, 1))]
+    each = torch.stack(
+        [_closeness(seen, [part[:, style : style + 1] for part in meant]) for style in range(shape[1])], 2
+    )
+    return each.masked_fill(~truths.allowed.unsqueeze(1), -1.0).amax(2)
 
 
 def closeness(images: Tensor, others: Tensor) -> Tensor:
@@ -126,13 +138,7 @@ def closeness(images: Tensor, others: Tensor) -> Tensor:
         images: (n, 3, 64, 64), uint8 or float in [0, 1].
         others: the same shape.
     """
-    left, right = as_float(images), as_float(others)
-    distance = sum(
-        SCALE_WEIGHT * _rms(F.avg_pool2d(left, side) - F.avg_pool2d(right, side)) for side in SCALES
-    )
-    distance = distance + TEXTURE_WEIGHT * TEXTURE_GAIN * _rms(_texture(left) - _texture(right))
-    distance = distance + COLOUR_WEIGHT * _rms(_colours(left) - _colours(right))
-    return 1 - distance
+    return _closeness(_aspects(images), _aspects(others))
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -140,17 +146,29 @@ def as_float(images: Tensor) -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
-def _texture(images: Tensor) -> Tensor:
-    fine = images - F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    return F.avg_pool2d(fine.abs(), CELL)
+WEIGHTS = (*[SCALE_WEIGHT] * len(SCALES), TEXTURE_WEIGHT * TEXTURE_GAIN, COLOUR_WEIGHT)
 
 
-def _colours(images: Tensor) -> Tensor:
-    return torch.cat([images.mean((2, 3)), images.std((2, 3), unbiased=False)], dim=1)
+def _aspects(images: Tensor) -> list[Tensor]:
+    """Return what is compared of images (n, 3, 64, 64): one (n, values) a weight."""
+    clear = as_float(images)
+    fine = clear - F.avg_pool2d(F.pad(clear, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    colours = torch.cat([clear.mean((2, 3)), clear.std((2, 3), unbiased=False)], dim=1)
+    areas = [F.avg_pool2d(clear, side) if side > 1 else clear for side in SCALES]
+    return [
+        *(part.flatten(1) for part in areas),
+        F.avg_pool2d(fine.abs(), CELL).flatten(1),
+        colours,
+    ]
 
 
-def _rms(difference: Tensor) -> Tensor:
-    return (difference.square().flatten(1).mean(1) + TINY).sqrt()
+def _closeness(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Return 1 minus the weighted distances over the last dimension of every aspect."""
+    each = [
+        weight * ((ours - theirs).square().mean(-1) + TINY).sqrt()
+        for weight, ours, theirs in zip(WEIGHTS, left, right, strict=True)
+    ]
+    return 1 - torch.stack(each).sum(0)
 
 
 def _places(art: Art) -> dict[tuple[int, int], int]:

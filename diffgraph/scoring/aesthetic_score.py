@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffgraph.scoring.learned import LearnedScorer
 from diffgraph.scoring.networks import ConvTrunk, Summary
 
-WIDTH = 96
+WIDTH = 128
 
 
 class AestheticNetwork(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffgraph.scoring.learned import LearnedScorer
 from diffgraph.scoring.networks import ConvTrunk, Summary, TextEncoder
 
-WIDTH = 96
+WIDTH = 128
 SCALE = 250.0
 
 
@@ -27,11 +27,11 @@ class ContrastiveNetwork(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(2.6))
 
     def see(self, images: Tensor) -> Tensor:
-        """Return embeddings of unit length: (n, 96)."""
+        """Return embeddings of unit length: (n, 128)."""
         return F.normalize(self.summary(self.trunk(images)).float(), dim=-1)
 
     def read(self, ids: Tensor) -> Tensor:
-        """Return embeddings of unit length: (n, 96)."""
+        """Return embeddings of unit length: (n, 128)."""
         return F.normalize(self.text(ids).float(), dim=-1)
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from diffgraph.scoring.learned import LearnedScorer
-from diffgraph.scoring.networks import Down, Residual, Summary, TextEncoder
+from diffgraph.scoring.networks import WIDTHS, Down, Residual, Summary, TextEncoder
 
 WIDTH = 64
-LOW, MIDDLE, HIGH = 32, 64, 96
+LOW, MIDDLE, HIGH = WIDTHS
 
 
 class ModulatedNetwork(nn.Module):

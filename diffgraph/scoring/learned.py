@@ -1,7 +1,7 @@
 """What do all learned scorers share? Prompts become token ids, a network rates, files hold it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from diffgraph.errors import DamagedFile, InputError, MissingInput
 from diffgraph.scoring.networks import TEXT_TOKENS, prepared
 
 WEIGHTS, CONFIG = "scorer.safetensors", "config.json"
+SCALE = ".row_scale"
 CHUNK = 64  # images rated together: bounds the memory, does not touch the scores
 
 
@@ -81,9 +82,8 @@ class LearnedScorer:
         try:
             config = ScorerConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
             network = cls.build(config.vocabulary, config.end)
-            weights = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
-            network.load_state_dict(weights)
-        except (ValidationError, SafetensorError, RuntimeError) as error:
+            network.load_state_dict(_unpacked(load_file(folder / WEIGHTS)))
+        except (ValidationError, SafetensorError, RuntimeError, KeyError) as error:
             raise DamagedFile(f"scorer {cls.name}: {folder} cannot be read: {error}") from error
         if config.name != cls.name or config.vocabulary != len(tokenizer):
             raise DamagedFile(
@@ -93,11 +93,8 @@ class LearnedScorer:
         return cls(network, config, tokenizer, device)
 
     def save(self, folder: Path) -> None:
-        """Write the weights in float16 and the config."""
-        weights = {
-            name: value.detach().to("cpu", torch.float16).contiguous()
-            for name, value in self.network.state_dict().items()
-        }
+        """Write the weights and the config; matrices as bytes, a scale a row."""
+        weights = _packed(self.network.state_dict())
         write_bytes(folder / WEIGHTS, save(weights))
         write_text(folder / CONFIG, json.dumps(self.config.model_dump(), indent=2) + "\n")
 
@@ -123,6 +120,39 @@ class LearnedScorer:
             ]
             ratings = torch.cat(parts).float().cpu() if len(images) else torch.zeros(0)
         return self.config.offset + self.config.scale * ratings
+
+
+def _packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return matrices and kernels as int8 with a scale a row, the rest in float16.
+
+    Half the bytes of float16 pay for twice the parameters; an error of 0.4 % of a row's largest
+    weight does not show in a score.
+    """
+    packed: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        whole = value.detach().float().cpu()
+        if whole.ndim < 2:
+            packed[name] = whole.half()
+            continue
+        rows = whole.flatten(1)
+        scale = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
+        numbers = (rows / scale.float().unsqueeze(1)).round().clamp(-127, 127)
+        packed[name] = numbers.to(torch.int8).view(whole.shape)
+        packed[name + SCALE] = scale
+    return packed
+
+
+def _unpacked(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what `_packed` made of weights in float32; files that are all float16 as well."""
+    weights: dict[str, Tensor] = {}
+    for name, value in packed.items():
+        if name.endswith(SCALE):
+            continue
+        weights[name] = value.float()
+        if value.dtype == torch.int8:
+            scale = packed[name + SCALE].float()
+            weights[name] *= scale.view(-1, *[1] * (value.ndim - 1))
+    return weights
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:

@@ -15,6 +15,7 @@ RESOLUTION = 64
 TEXT_TOKENS = 32
 WORD_WIDTH = 48  # the table of words is most of a text encoder: it is kept narrow, then widened
 GROUPS = 8
+WIDTHS = (48, 80, 128)  # of a convolutional trunk, at 32, 16 and 8 pixels a side
 
 
 def prepared(images: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ class Down(nn.Module):
 class ConvTrunk(nn.Module):
     """Images to features at 8x8: three halvings, residual blocks after the second and third."""
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 96)):
+    def __init__(self, widths: Sequence[int] = WIDTHS):
         super().__init__()
         low, middle, high = widths
         self.width = high

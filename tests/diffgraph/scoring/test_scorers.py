@@ -9,7 +9,7 @@ from diffgraph.scoring import SCORE_NAMES, SCORERS, get_scorers, score
 from diffgraph.scoring.learned import CONFIG, WEIGHTS
 
 PROMPTS = ["a dog", "a red apple at night, in a red frame", "", "a dog", "ein Hund \U0001f436"]
-SIZE_LIMIT, PARAMETER_LIMIT = 1_300_000, 650_000
+SIZE_LIMIT, PARAMETER_LIMIT = 1_300_000, 1_000_000
 VOCABULARY = 2000  # the family's
 
 
