@@ -9,11 +9,10 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from diffgraph.errors import InputError, MissingInput
-from diffgraph.families import get_family
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, markdown, rows
-from tasks.discovery import Discovered, Hub, look_at_hub
+from tasks.discovery import Discovered, look_at_hub
+from tasks.hubs import hub_of
 
 SHOWN = 40
 """Refusals that are listed one by one; of more, the reasons are counted."""
@@ -93,22 +92,10 @@ def discover(
     """
     settings = Settings()
     family = family or settings.family
-    hub = _hub(source, path, url, family)
+    hub = hub_of(source, path, url, family)
     found = Discovery(
         **look_at_hub(hub, settings.home, family, limit, since, metadata_only).model_dump()
     )
     table = found.refusals if len(found.refused) <= SHOWN else found.reasons
     create_markdown_artifact(markdown(table), key="refused-experts")
     return found
-
-
-def _hub(source: str, path: Path | None, url: str | None, family: str) -> Hub:
-    if source == "folder":
-        if url is not None:
-            raise InputError("--url is the address of a live hub: say which kind with --source")
-        path = path or get_family(family).hub
-        if path is None:
-            raise MissingInput(f"no hub ships with {family}: say which with --path or --source")
-    elif path is not None:
-        raise InputError(f"--path is for a hub folder; {source} has an address: --url")
-    return Hub.model_validate({"source": source, "path": path, "url": url})

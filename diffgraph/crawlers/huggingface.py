@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import parse_qs, quote, urlsplit
 
-from pydantic import SecretStr
-
 from diffgraph.crawlers.civitai_pages import moment
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.downloads import Downloader
@@ -37,10 +35,7 @@ from diffgraph.crawlers.web import (
     NotThere,
     Query,
     TokenRefused,
-    Turn,
     Web,
-    WebConfig,
-    address_of,
     decoded,
 )
 from diffgraph.errors import InputError, MissingInput, ServiceError, UnusableListing
@@ -51,7 +46,6 @@ from diffgraph.families import Family
 log = logging.getLogger(__name__)
 
 HUGGINGFACE = "https://huggingface.co"
-VARIABLE = "DIFFGRAPH_HUGGINGFACE_URL"
 FIELDS = ["cardData", "siblings", "tags", "downloads", "createdAt", "lastModified", "gated", "sha"]
 CARDS_AT_ONCE = 8
 CARD_BYTES = 4 << 20
@@ -63,14 +57,12 @@ class HuggingFaceCrawler(Crawler):
     Args:
         library: What is known so far; cards in it are not asked for again.
         family: Whose base models the hub is asked for.
-        url: The hub's address.
-        token: What it knows us by.
-        config: How politely and patiently it is asked.
+        web: Asks the hub; by default huggingface.co, anonymously.
         since: Nothing older is of interest.
-        turn: Awaited before every request, for a limit shared with other processes.
+        downloader: Fetches files; one of our own by default.
 
     Raises:
-        InputError: The address cannot be used, or the family has no base there.
+        InputError: The family has no base there.
     """
 
     source = SOURCE
@@ -79,22 +71,20 @@ class HuggingFaceCrawler(Crawler):
         self,
         library: Library,
         family: Family,
-        url: str = HUGGINGFACE,
+        web: Web | None = None,
         *,
-        token: SecretStr | None = None,
-        config: WebConfig | None = None,
         since: datetime | None = None,
-        turn: Turn | None = None,
+        downloader: Downloader | None = None,
     ) -> None:
         self.bases = tuple(name for name in family.hub_names if "/" in name)
         if not self.bases:
             raise InputError(f"{family.name} has no base model on Hugging Face to ask for")
-        self._url = address_of(url, VARIABLE)
         self._library = library
         self._since = since and in_utc(since)
-        self._web = Web(self._url, token, config, turn)
+        self._web = web or Web(HUGGINGFACE)
+        self._url = self._web.url
         self._loop: Background | None = None
-        self._downloader: Downloader | None = None
+        self._downloader = downloader
         self._listed: set[str] = set()  # repositories
         self._shown: set[str] = set()  # their commits
         self._is_whole = False
@@ -111,9 +101,6 @@ class HuggingFaceCrawler(Crawler):
             self._loop.wait(self._web.close())
             self._loop.close()
             self._loop = None
-        if self._downloader is not None:
-            self._downloader.close()
-            self._downloader = None
 
     @property
     def is_remote(self) -> bool:

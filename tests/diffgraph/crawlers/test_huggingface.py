@@ -13,7 +13,7 @@ from safetensors.torch import save
 from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
 from diffgraph.crawlers.huggingface_pages import parse_repository
-from diffgraph.crawlers.web import WebConfig
+from diffgraph.crawlers.web import Web, WebConfig
 from diffgraph.errors import InputError, UnusableListing
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import Library
@@ -54,9 +54,8 @@ class Home:
     ) -> DiscoveryReport:
         library, config = self.library, config or DiscoveryConfig(metadata_only=True)
         secret = SecretStr(token) if token else None
-        with HuggingFaceCrawler(
-            library, SD15, hub.url, token=secret, config=QUICK, since=config.since
-        ) as crawler:
+        web = Web(hub.url, secret, QUICK)
+        with HuggingFaceCrawler(library, SD15, web, since=config.since) as crawler:
             return discover(crawler, library, SD15, on_progress, PARAMETERS, config)
 
 

@@ -1,0 +1,146 @@
+"""`discover` on live hubs: what is said, what is kept, and that no secret gets out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffgraph.experts.library import Library
+from tests.servers.civitai import CivitaiServer
+from tests.servers.civitai_pages import page, pages
+from tests.servers.huggingface import HuggingFaceServer, repository
+
+ROOT = Path(__file__).parent.parent.parent
+TOKEN = "a-secret-token"
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    return tmp_path / "home"
+
+
+def test_a_hub_is_read_told_and_kept(diffgraph, home):
+    with CivitaiServer(pages(120)) as hub:
+        arguments = ("discover", "--source", "civitai", "--url", hub.url, "--home", home)
+        told = diffgraph(*arguments, "--metadata-only")
+        assert told.code == 0, told.err
+        assert "108 known by their pages only" in told.out
+        assert "marked as drawing a real person" in told.out
+        again = diffgraph(*arguments, "--metadata-only", "--json").json
+    assert again["unchanged"] == 118
+    assert (again["listed"], again["refused"], again["failed"]) == (0, [], [])
+    assert len(Library(home).experts()) == 118
+
+
+def test_of_many_refusals_the_reasons_are_counted(diffgraph, home):
+    hub = CivitaiServer(page(number, nsfw=True) for number in range(1, 60))
+    with hub:
+        told = diffgraph(
+            "discover", "--source", "civitai", "--url", hub.url, "--home", home, "--metadata-only"
+        )
+    assert "59 refused:" in told.out
+    (line,) = [line for line in told.out.splitlines() if "not safe for work" in line]
+    assert line.startswith("59 ")
+
+
+def test_a_shared_limit_paces_requests_and_a_config_changes_it(diffgraph, home, tmp_path):
+    config = tmp_path / "web.toml"
+    config.write_text(
+        "[web]\nrequests_per_minute = 240\npage_size = 10\npasses = 1\n"
+        "[discovery]\nminimum_downloads = 1000000\n"
+    )
+    with CivitaiServer(pages(30)) as hub:
+        start = time.monotonic()
+        told = diffgraph(
+            "discover", "--source", "civitai", "--url", hub.url, "--home", home,
+            "--metadata-only", "--config", config, "--json",
+        )  # fmt: skip
+        seconds = time.monotonic() - start
+        asked = len(hub.asked("/models"))
+    assert told.code == 0, told.err
+    assert len(told.json["refused"]) == 30, "nobody was downloaded a million times"
+    assert seconds >= (asked - 1) * 0.25
+
+
+def test_hugging_face_is_read(diffgraph, home):
+    with HuggingFaceServer([repository("a/one"), repository("b/two")]) as hub:
+        told = diffgraph(
+            "discover", "--source", "huggingface", "--family", "sd15", "--url", hub.url,
+            "--home", home, "--metadata-only",
+        )  # fmt: skip
+    assert told.code == 0, told.err
+    assert "2 known by their pages only" in told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--url", "http://127.0.0.1:1"], "--source"),
+        (["--source", "civitai", "--path", "."], "--url"),
+        (["--source", "civitai", "--url", "ftp://x"], "https://host"),
+        (["--source", "civitai", "--url", f"http://me:{TOKEN}@host"], "use a token"),
+        (["--source", "huggingface"], "emoji64 has no base model on Hugging Face"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(diffgraph, home, arguments, says):
+    told = diffgraph("discover", *arguments, "--home", home)
+    assert told.code == 1
+    assert told.out == ""
+    (line,) = told.err.strip().splitlines()
+    assert says in line
+    assert TOKEN not in line
+
+
+def test_a_hub_that_does_not_answer_is_one_line_and_no_secret(diffgraph, home, tmp_path):
+    config = tmp_path / "web.toml"
+    config.write_text("[web]\ntries = 1\n")
+    os.environ["DIFFGRAPH_CIVITAI_TOKEN"] = TOKEN
+    with CivitaiServer(pages(3), tokens=[TOKEN]) as hub:
+        hub.fail(403, times=100)
+        told = diffgraph(
+            "discover", "--source", "civitai", "--url", hub.url, "--home", home, "--config", config
+        )
+    assert told.code == 1
+    assert "403 Forbidden" in told.err.strip().splitlines()[-1]
+    assert TOKEN not in told.out + told.err
+
+
+CRAWL = """
+import sys
+from pathlib import Path
+from diffgraph.crawlers.civitai import CivitaiCrawler
+from diffgraph.crawlers.civitai_client import CivitaiClient
+from diffgraph.crawlers.discovery import DiscoveryConfig, discover
+from diffgraph.experts.library import Library
+from diffgraph.families import get_family
+
+family, home = get_family("emoji64"), Path(sys.argv[2])
+with CivitaiCrawler(home, family, CivitaiClient(sys.argv[1])) as crawler:
+    discover(crawler, Library(home), family, config=DiscoveryConfig(metadata_only=True))
+"""
+
+
+def test_a_crawl_that_is_killed_loses_and_doubles_nobody(home):
+    with CivitaiServer(pages(3000)) as hub:
+        command = [sys.executable, "-c", CRAWL, hub.url, str(home)]
+        table = home / "library" / "experts.jsonl"
+        run = subprocess.Popen(command, cwd=ROOT)
+        while not table.exists() or table.stat().st_size < 200_000:
+            assert run.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        before = len(Library(home).experts())
+        assert 0 < before < 2940
+        hub.requests.clear()
+        subprocess.run(command, cwd=ROOT, check=True)
+        assert hub.asked("/models")[0].get("cursor"), "it goes on where it was"
+    lines = [json.loads(line)["ref"] for line in table.read_text().splitlines()]
+    assert len(lines) == len(set(lines)) == 2940
