@@ -6,7 +6,8 @@ Serves a hub of so many made-up pages over HTTP in a process of its own, in Civi
 runs the commands a person would: `diffgraph discover --source civitai --metadata-only`, then
 `diffgraph build`, which describes every expert offline and places its card. Each is killed once
 without warning and run again; then both are run with nothing new. Prints one JSON document:
-seconds, the memory of all processes together at its highest, and counts that must agree.
+seconds (of the clock, and on a core, for a machine that others use too), the memory of all
+processes together at its highest, and counts that must agree.
 """
 
 import argparse
@@ -120,6 +121,7 @@ class Run:
 
     def __init__(self, home: Path, *arguments: str) -> None:
         self.peak = 0  # bytes of all its processes together
+        self.cpu: dict[int, float] = {}  # seconds on a core, by process
         self.was_killed = False
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         self._begun = time.monotonic()
@@ -157,6 +159,7 @@ class Run:
             top = psutil.Process(self._process.pid)
             together = [top, *top.children(recursive=True)]
             self.peak = max(self.peak, sum(each.memory_info().rss for each in together))
+            self.cpu |= {each.pid: sum(each.cpu_times()[:2]) for each in together}
         except psutil.NoSuchProcess:
             return
 
@@ -191,6 +194,8 @@ def measure(count: int, home: Path) -> dict[str, Any]:
         "seconds": {name: run.seconds for name, run in everything.items()},
         "first_seconds": round(first, 1),
         "again_seconds": round(sum(run.seconds for run in again.values()), 1),
+        "cpu_seconds": {name: round(sum(run.cpu.values()), 1) for name, run in everything.items()},
+        "load_average": os.getloadavg()[1],  # of all there is on the machine, at the end
         "peak_mib": {name: run.peak >> 20 for name, run in everything.items()},
         "killed": [name for name, run in everything.items() if run.was_killed],
         "experts": counts(home, again["build, nothing new"].told),
