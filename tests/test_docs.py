@@ -177,7 +177,8 @@ def test_every_setting_is_documented_with_its_default():
         if name == "home":
             assert Path(told).expanduser() == field.default
         else:
-            assert told == {None: "unset", (): "[]"}.get(field.default, str(field.default)), name
+            default = str(field.default)
+            assert told == {"None": "unset", "()": "[]"}.get(default, default), name
 
 
 def test_every_error_of_an_expert_is_explained():
