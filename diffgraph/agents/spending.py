@@ -173,7 +173,7 @@ class Ledger:
         spent = self._guarded(time.time() - DAY)
         if spent + self._reserved + dollars > self.cap:
             raise SpendingCapReached(
-                f"the spending cap of ${self.cap:.2f} a day is reached: ${spent:.4f} were spent in"
+                f"the spending cap of ${self.cap:g} a day is reached: ${spent:.4f} were spent in"
                 f" 24 hours, the next question may cost ${dollars:.4f}; what was answered is kept."
                 " Raise DIFFGRAPH_CLAUDE_CAP, wait, or use --agent offline"
             )

@@ -60,6 +60,8 @@ class Selection(BaseModel, frozen=True):
     attributes: tuple[str, ...] = ()
     unknown_words: tuple[str, ...] = ()
     agent: str = ""
+    note: str = ""
+    """Why another agent read the prompt than was asked."""
     candidates: tuple[Candidate, ...] = ()
     experts: tuple[Choice, ...] = ()
     dropped: tuple[Choice, ...] = ()
@@ -75,6 +77,8 @@ class Selection(BaseModel, frozen=True):
         if self.attributes:
             asked += f" | {' | '.join(self.attributes)}"
         head = [asked]
+        if self.note:
+            head.append(f"read by the {self.note}")
         if self.unknown_words:
             head.append(f"unknown words: {', '.join(self.unknown_words)}")
         if not self.experts:
@@ -110,6 +114,7 @@ def select(
         attributes=request.attributes,
         unknown_words=request.unknown_words,
         agent=agent.name,
+        note=request.note,
         candidates=candidates,
         experts=chosen,
         dropped=dropped,

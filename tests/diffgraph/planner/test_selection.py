@@ -82,6 +82,15 @@ class TestSelect:
         assert "+ Nightfall" in explanation
         assert "- Moonlit" in explanation
 
+    def test_says_when_another_agent_read_the_prompt_than_was_asked(self, shelf, embedder):
+        class Fallen(OfflineAgent):
+            def parse(self, prompt):
+                return super().parse(prompt).model_copy(update={"note": "offline agent instead"})
+
+        assert "read by the offline agent instead" in (
+            select("a dog at night", shelf, Fallen(), embedder).lines()
+        )
+
     def test_is_kept_as_json(self, shelf, embedder):
         chosen = select("a dog at night", shelf, OfflineAgent(), embedder)
         assert Selection.model_validate_json(chosen.model_dump_json()) == chosen
