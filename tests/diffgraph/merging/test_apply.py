@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,3 +187,97 @@ def test_an_expert_without_weights_is_named(merger: Merger) -> None:
     with pytest.raises(PlanError, match="hub:9@1"):
         merger.apply({"hub:9@1": 1.0}, {})
     assert identical(merger)
+
+
+def test_only_what_changed_is_written(merger: Merger) -> None:
+    deltas = make_deltas(merger.base)
+    assert merger.apply({"hub:1@1": 0.5, "hub:3@1": 1.0}, deltas) == 4
+    assert merger.apply({"hub:1@1": 0.5, "hub:3@1": 1.0}, deltas) == 0
+    assert merger.apply({"hub:1@1": 0.5, "hub:3@1": 0.9}, deltas) == 2  # LINEAR and TEXT
+    assert merger.apply({"hub:1@1": 0.5}, deltas) == 2
+    assert merger.apply({"hub:1@1": 0.5, "hub:4@1": 0.1}, deltas) == 2  # LINEAR and BIAS
+    expected = dense_sum(merger, deltas, {"hub:1@1": 0.5, "hub:4@1": 0.1})
+    for name, value in live(merger).items():
+        torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
+    merger.reset()
+    assert identical(merger)
+
+
+def test_an_expert_whose_layers_change_is_written_layer_by_layer(merger: Merger) -> None:
+    deltas = make_deltas(merger.base)
+    merger.apply({"hub:2@1": 1.0}, deltas)
+    part = replace(deltas["hub:2@1"], updates={LINEAR: deltas["hub:2@1"].updates[LINEAR]})
+    assert merger.apply({"hub:2@1": 1.0}, {"hub:2@1": part}) == 1  # KERNEL is the base's again
+    assert torch.equal(live(merger)[KERNEL], merger.base[KERNEL])
+    assert merger.apply({"hub:2@1": 1.0}, deltas) == 1
+
+
+def test_a_new_expert_under_an_old_name_is_not_taken_for_it(merger: Merger) -> None:
+    for seed in range(5):  # each set dies, and its memory may be the next one's
+        deltas = make_deltas(merger.base, seed)
+        merger.apply({"hub:2@1": 1.0}, deltas)
+        expected = dense_sum(merger, deltas, {"hub:2@1": 1.0})
+        torch.testing.assert_close(
+            live(merger)[LINEAR].double(), expected[LINEAR], rtol=1e-5, atol=1e-5
+        )
+        del deltas
+
+
+class Stuck(DenseUpdate):
+    """An update that cannot be added."""
+
+    def add_to(self, out: torch.Tensor, coefficient: float = 1.0) -> None:
+        raise MemoryError
+
+
+def test_a_merge_that_fails_halfway_is_made_good_by_the_next(merger: Merger) -> None:
+    deltas = make_deltas(merger.base)
+    broken = {**deltas["hub:1@1"].updates, TEXT: Stuck(torch.zeros_like(merger.base[TEXT]))}
+    merger.apply({"hub:2@1": 1.0}, deltas)
+    with pytest.raises(MemoryError):
+        merger.apply({"hub:9@1": 1.0}, {"hub:9@1": Delta(broken, "test", Coverage())})
+    merger.apply({"hub:2@1": 1.0}, deltas)
+    expected = dense_sum(merger, deltas, {"hub:2@1": 1.0})
+    for name, value in live(merger).items():
+        torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
+    merger.reset()
+    assert identical(merger)
+
+
+def test_other_rules_are_written_whole_and_leave_no_trace(merger: Merger) -> None:
+    deltas = make_deltas(merger.base)
+    experts = tuple(
+        PlannedExpert(ref=f"hub:{number}@1", kind="peft", coefficient=0.5) for number in (2, 3)
+    )
+    merger.apply({"hub:2@1": 0.5, "hub:3@1": 0.5}, deltas)
+    summed = live(merger)[LINEAR]
+    ties = MergePlan(family="emoji64", experts=experts, rule="ties")
+    assert merger.apply(ties, deltas) == 3
+    assert not torch.equal(live(merger)[LINEAR], summed)
+    assert merger.apply(ties, deltas) == 3  # nothing is assumed of what a rule made
+    assert merger.apply({"hub:2@1": 0.5, "hub:3@1": 0.5}, deltas) == 3
+    assert torch.equal(live(merger)[LINEAR], summed)
+    merger.apply(ties, deltas)
+    merger.reset()
+    assert identical(merger)
+
+
+def test_a_compiled_model_draws_every_merge_without_compiling_again(tiny_model: Any) -> None:
+    from torch._dynamo.utils import counters
+
+    merger = Merger(tiny_model)
+    deltas = make_deltas(merger.base)
+    attention = tiny_model.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    states = torch.randn(1, 16, 104, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        compiled = torch.compile(attention, backend="eager")
+        compiled(states)
+        before = counters["stats"]["unique_graphs"]
+        seen = set()
+        for number in range(20):
+            merger.apply({"hub:2@1": 0.1 * number, "hub:1@1": 0.5}, deltas)
+            found = compiled(states)
+            torch.testing.assert_close(found, attention(states))
+            seen.add(float(found.sum()))
+    assert counters["stats"]["unique_graphs"] == before
+    assert len(seen) == 20
