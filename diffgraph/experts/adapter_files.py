@@ -128,14 +128,14 @@ def _parts(
 ) -> Parts:
     tensors = {role: file.tensor(key) for role, key in keys.items()}
     stated = tensors.pop(ALPHA, None)
-    alpha, rooted = alphas.of_module(placements[0].name)
+    first = next(iter(keys.values()))
+    module = first.removesuffix(suffix_of(first) or "")
+    alpha, rooted = alphas.of_module(placements[0].name, module)
     if stated is not None:
         if stated.numel() != 1:
             raise DamagedFile(f"{file.path.name}: {shown(keys[ALPHA])} is not one number")
         file.check(keys[ALPHA])
         alpha, rooted = float(stated), False
-    first = next(iter(keys.values()))
-    module = first.removesuffix(suffix_of(first) or "")
     settings = alphas.settings(placements[0].name)
     return Parts(file.path.name, module, tensors, alpha, rooted, settings)
 

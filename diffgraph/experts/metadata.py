@@ -50,17 +50,26 @@ class AlphaMetadata:
             raise DamagedFile(f"{file.path.name}: its configuration is not an object")
         return cls(file.path.name, config)
 
-    def of_module(self, module: str) -> tuple[float | None, bool]:
-        """Return a module's alpha, if one is stated, and whether it is rank-stabilised."""
+    def of_module(self, module: str, theirs: str = "") -> tuple[float | None, bool]:
+        """Return a module's alpha, if one is stated, and whether it is rank-stabilised.
+
+        Args:
+            module: our name.
+            theirs: the file's, if it is another: alphas of single modules are stated by it.
+        """
         component, _, path = module.partition(".")
         prefix = f"{component}." if component in COMPONENTS else ""
+        paths = (f".{path}", f".{theirs}")
         alpha = self._of(prefix, "lora_alpha")
         pattern = self._of(prefix, "alpha_pattern")
         if isinstance(pattern, dict):
             # literal names only: PEFT would run them as regular expressions, a stranger's too
-            for name, value in pattern.items():
-                if path == name or path.endswith(f".{name}"):
-                    alpha = value
+            fitting = (
+                value
+                for name, value in pattern.items()
+                if any(path.endswith(f".{name}") for path in paths)
+            )
+            alpha = next(fitting, alpha)
         if alpha is None:
             return None, False
         if (
