@@ -26,6 +26,7 @@ from flows.options import (
     Json,
     Method,
     Prompts,
+    PromptSyntax,
     Scheduler,
     Source,
     Subject,
@@ -103,6 +104,14 @@ def discover(
 
 @app.command()
 def build(
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Choose reference prompts from this .jsonl or .parquet file."),
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of prompts to train or test on: never reference prompts."),
+    ] = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -119,7 +128,8 @@ def build(
     with pipeline(settings):
         from flows.build_graph import build as run
 
-        _print(run(family=settings.family), json)
+        built = run(family=settings.family, candidates=candidates, exclude=tuple(exclude or ()))
+        _print(built, json)
 
 
 @app.command()
@@ -210,24 +220,39 @@ def generate(
 def merge(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, or an image of ours.")],
     out: Annotated[
-        Path, typer.Option(help="The .safetensors file, or the folder in the diffusers layout.")
-    ],
+        Path | None,
+        typer.Option(help="The .safetensors file, or the folder in the diffusers layout."),
+    ] = None,
     layout: Annotated[
         FileLayout | None, typer.Option(help="By default what the name of OUT suggests.")
     ] = None,
     type: Annotated[FileType, typer.Option(help="Of the numbers.")] = FileType.FP16,
+    as_lora: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="RANK", help="Write the nearest LoRA of this rank instead."),
+    ] = None,
+    syntax: Annotated[
+        PromptSyntax | None, typer.Option(help="Print the plan in another tool's words instead.")
+    ] = None,
     home: Home = None,
     family: Family = None,
     json: Json = False,
 ) -> None:
     """Write what a plan makes of its base as a file that other tools load."""
+    if (out is None) == (syntax is None):
+        raise typer.BadParameter("say where with --out, or in which --syntax", param_hint="--out")
     settings = settings_of(home, family)
-    from flows.merge import merge as run
+    from flows import merge as merging
     from flows.progress import shown
 
     with shown():
-        merged = run(plan, settings, out, layout, type)
-    _print(merged, json)
+        if syntax is not None:
+            result: Any = merging.say(plan, settings, syntax)
+        elif as_lora is not None and out is not None:
+            result = merging.as_lora(plan, settings, out, as_lora, type)
+        elif out is not None:
+            result = merging.merge(plan, settings, out, layout, type)
+    _print(result, json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +11,20 @@ from pydantic import ValidationError
 
 from diffgraph.errors import InputError, MissingInput
 from diffgraph.settings import Settings
-from flows.options import FileLayout, FileType
+from flows.options import FileLayout, FileType, PromptSyntax
 from flows.printing import Result, Rows, rows
 from tasks.progress import report
 from tasks.studio import KnownExperts
 
 if TYPE_CHECKING:
     from diffgraph.experts.delta import Delta
-    from diffgraph.experts.expert import Expert
+    from diffgraph.experts.expert import Expert, Listing
     from diffgraph.merging.base_files import BaseFiles
     from diffgraph.merging.plan import MergePlan
 
 STAGE = "merge"
 MILLION = 10**6
+SUFFIX = ".safetensors"
 
 
 class Merged(Result):
@@ -38,7 +40,10 @@ class Merged(Result):
     debts: tuple[str, ...]
     """What the experts' licences ask of whoever passes the file on."""
     left_out: tuple[str, ...] = ()
-    """What the plan changes and the layout has no place for."""
+    """What the plan changes and the file has no place for."""
+    rank: int | None = None
+    kept: float | None = None
+    """Of a LoRA: the share of the squared norm of all changes that its rank has room for."""
     seconds: float
 
     def lines(self) -> Iterator[str | Rows]:
@@ -47,9 +52,28 @@ class Merged(Result):
         yield f"{self.file}  ({size}, {self.seconds:.1f} s)"
         yield f"plan {self.plan_id} ({self.rule})"
         yield rows(("coefficient", "expert"), [(c, ref) for ref, c in self.coefficients.items()])
-        yield from (f"owed: {line}" for line in self.debts)
+        if self.kept is not None:
+            yield f"rank {self.rank} keeps {100 * self.kept:.1f} % of what the LoRAs change"
         if self.left_out:
             yield f"left out: {len(self.left_out)} parameters, {self.left_out[0]} for one"
+        yield from (f"owed: {line}" for line in self.debts)
+
+
+class Said(Result):
+    """A plan in the words of another tool."""
+
+    syntax: str
+    text: str
+    checkpoint: str = ""
+    """The checkpoint to choose beside a prompt, if it is not the base."""
+    plan_id: str
+    debts: tuple[str, ...]
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield the words alone, to be copied; a prompt has no place for the checkpoint."""
+        if self.checkpoint:
+            yield f"checkpoint: {self.checkpoint}"
+        yield from self.text.splitlines()
 
 
 def merge(
@@ -73,24 +97,64 @@ def merge(
         PlanError: the plan cannot be carried out.
         StorageError: the file cannot be written; nothing is left of it.
     """
-    from diffgraph.merging.provenance import debts
-
     start = time.perf_counter()
     job = _Job.of(plan_file, settings)
     layout = layout or _layout_of(out)
     left_out = job.write(out, layout, type)
-    files = [path for path in (out, *out.rglob("*")) if path.is_file()]
-    return Merged(
-        file=out,
-        layout=layout.value,
-        type=type.value,
-        size_bytes=sum(path.stat().st_size for path in files),
-        plan_id=job.plan.id,
-        rule=job.plan.rule,
-        coefficients=job.plan.coefficients(),
-        debts=debts(job.experts[ref] for ref in sorted(job.experts)),
-        left_out=left_out,
-        seconds=round(time.perf_counter() - start, 3),
+    return job.told(out, layout.value, type, start, left_out=left_out)
+
+
+def as_lora(
+    plan_file: Path, settings: Settings, out: Path, rank: int, type: FileType = FileType.FP16
+) -> Merged:
+    """Write the LoRA that is nearest to what a plan's PEFT experts do together.
+
+    Args:
+        plan_file: as `merge` takes it.
+        settings: where things are.
+        out: the file.
+        rank: of the LoRA.
+        type: of the numbers.
+
+    Raises:
+        LicenceForbids, PlanError, StorageError: as `merge`.
+    """
+    from diffgraph.merging.as_lora import lora_metadata, nearest_lora, write_lora
+    from diffgraph.merging.to_file import TYPES
+
+    start = time.perf_counter()
+    job = _Job.of(plan_file, settings)
+    lora = nearest_lora(job.plan, job.deltas, job.base, rank, TYPES[type.value])
+    metadata = job.metadata("the nearest LoRA to the PEFT experts of a plan")
+    write_lora(out, lora, metadata | lora_metadata(lora, rank, job.plan.family))
+    return job.told(out, "lora", type, start, left_out=lora.left_out, rank=rank, kept=lora.kept)
+
+
+def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
+    """Return a plan in another tool's words.
+
+    Args:
+        plan_file: as `merge` takes it.
+        settings: where things are.
+        syntax: the tool.
+
+    Raises:
+        LicenceForbids: an expert's licence forbids derivatives.
+        PlanError: the tool has no words for such a plan.
+    """
+    from diffgraph.merging.prompt_syntax import SYNTAXES, needed_checkpoint
+    from diffgraph.merging.provenance import debts, experts_of
+
+    plan = read_plan(plan_file)
+    library = _library(plan, settings)
+    experts, files = _as_listed(experts_of(plan, library), library)
+    is_prompt = syntax is PromptSyntax.A1111
+    return Said(
+        syntax=syntax.value,
+        text=SYNTAXES[syntax.value](plan, experts, files),
+        checkpoint=needed_checkpoint(plan, experts, files) if is_prompt else "",
+        plan_id=plan.id,
+        debts=debts(experts[ref] for ref in sorted(experts)),
     )
 
 
@@ -130,19 +194,17 @@ class _Job:
     @classmethod
     def of(cls, plan_file: Path, settings: Settings) -> "_Job":
         from diffgraph.experts.reading import open_delta
-        from diffgraph.families import get_family
         from diffgraph.merging.base_files import open_base
         from diffgraph.merging.provenance import experts_of, files_of
 
         plan = read_plan(plan_file)
-        family = get_family(plan.family)
-        library = KnownExperts(settings.home, family)
-        experts = experts_of(plan, library)
+        library = _library(plan, settings)
+        experts, _ = _as_listed(experts_of(plan, library), library)
         paths = files_of(experts, library)
-        job = cls(plan, open_base(family), _licensed(experts, library))
+        job = cls(plan, open_base(library.family), experts)
         parameters = job.base.parameters
         for ref, path in paths.items():
-            job.deltas[ref] = open_delta(path, parameters)
+            job.deltas[ref] = open_delta(path, parameters, prediction=library.family.prediction)
         return job
 
     def write(self, out: Path, layout: FileLayout, type: FileType) -> tuple[str, ...]:
@@ -167,25 +229,76 @@ class _Job:
 
         return provenance(self.plan, self.experts, code_version(), made)
 
+    def told(self, out: Path, layout: str, type: FileType, start: float, **others: Any) -> Merged:
+        from diffgraph.merging.provenance import debts
 
-def _licensed(experts: "Mapping[str, Expert]", library: KnownExperts) -> "dict[str, Expert]":
-    """Return the experts with what their pages say; the bundled graph keeps less than the pages."""
+        files = [path for path in (out, *out.rglob("*")) if path.is_file()]
+        return Merged(
+            file=out,
+            layout=layout,
+            type=type.value,
+            size_bytes=sum(path.stat().st_size for path in files),
+            plan_id=self.plan.id,
+            rule=self.plan.rule,
+            coefficients=self.plan.coefficients(),
+            debts=debts(self.experts[ref] for ref in sorted(self.experts)),
+            seconds=round(time.perf_counter() - start, 3),
+            **others,
+        )
+
+
+def _library(plan: "MergePlan", settings: Settings) -> KnownExperts:
+    from diffgraph.families import get_family
+
+    return KnownExperts(settings.home, get_family(plan.family))
+
+
+def _as_listed(
+    experts: "Mapping[str, Expert]", library: KnownExperts
+) -> "tuple[dict[str, Expert], dict[str, str]]":
+    """Return the experts with the licences of their pages, and what their hub calls their files.
+
+    The graph that ships with a family keeps less of a page than the page, which ships as well.
+    """
+    pages = _pages(experts, library)
+    told, files = {}, {}
+    for ref, expert in experts.items():
+        page = pages.get(ref)
+        told[ref] = expert
+        if page is not None:
+            shown = {"licence": page.licence, "page_url": page.page_url}
+            told[ref] = expert.model_copy(update=shown)
+        files[ref] = _file_name(expert, page)
+    return told, files
+
+
+def _pages(experts: "Mapping[str, Expert]", library: KnownExperts) -> "dict[str, Listing]":
     from diffgraph.crawlers.folder import FolderCrawler
     from diffgraph.experts.expert import Listing
 
-    shipped = {ref for ref in experts if library.library.find(ref) is None}
-    if not shipped or library.family.hub is None:
-        return dict(experts)
-    pages = (page for page in FolderCrawler(library.family.hub).listings())
-    found = {str(page.ref): page for page in pages if isinstance(page, Listing)}
-    return {
-        ref: expert.model_copy(
-            update={"licence": found[ref].licence, "page_url": found[ref].page_url}
-        )
-        if ref in shipped and ref in found
-        else expert
-        for ref, expert in experts.items()
-    }
+    found, shipped = {}, set()
+    for ref in experts:
+        if library.library.find(ref) is None:
+            shipped.add(ref)
+            continue
+        with suppress(MissingInput):  # a page that is gone leaves what the row says
+            found[ref] = library.library.listing(ref)
+    hub = library.family.hub
+    if shipped and hub is not None:
+        for page in FolderCrawler(hub).listings():
+            if isinstance(page, Listing) and str(page.ref) in shipped:
+                found[str(page.ref)] = page
+    return found
+
+
+def _file_name(expert: "Expert", page: "Listing | None") -> str:
+    """Return what an expert's file is called by whoever downloads it from its page."""
+    file = page.file if page is not None else None
+    for text in (file.name, file.url) if file is not None else ():
+        name = text.rpartition("/")[2]
+        if name.endswith(SUFFIX):
+            return name
+    return "".join(letter if letter.isalnum() else "_" for letter in expert.name) + SUFFIX
 
 
 def _progress(done: int, total: int) -> None:
@@ -193,7 +306,7 @@ def _progress(done: int, total: int) -> None:
 
 
 def _layout_of(out: Path) -> FileLayout:
-    single = out.suffix.lower() == ".safetensors"
+    single = out.suffix.lower() == SUFFIX
     return FileLayout.SINGLE_FILE if single else FileLayout.DIFFUSERS
 
 

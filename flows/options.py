@@ -74,3 +74,10 @@ class FileType(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     FP32 = "fp32"
+
+
+class PromptSyntax(StrEnum):
+    """A tool that a plan can be told to."""
+
+    A1111 = "a1111"
+    COMFYUI = "comfyui"

@@ -176,3 +176,33 @@ class TestPlansThatAreRead:
         told = diffgraph("merge", tmp_path / "plan.json", "--out", tmp_path / "m.safetensors")
         assert told.code == 1
         assert says in told.err
+
+
+class TestOtherTools:
+    def test_the_nearest_lora(self, merge, tmp_path):
+        told = merge({PENCIL: 0.8, NIGHT: 0.5, MODEL: 0.5}, "--as-lora", "4", "--json")
+        assert told.code == 0, told.err
+        assert told.json["layout"] == "lora"
+        assert told.json["kept"] > 0.99
+        with safe_open(tmp_path / "merged.safetensors", "pt") as file:
+            assert file.metadata()["ss_network_dim"] == "4"
+            assert all(".lora_" in key or key.endswith(".alpha") for key in file.keys())
+
+    def test_a_prompt(self, merge):
+        told = merge({PENCIL: 0.8, NIGHT: 0.5}, "--syntax", "a1111", out=None)
+        assert told.code == 0, told.err
+        assert told.out.strip() == "<lora:9001:0.8> <lora:9002:0.5>"
+
+    def test_nodes(self, merge):
+        told = merge({PENCIL: 0.8, MODEL: 0.5}, "--syntax", "comfyui", out=None)
+        nodes = json.loads(told.out)
+        assert [node["class_type"] for node in nodes.values()][-1] == "LoraLoader"
+
+    def test_a_licence_forbids_even_words(self, merge):
+        told = merge({KEPT_BACK: 0.8}, "--syntax", "a1111", out=None)
+        assert told.code == 1
+        assert "LicenceForbids" in told.err
+
+    def test_a_file_or_words(self, merge):
+        assert merge({PENCIL: 1}, out=None).code == 2
+        assert merge({PENCIL: 1}, "--syntax", "a1111").code == 2

@@ -1,0 +1,137 @@
+"""The nearest LoRA against the singular values of the whole change, and read back by our reader."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from diffgraph.errors import PlanError
+from diffgraph.experts.delta import Coverage, Delta
+from diffgraph.experts.reading import open_delta
+from diffgraph.experts.updates import CheckpointUpdate, DenseUpdate, LowRankUpdate, Update
+from diffgraph.families import get_family
+from diffgraph.merging import as_lora
+from diffgraph.merging.as_lora import nearest_lora, write_lora
+from diffgraph.merging.base_files import BaseFiles, open_base
+from diffgraph.merging.plan import MergePlan, PlannedExpert
+
+LINEAR = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+KERNEL = "unet.down_blocks.1.resnets.0.conv1.weight"
+TEXT = "text_encoder.encoder.layers.0.mlp.fc1.weight"
+BIAS = "unet.conv_in.bias"
+COEFFICIENTS = {"hub:a@1": 0.7, "hub:b@1": -0.4, "hub:model@1": 0.5}
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseFiles:
+    return open_base(get_family("emoji64"))
+
+
+def make_deltas(base: BaseFiles, dense: bool) -> dict[str, Delta]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    def low_rank(name: str, rank: int) -> Update:
+        shape = base.parameters[name].shape
+        return LowRankUpdate(draw(shape[0], rank), draw(rank, shape[1:].numel()), 0.01, shape)
+
+    second: dict[str, Update] = {name: low_rank(name, 5) for name in (LINEAR, TEXT)}
+    if dense:
+        second[LINEAR] = DenseUpdate(0.1 * draw(*base.parameters[LINEAR].shape))
+        second[BIAS] = DenseUpdate(0.01 * draw(*base.parameters[BIAS].shape))
+    whole = CheckpointUpdate(base.parameters[LINEAR] + 1, base.parameters[LINEAR])
+    updates: dict[str, dict[str, Update]] = {
+        "hub:a@1": {name: low_rank(name, 3) for name in (LINEAR, KERNEL)},
+        "hub:b@1": second,
+        "hub:model@1": {LINEAR: whole},
+    }
+    return {ref: Delta(items, "test", Coverage()) for ref, items in updates.items()}
+
+
+def plan_of(rule: str = "linear", without: str = "") -> MergePlan:
+    experts = (
+        PlannedExpert(
+            ref=ref, kind="checkpoint" if "model" in ref else "peft", coefficient=coefficient
+        )
+        for ref, coefficient in COEFFICIENTS.items()
+        if ref != without
+    )
+    return MergePlan(family="emoji64", experts=tuple(experts), rule=rule)
+
+
+def changes(deltas: dict[str, Delta]) -> dict[str, torch.Tensor]:
+    """Return the sum of the PEFT experts' changes in float64."""
+    found: dict[str, torch.Tensor] = {}
+    for ref in ("hub:a@1", "hub:b@1"):
+        for name, update in deltas[ref].updates.items():
+            added = COEFFICIENTS[ref] * update.dense().double()
+            found[name] = found.get(name, 0) + added
+    return found
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("rank", [2, 8])
+@pytest.mark.parametrize("side", [0, 384])
+def test_it_is_the_nearest_of_its_rank(
+    tmp_path: Path,
+    base: BaseFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    dense: bool,
+    rank: int,
+    side: int,
+) -> None:
+    monkeypatch.setattr(as_lora, "EXACT_SIDE", side)  # 0: by the randomised search
+    deltas = make_deltas(base, dense)
+    lora = nearest_lora(plan_of(), deltas, base, rank, torch.float32)
+    path = tmp_path / "lora.safetensors"
+    write_lora(path, lora, {"format": "pt"})
+    found = open_delta(path, base.parameters)
+    assert not found.coverage.unknown
+    energy = lost = 0.0
+    for name, whole in changes(deltas).items():
+        energy += float(whole.square().sum())
+        if name == BIAS:
+            lost += float(whole.square().sum())
+            continue
+        values = torch.linalg.svdvals(whole.flatten(1))
+        least = float(values[rank:].square().sum())
+        apart = float((found.updates[name].dense().double() - whole).square().sum())
+        assert apart <= least * 1.02 + 1e-9 * float(values.square().sum()), name
+        lost += least
+    assert set(found.updates) == set(changes(deltas)) - {BIAS}
+    assert lora.left_out == ((BIAS,) if dense else ())
+    assert abs(lora.kept - (1 - lost / energy)) < 0.01
+
+
+def test_the_same_plan_gives_the_same_lora(
+    base: BaseFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(as_lora, "EXACT_SIDE", 0)
+    found = [nearest_lora(plan_of(), make_deltas(base, True), base, 4) for _ in range(2)]
+    for key, value in found[0].tensors.items():
+        assert torch.equal(value, found[1].tensors[key])
+
+
+def test_kohyas_names(tmp_path: Path, base: BaseFiles) -> None:
+    lora = nearest_lora(plan_of(), make_deltas(base, False), base, 4)
+    write_lora(tmp_path / "lora.safetensors", lora, {})
+    with safe_open(tmp_path / "lora.safetensors", "pt") as file:
+        keys = set(file.keys())
+        kernel = "lora_unet_down_blocks_1_resnets_0_conv1"
+        assert file.get_tensor(f"{kernel}.lora_down.weight").shape[2:] == (3, 3)
+        assert file.get_tensor(f"{kernel}.lora_up.weight").shape[1:] == (3, 1, 1)
+        assert float(file.get_tensor(f"{kernel}.alpha")) == 3.0
+    assert "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight" in keys
+
+
+def test_a_plan_without_a_part_for_a_lora(base: BaseFiles) -> None:
+    deltas = make_deltas(base, False)
+    alone = MergePlan(family="emoji64", experts=plan_of().experts[2:])
+    with pytest.raises(PlanError, match="no PEFT experts"):
+        nearest_lora(alone, deltas, base, 4)
+    with pytest.raises(PlanError, match="ties mixes"):
+        nearest_lora(plan_of("ties"), deltas, base, 4)
+    assert nearest_lora(plan_of("ties", without="hub:model@1"), deltas, base, 4).tensors
