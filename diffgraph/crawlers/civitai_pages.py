@@ -39,6 +39,8 @@ LIST_ITEMS = 100
 FILES = 100
 IMAGES = 20
 VERSIONS = 500
+NOT_FOR_DOWNLOAD = {"Generation", "InternalGeneration"}
+OTHER_SHAPES = {"Inpainting", "Pix2Pix", "Refiner"}
 EXPLICIT = {"mature", "x", "blocked"}
 SAFE_LEVELS = 3  # bits
 
@@ -82,7 +84,7 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
         Listing(
             ref=ExpertRef(source=source, model=model, version=number),
             name=_full_name(name, version),
-            base_model=text(version.get("baseModel"), WORD_CHARACTERS),
+            base_model=_base_model(version),
             trigger_words=words(version.get("trainedWords")),
             file=_file(version),
             images=_images(version),
@@ -130,6 +132,12 @@ def text(value: object, limit: int, lines: bool = False) -> str:
     return kept[:limit].strip() if lines else " ".join(kept.split())[:limit]
 
 
+def _base_model(version: Page) -> str:
+    """Return the base, with the word for a variant whose weights have other shapes."""
+    base, kind = (text(version.get(key), WORD_CHARACTERS) for key in ("baseModel", "baseModelType"))
+    return f"{base} {kind}" if kind in OTHER_SHAPES and kind.lower() not in base.lower() else base
+
+
 def _full_name(name: str, version: Page) -> str:
     """Return "Nightfall v2" for a page "Nightfall" and its version "v2"."""
     return f"{name} {text(version.get('name'), 60)}".strip()[:NAME_CHARACTERS]
@@ -171,6 +179,8 @@ def commercial_use(value: object) -> tuple[str, ...]:
 def _file(version: Page) -> ListedFile | None:
     """Return the version's main file, chosen as Civitai does; None if it offers none."""
     if text(version.get("availability"), WORD_CHARACTERS) == "EarlyAccess":
+        return None
+    if text(version.get("usageControl"), WORD_CHARACTERS) in NOT_FOR_DOWNLOAD:
         return None
     files = _dicts(version.get("files"), FILES)
     if not files:

@@ -76,9 +76,10 @@ def check(listing: Listing, family: Family, config: DiscoveryConfig | None = Non
     """
     base_model = listing.base_model.strip()
     if base_model.lower() not in {name.lower() for name in family.hub_names}:
-        raise UnusableListing(
-            f"made for {base_model!r}, not for {' or '.join(map(repr, family.hub_names))}"
-        )
+        # every hub has its own words for a base: those of the other hubs would explain nothing
+        alike = [name for name in family.hub_names if ("/" in name) == ("/" in base_model)]
+        ours = " or ".join(map(repr, alike or family.hub_names))
+        raise UnusableListing(f"made for {base_model!r}, not for {ours}")
     if listing.type and listing.type.lower() not in CHECKPOINT_TYPES + PEFT_TYPES:
         raise UnusableListing(f"{listing.type!r} is no set of weights that can be merged")
     if listing.nsfw:

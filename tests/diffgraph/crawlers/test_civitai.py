@@ -499,6 +499,35 @@ def test_a_listing_is_completed_as_the_hub_means_it(
     assert found["1"].page_url == f"{hub.url}/models/1"
 
 
+def test_what_can_be_told_from_a_page_costs_no_download(
+    home: Home, serve: Callable[..., CivitaiServer]
+) -> None:
+    hub = serve(
+        [
+            page(1, version={"baseModelType": "Inpainting"}),
+            page(2, version={"usageControl": "InternalGeneration"}),
+            page(3, file={"name": "model.ckpt", "metadata": {}}),
+        ]
+    )
+    assert reasons(home.discover(hub)) == {
+        ref(1): "made for 'emoji64 Inpainting', not for 'emoji64'",
+        ref(2): "offers no file (early access, or taken down)",
+        ref(3): "offers only .ckpt files, which could run code",
+    }
+
+
+def test_explicit_example_images_are_left_out(
+    home: Home, serve: Callable[..., CivitaiServer]
+) -> None:
+    explicit = [{"nsfw": "X"}, {"nsfw": "Mature"}, {"nsfw": True}, {"nsfwLevel": 8}, {"nsfw": "x"}]
+    marks = [*explicit, {"nsfw": "Soft"}, {"nsfw": "None"}, {"nsfwLevel": 2}]
+    images = [{"url": f"http://h/{place}", **mark} for place, mark in enumerate(marks)]
+    hub = serve([page(1, version={"images": images})])
+    home.discover(hub)
+    shown = [image.url for image in home.library.listing(ref(1)).images]
+    assert shown == ["http://h/5", "http://h/6", "http://h/7"]
+
+
 def test_a_file_is_downloaded_checked_and_admitted(
     home: Home, serve: Callable[..., CivitaiServer]
 ) -> None:
