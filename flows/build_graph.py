@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -71,6 +72,8 @@ def build(
     family: str | None = None,
     reference_prompts: int | None = None,
     images_a_prompt: int | None = None,
+    candidates: Path | None = None,
+    exclude: tuple[Path, ...] = (),
 ) -> Build:
     """Describe and calibrate what is new in the library, and write a snapshot.
 
@@ -78,6 +81,8 @@ def build(
         family: the model family; the setting if unset.
         reference_prompts: prompts that every expert is measured on.
         images_a_prompt: images an expert and prompt, each from a noise of its own.
+        candidates: choose reference prompts from this file; from the bundled ones if unset.
+        exclude: files of prompts that must not be reference prompts.
     """
     settings, start = Settings(), time.time()
     family = family or settings.family
@@ -89,7 +94,7 @@ def build(
         register_experts.submit(part, *who, part=f"{number} of {len(unregistered)}")
         for number, part in enumerate(unregistered, 1)
     ]
-    prompts = choose_reference_prompts(family, config.prompts)
+    prompts = choose_reference_prompts(family, config.prompts, candidates, list(exclude))
     try:
         registered = [page.result() for page in pages]
     finally:  # what was answered was paid for, whatever came after

@@ -1,5 +1,6 @@
 """Measuring experts: a task is a shard of a few of them, on all reference prompts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
@@ -20,20 +21,29 @@ def scores_folder(home: Path) -> Path:
 
 
 @task(**LOCAL)
-def choose_reference_prompts(family: str, count: int) -> list[ReferencePrompt]:
-    """Choose the prompts that experts are measured on from those that ship with the family."""
-    from diffgraph.errors import MissingInput
-    from diffgraph.graph.reference_prompts import choose, read_candidates
+def choose_reference_prompts(
+    family: str, count: int, candidates: Path | None = None, exclude: Sequence[Path] = ()
+) -> list[ReferencePrompt]:
+    """Choose the prompts that experts are measured on.
+
+    Args:
+        family: whose bundled candidates are used, or general ones if it has none, and whose train
+            and test sets are left out.
+        count: how many are wanted.
+        candidates: a JSONL or Parquet file to choose from instead of the bundled set.
+        exclude: files of prompts that must not be chosen, besides the bundled ones.
+    """
+    from diffgraph.graph.candidates import GENERAL, stream_candidates
+    from diffgraph.graph.reference_prompts import choose
 
     assets = get_family(family).assets
-    if assets is None:
-        raise MissingInput(f"no candidates for reference prompts ship with {family}")
-    prompts = assets / "prompts"
-    exclude = [text for name in TESTED for text in read_candidates(prompts / f"{name}.jsonl")]
+    bundled = assets / "prompts" if assets else None
+    tested = [bundled / f"{name}.jsonl" for name in TESTED] if bundled else []
+    offered = candidates or (bundled / "reference.jsonl" if bundled else GENERAL)
     return choose(
-        read_candidates(prompts / "reference.jsonl"),
+        stream_candidates(offered),
         count,
-        exclude=exclude,
+        exclude=[text for path in (*tested, *exclude) for text in stream_candidates(path)],
         embedder=Studio(Path(), family).embedder,
     )
 

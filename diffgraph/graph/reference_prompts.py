@@ -4,35 +4,30 @@ The paper (https://arxiv.org/abs/2603.20470, section 3.1) ranks candidate prompt
 prepositions and adjectives and keeps the most representative ones; neither it nor the work it
 follows (https://arxiv.org/abs/2412.01243) publishes how. This is a reconstruction:
 
-1. Rank: how many distinct nouns, adjectives and prepositions a prompt has, as logarithms, each
-   less what
-   prompts of its length have on average, in units of the spread, summed. Length alone earns
-   nothing.
-2. Cover: take prompts one by one from the better half; each time the one whose words are rarest
-   and least
-   covered so far. Where several are as good, the one farthest from all taken ones in embedding
-   space.
+1. Filter: candidates are streamed, cleaned, and of very many a fair sample is kept (candidates.py).
+2. Rank: how many distinct nouns, adjectives and prepositions a prompt has, as logarithms, each less
+   what prompts of its length have on average, in units of the spread, summed. Length alone earns
+   nothing. The better half goes on.
+3. Cover: take prompts one by one; each time the one whose words are rarest and least covered so
+   far. Where several are as good, the one farthest from all taken ones in embedding space.
 """
 
 import hashlib
-import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from diffgraph.agents.words import plain, words
-from diffgraph.errors import InputError, MissingInput
+from diffgraph.errors import InputError
+from diffgraph.graph.candidates import FEWEST_WORDS, MOST_WORDS, identity, usable
 from diffgraph.graph.embedding import TextEmbedder
 from diffgraph.graph.parts_of_speech import Tagged, tag
 
 log = logging.getLogger(__name__)
 
-FEWEST_WORDS, MOST_WORDS = 2, 75
 LARGEST_POOL = 2_000  # candidates that are embedded and compared
 SHARE_RANKED = 0.5  # of the candidates that ranking lets through
 TOO_ALIKE = 0.95  # cosine of two prompts that would measure the same
@@ -52,31 +47,8 @@ class ReferencePrompt(BaseModel, frozen=True):
     )
 
 
-def read_candidates(path: Path) -> tuple[str, ...]:
-    """Return the prompts of a JSONL file, one object with a `prompt` a line.
-
-    Raises:
-        MissingInput: the file is not there.
-        InputError: a line is not such an object.
-    """
-    if not path.is_file():
-        raise MissingInput(f"no file of candidate prompts at {path}")
-    found: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            prompt = json.loads(line)["prompt"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f'{path}:{number}: expected {{"prompt": "…"}}') from error
-        if not isinstance(prompt, str):
-            raise InputError(f"{path}:{number}: the prompt is not a text")
-        found.append(prompt)
-    return tuple(found)
-
-
 def choose(
-    candidates: Sequence[str],
+    candidates: Iterable[str],
     count: int,
     *,
     exclude: Collection[str] = (),
@@ -86,7 +58,7 @@ def choose(
     """Return the `count` most representative candidates, in the order they were chosen.
 
     The same arguments give the same prompts. If there are fewer usable candidates, all are
-    returned.
+    returned. Candidates are read once: millions can be streamed from a file.
 
     Args:
         candidates: texts; unusable and repeated ones are passed over.
@@ -99,38 +71,52 @@ def choose(
     Raises:
         InputError: no candidate is usable.
     """
-    texts = _usable(candidates, {_identity(text) for text in exclude})
+    texts, looked_at = usable(candidates, exclude)
     if not texts:
         raise InputError(
-            f"none of {len(candidates)} candidate prompts is usable: each is excluded or has not"
+            f"none of {looked_at} candidate prompts is usable: each is excluded or has not"
             f" {FEWEST_WORDS} to {MOST_WORDS} words"
         )
-    tags = [tag(text) for text in texts]
-    ranks = rank(tags)
-    size = min(LARGEST_POOL, max(4 * count, int(SHARE_RANKED * len(texts))))
-    pool = sorted(range(len(texts)), key=lambda row: (-ranks[row], texts[row]))[:size]
+    ranks = rank([tag(text).features for text in texts])
+    pool = _better(texts, ranks, count)
     vectors = (embedder or TextEmbedder()).embed([texts[row] for row in pool])
-    taken = _cover([tags[row] for row in pool], ranks[pool], vectors, count)
+    tags = [tag(texts[row]) for row in pool]
+    taken = _cover(tags, ranks[pool], vectors, count)
     if len(taken) < count:
         log.warning("only %d of %d reference prompts: too few candidates", len(taken), count)
-    chosen = [pool[place] for place in taken]
     return [
-        ReferencePrompt(
-            id=hashlib.sha256(_identity(texts[row]).encode()).hexdigest()[:12],
-            text=texts[row],
-            seed=_seed(seed, texts[row]),
-            features={**tags[row].features, "rank": round(float(ranks[row]), 4)},
-        )
-        for row in chosen
+        _reference(texts[pool[place]], tags[place], float(ranks[pool[place]]), seed)
+        for place in taken
     ]
 
 
-def rank(tags: Sequence[Tagged]) -> NDArray[np.float64]:
+def _better(texts: Sequence[str], ranks: NDArray[np.float64], count: int) -> list[int]:
+    """Return the better half of the candidates, best first; of too many, a fair sample of it."""
+    size = max(4 * count, int(SHARE_RANKED * len(texts)))
+    better = sorted(range(len(texts)), key=lambda row: (-ranks[row], texts[row]))[:size]
+    largest = max(LARGEST_POOL, 4 * count)
+    if len(better) > largest:
+        sample = sorted(better, key=lambda row: hashlib.sha256(texts[row].encode()).digest())
+        kept = set(sample[:largest])
+        better = [row for row in better if row in kept]
+    return better
+
+
+def _reference(text: str, tagged: Tagged, rank: float, seed: int) -> ReferencePrompt:
+    return ReferencePrompt(
+        id=hashlib.sha256(identity(text).encode()).hexdigest()[:12],
+        text=text,
+        seed=_seed(seed, text),
+        features={**tagged.features, "rank": round(rank, 4)},
+    )
+
+
+def rank(features: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
     """Return how rich each prompt is in words of the three classes for its length, (prompts,)."""
-    length = np.log1p([tagged.length for tagged in tags])
-    total = np.zeros(len(tags))
+    length = np.log1p([found["words"] for found in features])
+    total = np.zeros(len(features))
     for name in FEATURES:
-        counts = np.log1p([tagged.features[name] for tagged in tags])
+        counts = np.log1p([found[name] for found in features])
         left = counts - _expected(length, counts)
         spread = left.std()
         if spread > 1e-9:
@@ -173,21 +159,6 @@ def _cover(
         nearest = np.maximum(nearest, vectors @ vectors[best])
         open_rows &= nearest < TOO_ALIKE
     return taken
-
-
-def _usable(candidates: Sequence[str], excluded: set[str]) -> list[str]:
-    kept: dict[str, str] = {}
-    for candidate in candidates:
-        text = plain(candidate, 2_000)
-        identity = _identity(text)
-        if identity not in excluded and FEWEST_WORDS <= len(words(text)) <= MOST_WORDS:
-            kept.setdefault(identity, text)
-    return list(kept.values())
-
-
-def _identity(text: str) -> str:
-    """Return what stays the same however a prompt is spaced, punctuated or capitalised."""
-    return " ".join(words(text))
 
 
 def _seed(seed: int, text: str) -> int:

@@ -3,10 +3,11 @@ import itertools
 import numpy as np
 import pytest
 
-from diffgraph.errors import InputError, MissingInput
+from diffgraph.errors import InputError
+from diffgraph.graph import reference_prompts
 from diffgraph.graph.embedding import TextEmbedder
 from diffgraph.graph.parts_of_speech import tag
-from diffgraph.graph.reference_prompts import choose, rank, read_candidates
+from diffgraph.graph.reference_prompts import choose, rank
 
 SUBJECTS = ("dog", "smiling robot", "red apple", "old house", "rocket", "happy cat", "owl", "ghost")
 PARTS = ("pencil sketch", "at night", "in the snow", "on a striped background", "under the sea")
@@ -50,14 +51,14 @@ def test_a_spatial_preposition_counts_twice():
 def test_ranks_rich_language_above_poor_of_the_same_length():
     tags = [tag("a small red dog behind an old house"), tag("a dog and a dog and a dog a")]
     tags += [tag(text) for text in CANDIDATES]
-    ranks = rank(tags)
+    ranks = rank([tagged.features for tagged in tags])
     assert ranks[0] > ranks[1]
 
 
 def test_repeating_words_earns_nothing():
     tags = [tag("red dog near house " * 1), tag("red dog near house " * 8)]
     tags += [tag(text) for text in CANDIDATES]
-    ranks = rank(tags)
+    ranks = rank([tagged.features for tagged in tags])
     assert ranks[0] > ranks[1]
 
 
@@ -110,20 +111,17 @@ def test_refuses_candidates_of_which_none_is_usable(candidates):
         choose(candidates, 3)
 
 
-def test_reads_candidates(tmp_path):
-    path = tmp_path / "reference.jsonl"
-    path.write_text('{"prompt": "a cat", "id": 1}\n\n{"prompt": "a dog"}\n', encoding="utf-8")
-    assert read_candidates(path) == ("a cat", "a dog")
+def test_an_iterator_of_candidates_will_do(embedder):
+    assert choose(iter(CANDIDATES), 5, embedder=embedder) == choose(
+        CANDIDATES, 5, embedder=embedder
+    )
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"text": "a"}', '{"prompt": 3}', "null"])
-def test_a_broken_line_is_named(tmp_path, line):
-    path = tmp_path / "reference.jsonl"
-    path.write_text(f'{{"prompt": "a cat"}}\n{line}\n', encoding="utf-8")
-    with pytest.raises(InputError, match=r"reference\.jsonl:2"):
-        read_candidates(path)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(MissingInput, match="nowhere"):
-        read_candidates(tmp_path / "nowhere.jsonl")
+def test_of_very_many_a_fair_sample_of_the_better_half_is_compared(embedder, monkeypatch):
+    monkeypatch.setattr(reference_prompts, "LARGEST_POOL", 20)
+    chosen = choose(CANDIDATES, 4, embedder=embedder)
+    assert len(chosen) == 4
+    assert chosen == choose(CANDIDATES[::-1], 4, embedder=embedder)
+    ranks = rank([tag(text).features for text in CANDIDATES])
+    poor = {CANDIDATES[row] for row in np.argsort(ranks)[: len(CANDIDATES) // 3]}
+    assert not poor & {prompt.text for prompt in chosen}
