@@ -16,8 +16,10 @@ _NEGATIVE_PART = re.compile(r"\bnegative\s+prompt\s*:.*", re.I | re.S)
 _SETTINGS_LINE = re.compile(r"^\s*steps\s*:\s*\d.*", re.I | re.M)
 _FLAGS = re.compile(r"\s--no\b.*|\s--\w+(?:\s+[^\s-]\S*)?", re.I | re.S)
 _TAG = re.compile(r"<[^<>]{0,200}>")
-_SWITCH = re.compile(r"\[([^\[\]:|]*)[:|][^\[\]]*\]")
+_SWITCH = re.compile(r"\[([^\[\]]*[:|][^\[\]]*)\]")
+_COUNTED = re.compile(r"\b\d\+?(boy|girl|man|woman|other)s?\b", re.I)
 _WEIGHTED = re.compile(r"\(([^()]*?):\s*-?\d*\.?\d+\s*\)")
+_NEIGHBOURS = re.compile(r"(:\s*-?\d*\.?\d+\s*\))\s*\(")
 _KEYWORD = re.compile(r"\b(?:BREAK|AND)\b")
 _ABSENT = re.compile(
     r"(?:,\s*|\s+(?:and|but)\s+|\s+|^)(?:without|no|not|free\s+of|minus)\s+(?!longer\b)[^,;.!?]*?"
@@ -29,7 +31,8 @@ _QUALITY = re.compile(
     r"^(?:masterpiece|(?:best|high|highest|good|great|top|ultra|amazing)[\s-]*(?:quality|res\w*|details?)|absurdres|\d+k"
     r"|u?hd|hdr|(?:ultra|highly|very|super|extremely|intricate(?:ly)?)?[\s-]*(?:detailed|details?|realistic|sharp)"
     r"|trending\s+on\s+\w+|award[\s-]*winning|sharp\s+focus|raw\s+photo|score_\w+|very\s+aesthetic|cute|beautiful"
-    r"|nice|high\s+definition|\d+\s*(?:px|pixels?))$",
+    r"|nice|high\s+(?:definition|resolution|clarity)|(?:extreme|hyper|insane(?:ly)?|best)[\s-]+(?:detail\w*|qualit\w*)"
+    r"|artstation|trending|solo|(?:looking\s+at\s+)?viewer|\d+\s*(?:px|pixels?|mm))$",
     re.I,
 )
 
@@ -149,7 +152,8 @@ _FINISH_WORDS = frozenset(
     design glossy print technical colors colours colored coloured toned light lights focus soft
     digital dot stripe frame framed border background backdrop shadow drop outline outlines stripes
     dots polka checkerboard vignette snow snowing rain raining night scene sky sunset die cut
-    sticker red gold blue green black white thick corners spotlight dark sign bright warm cold
+    sticker close closeup up angle low wide shot view pov full upper body front side
+    red gold blue green black white thick corners spotlight dark sign bright warm cold
     """.split()
 )
 """What names no subject if it stands alone or beside a style word."""
@@ -166,11 +170,19 @@ def cleaned(prompt: str) -> str:
     text = _SETTINGS_LINE.sub(" ", text)
     text = _FLAGS.sub(" ", _TAG.sub(" , ", text.replace("\\(", " ").replace("\\)", " ")))
     text = plain(text.replace("\n", " , "))
+    text = _NEIGHBOURS.sub(r"\1, (", text)
     for _ in range(4):  # weights may be nested, a few deep
-        text = _SWITCH.sub(r"\1", _WEIGHTED.sub(r"\1", text))
+        text = _SWITCH.sub(_switched, _WEIGHTED.sub(r"\1", text))
+    text = _COUNTED.sub(r"\1", text)
     text = _KEYWORD.sub(",", text)
     text = re.sub(r"[()\[\]{}\"*_#]+", " ", text)
     return " ".join(_ABSENT.sub(" ", text).split())
+
+
+def _switched(match: re.Match[str]) -> str:
+    """Return what `[wolf:robot:0.5]` or `[cat|dog]` shows, one after the other."""
+    parts = (part.strip() for part in re.split(r"[:|]", match[1]))
+    return ", ".join(part for part in parts if part and not re.fullmatch(r"[\d.]+", part))
 
 
 def phrases(prompt: str) -> tuple[str, ...]:

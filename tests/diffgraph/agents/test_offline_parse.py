@@ -60,6 +60,26 @@ def test_community_syntax_is_not_content():
 
 
 @pytest.mark.parametrize(
+    ("prompt", "subject", "attributes"),
+    [
+        ("1girl, solo, red hair, looking at viewer", "girl", ("red hair",)),
+        ("[wolf:robot:0.5] in the snow", "wolf", ("robot", "snow")),
+        ("[cat|dog], night", "cat", ("dog", "night")),
+        ("a fox [in the rain:0.3]", "fox", ("rain",)),
+        ("close up, a bride, (sepia:0.3) (night:0.8)", "bride", ("close up", "sepia", "night")),
+        ("fox \\(animal\\), <lyco:a:1>, <hypernet:b:0.4> snow", "fox animal", ("snow",)),
+        ("a cat AND a hat BREAK at night", "cat", ("hat", "night")),
+        ("кошка, снег", "кошка", ("снег",)),
+        ("机甲少女，霓虹灯", "机甲少女", ("霓虹灯",)),
+    ],
+)
+def test_the_notation_of_image_tools_is_understood(prompt, subject, attributes):
+    request = parse(prompt)
+    assert request.summary.split(", ")[0] == subject
+    assert request.attributes == attributes
+
+
+@pytest.mark.parametrize(
     "prompt",
     ["a cat without a hat", "a cat, no text", "a cat --no hat --ar 16:9", "a cat, not at night"],
 )
