@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 ADDED_AS_THEY_ARE = (torch.float32, torch.float16, torch.bfloat16)
-CHUNK = 1 << 20  # entries that are added at a time on a CPU: they fit its cache
+CHUNK = 1 << 18  # entries that are added at a time on a CPU: they fit its cache
 
 
 class Update(Protocol):
@@ -147,11 +147,24 @@ class CheckpointUpdate(_Summed):
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
         """Add the difference to a float32 sum, a piece at a time."""
-        values, bases, sums = (part.reshape(-1) for part in (self.value, self.base, out.view(-1)))
-        for part in _pieces(sums):
-            # the difference first: where the two are close it is exact, their multiples are not
-            difference = values[part].to(torch.float32, copy=True).sub_(_wide(bases[part]))
+        sums = out.view(-1)
+        for part, difference in self.differences():
             sums[part].add_(difference, alpha=coefficient)
+
+    def differences(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the difference in float32, a piece after the other in one and the same memory.
+
+        Where value and base are close it is exact; the difference of their multiples is not.
+        """
+        values, bases = self.value.reshape(-1), self.base.reshape(-1)
+        if values.device.type != "cpu":
+            yield slice(None), values.float() - bases.float()
+            return
+        first, second = torch.empty(2, min(CHUNK, len(values)))
+        for start in range(0, len(values), CHUNK):
+            part = slice(start, min(start + CHUNK, len(values)))
+            difference = first[: part.stop - start].copy_(values[part])
+            yield part, difference.sub_(second[: part.stop - start].copy_(bases[part]))
 
 
 @dataclass(frozen=True)
@@ -337,11 +350,7 @@ def norm(update: Update) -> float:
         squared = ((up.T @ up) * (down @ down.T)).sum().clamp_min(0)
         return abs(update.scale) * math.sqrt(float(squared))
     if isinstance(update, CheckpointUpdate):
-        values, bases = update.value.reshape(-1), update.base.reshape(-1)
-        sizes = []
-        for part in _pieces(values):
-            difference = values[part].to(torch.float32, copy=True).sub_(_wide(bases[part]))
-            sizes.append(float(torch.linalg.vector_norm(difference)))
+        sizes = [float(torch.linalg.vector_norm(part)) for _, part in update.differences()]
         return math.hypot(*sizes) if all(map(math.isfinite, sizes)) else math.nan
     if isinstance(update, KroneckerUpdate):
         sides = [torch.linalg.vector_norm(side.double()) for side in (update.left, update.right)]
@@ -352,9 +361,3 @@ def norm(update: Update) -> float:
 def _wide(value: Tensor) -> Tensor:
     """Return what can be added to float32 as it is, without a copy where that is possible."""
     return value if value.dtype in ADDED_AS_THEY_ARE else value.float()
-
-
-def _pieces(flat: Tensor) -> Iterator[slice]:
-    step = CHUNK if flat.device.type == "cpu" else max(1, len(flat))
-    for start in range(0, len(flat), step):
-        yield slice(start, start + step)
