@@ -27,7 +27,8 @@ from diffgraph.scoring.scorer import SCORE_NAMES
 log = logging.getLogger(__name__)
 
 PlanMaker = Callable[[str, EvaluationPrompt], Sequence[MergePlan]]
-"""(method, prompt) → its plan. Of several plans the one that earns most is taken: an oracle."""
+"""(method, prompt) → its plan. Of several plans the best is taken, an oracle: for each seed the one
+that earns most on the other seeds, so that the luck of a seed is no merit."""
 
 Key = tuple[str, str]
 """(method, prompt id)"""
@@ -64,7 +65,7 @@ class Evaluation:
     table: pa.Table
     """A row per method, prompt and seed, with plan_id, the five scores and the reward."""
     plans: Mapping[Key, MergePlan]
-    """(method, prompt id) → the plan that was compared."""
+    """(method, prompt id) → the plan that was compared; of an oracle, that of the first seed."""
     images: Mapping[Key, Path]
     """(method, prompt id) → its picture of the first seed, for the prompts in `shown`."""
     shown: tuple[EvaluationPrompt, ...]
@@ -119,7 +120,7 @@ class _Run:
         self.bench, self.config = bench, config
         self.store = ScoreStore(folder, bench.identity)
         self.candidates: dict[Key, Sequence[MergePlan]] = {}
-        self.chosen: dict[Key, MergePlan] = {}
+        self.chosen: dict[Key, Mapping[int, MergePlan]] = {}  # for each seed
         self.left_out: dict[str, str] = {}
         self.failed: dict[str, str] = {}  # plan id → why it cannot be drawn
         self.shown: list[EvaluationPrompt] = []
@@ -183,16 +184,14 @@ class _Run:
         return True
 
     def choose(self) -> None:
-        """Take each method's plan for each prompt: of several, the one that earns most."""
+        """Take each method's plan for each prompt: of several, the one that earns most.
+
+        What is chosen by its reward is judged on another seed, where there is one.
+        """
         for key, plans in self.candidates.items():
-            jobs = [self._jobs(plan, key) for plan in plans]
-            earned = [
-                (self._mean_reward(found), -index)
-                for index, found in enumerate(jobs)
-                if all(job in self.store for job in found)
-            ]
-            if earned:  # of equals the first
-                self.chosen[key] = plans[-max(earned)[1]]
+            drawn = [plan for plan in plans if self._is_drawn(plan, key)]
+            if drawn:
+                self.chosen[key] = {seed: self._best(drawn, key, seed) for seed in self.seeds}
         for prompt_id in self.prompts:
             missing = [name for name in self.config.methods if (name, prompt_id) not in self.chosen]
             if missing and prompt_id not in self.left_out:
@@ -202,7 +201,8 @@ class _Run:
 
     def result(self) -> Evaluation:
         """Return the rows of all prompts that every method was drawn for: the rows are paired."""
-        plans = {key: plan for key, plan in self.chosen.items() if key[1] not in self.left_out}
+        chosen = {key: own for key, own in self.chosen.items() if key[1] not in self.left_out}
+        plans = {key: own[self.seeds[0]] for key, own in chosen.items()}
         if not plans:
             example = next(iter(self.left_out.items()), ("", "there are no prompts"))
             raise InputError(f"no prompt could be evaluated; {example[0]}: {example[1]}")
@@ -215,8 +215,8 @@ class _Run:
                 "plan_id": job.plan_id,
                 **dict(zip(SCORE_NAMES, self.store.scores(job), strict=True)),
             }
-            for key, plan in plans.items()
-            for job in self._jobs(plan, key)
+            for key, own in chosen.items()
+            for job in (self._job(plan, key, seed) for seed, plan in own.items())
         ]
         rewards = self.bench.reward(tensor([[row[name] for name in SCORE_NAMES] for row in rows]))
         table = pa.Table.from_pylist(rows).append_column(
@@ -225,18 +225,32 @@ class _Run:
         shown = tuple(prompt for prompt in self.shown if prompt.id not in self.left_out)
         ids = {prompt.id for prompt in shown}
         images = {
-            key: self.store.image(self._jobs(plan, key)[0])
+            key: self.store.image(self._job(plan, key, self.seeds[0]))
             for key, plan in plans.items()
             if key[1] in ids
         }
         return Evaluation(table, plans, images, shown, self.left_out, self.drawn)
 
-    def _jobs(self, plan: MergePlan, key: Key) -> list[Job]:
-        text = self.prompts[key[1]].text
-        return [Job(plan.id, text, seed) for seed in self.config.seeds]
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.config.seeds
 
-    def _mean_reward(self, jobs: Sequence[Job]) -> float:
-        return float(self.bench.reward(tensor([self.store.scores(job) for job in jobs])).mean())
+    def _job(self, plan: MergePlan, key: Key, seed: int) -> Job:
+        return Job(plan.id, self.prompts[key[1]].text, seed)
+
+    def _is_drawn(self, plan: MergePlan, key: Key) -> bool:
+        return all(self._job(plan, key, seed) in self.store for seed in self.seeds)
+
+    def _best(self, plans: Sequence[MergePlan], key: Key, judged: int) -> MergePlan:
+        """Return the plan that earns most on the other seeds, of equals the first."""
+        if len(plans) == 1:
+            return plans[0]
+        others = [seed for seed in self.seeds if seed != judged] or [judged]
+        scores = [
+            [self.store.scores(self._job(plan, key, own)) for own in others] for plan in plans
+        ]
+        earned = self.bench.reward(tensor(scores).flatten(0, 1)).view(len(plans), -1).mean(1)
+        return plans[int(earned.argmax())]
 
     def _is_kept(self, job: Job, keep: set[str]) -> bool:
         return job.seed == self.config.seeds[0] and job.prompt in keep

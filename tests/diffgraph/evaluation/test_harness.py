@@ -86,6 +86,25 @@ def test_an_oracle_takes_the_candidate_that_earns_most_on_the_prompt(tmp_path):
     assert len(rows) == 5 * 2
 
 
+def test_an_oracle_is_chosen_on_other_seeds_than_it_is_judged_on(tmp_path):
+    lucky, steady = plan(0.3, "hub:lucky@1"), plan(0.5, "hub:steady@1")
+    place = studio(single=[lucky, steady])
+    calm = place.render
+
+    def luck(plan, prompts, seeds):
+        bonus = torch.tensor([0.6 if plan == lucky and seed == 3 else 0.0 for seed in seeds])
+        return (calm(plan, prompts, seeds) + bonus.view(-1, 1, 1, 1)).clamp(0, 1)
+
+    place.render = luck
+    config = CONFIG.model_copy(update={"methods": ("base", "single")})
+    result = evaluate(PROMPTS[:1], place.bench(), tmp_path, config)
+    rows = {row["seed"]: row for row in result.table.to_pylist() if row["method"] == "single"}
+    assert rows[3]["plan_id"] == steady.id  # seed 4 knows nothing of the luck of seed 3
+    assert rows[4]["plan_id"] == lucky.id
+    assert result.plans["single", "p0"] == steady
+    assert result.images["single", "p0"].is_file()
+
+
 def test_a_second_run_draws_nothing_and_says_the_same(tmp_path):
     first = evaluate(PROMPTS, studio().bench(), tmp_path, CONFIG)
     again = studio()
