@@ -1,10 +1,13 @@
 """FLUX against diffusers' own pipeline, and the places it is loaded from."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from diffgraph.families import SamplerConfig
 from diffgraph.families.flux import load
@@ -21,10 +24,10 @@ def model(tiny_flux_folder: Path) -> Any:
     return model
 
 
-def test_images_are_those_of_diffusers_pipeline(model: Any, tiny_flux_folder: Path) -> None:
+def assert_images_are_the_pipelines(model: Any, folder: Path) -> None:
     from diffusers import FluxPipeline
 
-    pipeline = FluxPipeline.from_pretrained(tiny_flux_folder, local_files_only=True)
+    pipeline = FluxPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     noise = model.noise([3, 4])
     theirs = pipeline(
@@ -41,6 +44,37 @@ def test_images_are_those_of_diffusers_pipeline(model: Any, tiny_flux_folder: Pa
     assert ours.shape == (2, 3, 32, 32)
     assert ours.std() > 0.01
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_images_are_those_of_diffusers_pipeline(model: Any, tiny_flux_folder: Path) -> None:
+    assert_images_are_the_pipelines(model, tiny_flux_folder)
+
+
+def test_without_guidance_built_in_too(tiny_flux_folder: Path, tmp_path: Path) -> None:
+    """FLUX.1 schnell: no guidance to embed, noise levels that do not depend on the size."""
+    folder = tmp_path / "schnell"
+    shutil.copytree(tiny_flux_folder, folder)
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "guidance_embeds": False}))
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    stored = load_file(weights)
+    save_file({key: stored[key] for key in stored if "guidance_embedder" not in key}, weights)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    changes = {"use_dynamic_shifting": False, "shift": 1.0}
+    scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), **changes}))
+    model = load("cpu", torch.float32, place=str(folder))
+    model.resolution = 32
+    assert not any("guidance" in name for name in model.parameters())
+    assert_images_are_the_pipelines(model, folder)
+
+
+def test_it_draws_in_the_precision_it_was_published_in(tiny_flux_folder: Path, model: Any) -> None:
+    published = load("cpu", place=str(tiny_flux_folder))
+    published.resolution = 32
+    assert {value.dtype for value in published.parameters().values()} == {torch.bfloat16}
+    image = published.sample(PROMPTS[:1], [3], SAMPLER)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image, model.sample(PROMPTS[:1], [3], SAMPLER), rtol=0, atol=0.1)
 
 
 def test_patches_are_undone() -> None:

@@ -36,3 +36,11 @@ def test_images_are_those_of_diffusers_pipeline(model: Any, tiny_sd15_folder: Pa
     assert ours.shape == (2, 3, 64, 64)
     assert ours.std() > 0.01
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_it_draws_in_half_precision(model: Any, tiny_sd15_folder: Path) -> None:
+    once = SamplerConfig(steps=1, guidance=1.0)
+    half = load("cpu", torch.bfloat16, place=str(tiny_sd15_folder))  # float16 is slow on a CPU
+    image = half.sample(PROMPTS[:1], [3], once)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image, model.sample(PROMPTS[:1], [3], once), rtol=0, atol=0.1)
