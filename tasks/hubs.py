@@ -66,12 +66,14 @@ def hub_of(source: str, path: Path | None, url: str | None, family: str) -> Hub:
         raise InputError(f"--path is for a hub folder; {source} has an address: --url")
     from diffgraph.crawlers.web import address_of
 
-    settings = Settings()
+    settings, names = Settings(), get_family(family).hub_names
     if source == "civitai":
+        if all("/" in name for name in names):
+            raise InputError(f"{family} has no base model on Civitai to ask for")
         found = address_of(url or settings.civitai_url, "DIFFGRAPH_CIVITAI_URL")
         return Hub(source="civitai", url=found)
     if source == "huggingface":
-        if not any("/" in name for name in get_family(family).hub_names):
+        if not any("/" in name for name in names):
             raise InputError(f"{family} has no base model on Hugging Face to ask for")
         found = address_of(url or settings.huggingface_url, "DIFFGRAPH_HUGGINGFACE_URL")
         return Hub(source="huggingface", url=found)

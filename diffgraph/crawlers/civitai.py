@@ -8,7 +8,8 @@ count as gone. A journal in the home folder lets a crawl that was stopped go on 
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -124,9 +125,16 @@ class CivitaiCrawler(Crawler):
         yield from self._journal.broken
         walk, cursor, is_new = self._where_we_were()
         while walk <= self._config.passes:
-            for entry in self._walk(walk, cursor):
-                is_new = is_new or isinstance(entry, Listing)
-                yield entry
+            try:
+                for entry in self._walk(walk, cursor):
+                    is_new = is_new or isinstance(entry, Listing)
+                    yield entry
+            except BadAnswer as error:
+                if self._query.oldest_first and not self._seen:
+                    raise
+                yield from self._news([BrokenPage(where="the list", reason=str(error))])
+                is_new = not self._query.oldest_first  # what lies behind it has another end
+                self._query = replace(self._query, oldest_first=True)
             if self._since is not None or (walk > 1 and not is_new):
                 break
             walk, cursor, is_new = walk + 1, None, False
@@ -179,6 +187,7 @@ class CivitaiCrawler(Crawler):
         if not self._journal.records:
             return 1, None, False
         last = self._journal.records[-1]
+        self._query = replace(self._query, oldest_first=last.oldest_first)
         is_new = any(record.refs for record in self._journal.records if record.walk == last.walk)
         if last.cursor is not None:
             return last.walk, last.cursor, is_new
@@ -233,18 +242,30 @@ class CivitaiCrawler(Crawler):
         """Yield what a page brings, then note that it was yielded to its end."""
         refs: list[str] = []
         broken: list[BrokenPage] = []
-        for entry in chain(read.broken, *map(self._unseen, read.page.items)):
+        for entry in self._news(chain(read.broken, *map(self._unseen, read.page.items))):
             if isinstance(entry, Listing):
                 refs.append(str(entry.ref))
-            elif entry in self._told:
-                continue  # by an earlier walk
             else:
-                self._told.add(entry)
                 broken.append(entry)
             yield entry
         self._read.append(
-            PageRecord(walk=walk, cursor=following, refs=tuple(refs), broken=tuple(broken))
+            PageRecord(
+                walk=walk,
+                cursor=following,
+                refs=tuple(refs),
+                oldest_first=self._query.oldest_first,
+                broken=tuple(broken),
+            )
         )
+
+    def _news(self, entries: Iterable[Listing | BrokenPage]) -> Iterator[Listing | BrokenPage]:
+        """Yield these, less the broken pages that an earlier walk has told."""
+        for entry in entries:
+            if isinstance(entry, BrokenPage):
+                if entry in self._told:
+                    continue
+                self._told.add(entry)
+            yield entry
 
     def _unseen(self, item: object) -> Iterator[Listing | BrokenPage]:
         """Yield the versions on a page that this crawl has not met."""

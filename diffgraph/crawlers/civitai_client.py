@@ -13,9 +13,8 @@ good. Only cursors are taken from an answer, never addresses: `nextPage` could l
 
 import json
 import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
@@ -32,7 +31,7 @@ NEXT_CURSOR = re.compile(rb'"nextCursor"\s*:\s*("(?:[^"\\]|\\.){1,1000}"|\d{1,18
 
 @dataclass(frozen=True)
 class ModelQuery:
-    """Which models are listed, newest first.
+    """Which models are listed, and in which order.
 
     The hub narrows the list by type and base model only, so that whoever is refused for another
     reason is counted.
@@ -41,10 +40,14 @@ class ModelQuery:
     types: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
+    oldest_first: bool = False
 
     def parameters(self, limit: int, cursor: str | None) -> Query:
         """Return the query of one request."""
-        chosen: dict[str, str | int | list[str]] = {"limit": limit, "sort": "Newest"}
+        chosen: dict[str, str | int | list[str]] = {
+            "limit": limit,
+            "sort": "Oldest" if self.oldest_first else "Newest",
+        }
         if self.types:
             chosen["types"] = list(self.types)
         if self.base_models:
@@ -62,7 +65,6 @@ class ModelPage:
 
     items: Sequence[object]
     next_cursor: str | None  # None behind the last one
-    total: int | None = None  # how many there are, if the hub says so
 
 
 class GarbledList(BadAnswer):
@@ -116,20 +118,7 @@ class CivitaiClient:
             raise GarbledList(str(error), _cursor_in(body)) from None
         if not isinstance(answer, Mapping) or not isinstance(answer.get("items"), list):
             raise GarbledList("an answer has no list of items", _cursor_in(body))
-        metadata = answer.get("metadata")
-        return ModelPage(answer["items"], _next_cursor(metadata), _total(metadata))
-
-    async def all_models(
-        self, query: ModelQuery, cursor: str | None = None
-    ) -> AsyncIterator[ModelPage]:
-        """Yield the pages of the list, until the last."""
-        limit = self.web.config.page_size
-        while True:
-            page = await self.models(query, cursor, limit)
-            yield page
-            if page.next_cursor is None or page.next_cursor == cursor:
-                return
-            cursor = page.next_cursor
+        return ModelPage(answer["items"], _next_cursor(answer.get("metadata")))
 
     async def model(self, number: str) -> object:
         """Return one model's page; raises `NotThere` if it has none."""
@@ -199,8 +188,3 @@ def _cursor_in(body: bytes) -> str | None:
         return _as_cursor(json.loads(found[-1])) if found else None
     except ValueError:
         return None
-
-
-def _total(metadata: Any) -> int | None:
-    total = metadata.get("totalItems") if isinstance(metadata, Mapping) else None
-    return total if isinstance(total, int) and not isinstance(total, bool) and total > 0 else None

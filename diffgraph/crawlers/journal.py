@@ -28,6 +28,7 @@ class PageRecord(BaseModel, frozen=True):
     walk: int  # the pass over the hub, from 1
     cursor: str | None  # where that pass goes on; None behind its last page
     refs: tuple[str, ...]
+    oldest_first: bool = False
     broken: tuple[BrokenPage, ...] = ()
 
 
@@ -85,10 +86,11 @@ class CrawlJournal:
         self._start = 0
 
     def _read(self) -> None:
+        for path in self.path.parent.glob("*.jsonl"):
+            if path.stat().st_mtime < time.time() - STALE_SECONDS:
+                log.info("%s is too old to go on from", path)
+                path.unlink(missing_ok=True)
         try:
-            if self.path.stat().st_mtime < time.time() - STALE_SECONDS:
-                log.info("%s is too old to go on from", self.path)
-                self.path.unlink()
             lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return

@@ -368,6 +368,74 @@ def test_an_answer_that_never_is_json_costs_only_the_page_that_spoils_it(
     assert "not JSON" in broken.reason
 
 
+def test_what_lies_behind_a_page_without_a_cursor_is_read_from_the_other_end(
+    home: Home, serve: Callable[..., CivitaiServer]
+) -> None:
+    hub = serve(pages(40))
+    hub.publish(page(20), body=b'{"id": 20, "name": "half')
+
+    def spoil(reply: Any) -> Any:
+        return type(reply)(200, reply.body[:50]) if b'"half' in reply.body else reply
+
+    hub.disturb(spoil, path="/models", times=1000)
+    report = home.discover(hub)
+    assert {ref(number) for number in range(1, 41)} - {ref(20)} == set(home.refs)
+    assert "not JSON" in report.broken[0].reason
+    hub.publish(page(20))
+    assert home.discover(hub).listed[0].ref == ref(20)
+
+
+ANSWERS = (
+    b"", b"null", b"[]", b"{}", b'{"items": null}', b'{"items": {}}', b"<html>Sign in</html>",
+    b"[" * 100_000, b'{"items": ' + b"9" * 10_000 + b"}", b"\xff\xfe",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("body", ANSWERS, ids=lambda body: repr(body)[:20])
+def test_a_server_that_is_no_hub_is_one_line(
+    body: bytes, home: Home, serve: Callable[..., CivitaiServer]
+) -> None:
+    hub = serve(pages(5))
+    hub.disturb(lambda reply: type(reply)(200, body), times=1000)
+    with pytest.raises(ServiceUnavailable, match=r"JSON|no list of items") as error:
+        home.discover(hub)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, [], {"nextCursor": {}}, {"nextCursor": True}, {"nextCursor": 1.5}, {"nextCursor": ""},
+     {"nextPage": "http://[::1"}, {"nextPage": 7}, {"nextCursor": "x" * 5000}],
+    ids=lambda metadata: repr(metadata)[:20],
+)  # fmt: skip
+def test_a_cursor_that_is_none_ends_the_list(
+    metadata: Any, home: Home, serve: Callable[..., CivitaiServer]
+) -> None:
+    hub = serve(pages(5))
+    change = lambda reply: type(reply).json(  # noqa: E731
+        {**json.loads(reply.body), "metadata": metadata}
+    )
+    hub.disturb(change, path="/models", times=10)
+    home.discover(hub)
+    assert len(home.refs) == 5
+
+
+def test_a_cursor_in_the_next_pages_address_only_is_used(
+    home: Home, serve: Callable[..., CivitaiServer]
+) -> None:
+    hub = serve(pages(25))
+
+    def hide(reply: Any) -> Any:
+        answer = json.loads(reply.body)
+        answer["metadata"].pop("nextCursor", None)
+        return type(reply).json(answer)
+
+    hub.disturb(hide, path="/models", times=100)
+    home.discover(hub)
+    assert len(home.refs) == 25
+
+
 def test_an_answer_that_is_too_large_is_asked_for_in_parts(
     home: Home, serve: Callable[..., CivitaiServer]
 ) -> None:
