@@ -161,6 +161,13 @@ def test_after_the_repair_the_offline_agent_answers_and_says_so(api, tmp_path, w
     assert len(api.bodies) == 2  # what could not be used is not paid for again
 
 
+def test_what_a_model_thought_goes_back_with_its_answer(api, tmp_path):
+    thought = {"type": "thinking", "thinking": "A page about snow.", "signature": "c2ln"}
+    api.say([thought, *call("describe_expert", {"skills": []})])
+    assert agent(api, tmp_path).describe(listing()).agent == "claude"
+    assert api.bodies[1]["messages"][1]["content"][0] == thought
+
+
 def test_a_refusal_is_not_argued_with(api, tmp_path):
     api.say("refusal")
     assert "declined" in agent(api, tmp_path).describe(listing()).note

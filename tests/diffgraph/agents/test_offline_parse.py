@@ -70,7 +70,7 @@ def test_community_syntax_is_not_content():
         ("fox \\(animal\\), <lyco:a:1>, <hypernet:b:0.4> snow", "fox animal", ("snow",)),
         ("a cat AND a hat BREAK at night", "cat", ("hat", "night")),
         ("кошка, снег", "кошка", ("снег",)),
-        ("机甲少女，霓虹灯", "机甲少女", ("霓虹灯",)),
+        ("机甲少女\uff0c霓虹灯", "机甲少女", ("霓虹灯",)),
     ],
 )
 def test_the_notation_of_image_tools_is_understood(prompt, subject, attributes):
