@@ -1,15 +1,20 @@
 """What a hub holds beside experts for this base is refused for what it is."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
+from diffgraph.crawlers.discovery import discover
+from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import FamilyMismatch, UnknownFormat
+from diffgraph.experts.library import Library
 from diffgraph.experts.reading import read_delta
+from diffgraph.families import get_family
 from tests.hostile.files import (
     DAMAGED,
     NAME,
@@ -68,29 +73,23 @@ def test_a_marker_of_another_prediction_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_without_what_it_cannot_use(tmp_path: Path) -> None:
     """A hub with one file of every kind: one expert is ready, every other has its reason."""
-    import json
-
-    from diffgraph.crawlers.discovery import discover
-    from diffgraph.crawlers.folder import FolderCrawler
-    from diffgraph.experts.library import Library
-    from diffgraph.families import get_family
-
     hub = tmp_path / "hub"
     (hub / "models").mkdir(parents=True)
     (hub / "files").mkdir()
     (hub / "hub.json").write_text('{"name": "hub"}')
-    from safetensors.torch import save
-
     contents = {
         **DAMAGED,
         **PICKLES,
         "zip": zipped_pickle(tmp_path),
         **{kind: save(tensors) for kind, (tensors, _) in (NOT_WEIGHTS | OF_ANOTHER_BASE).items()},
+        "changed since it was listed": lora(),
         "good": lora(),
     }
     for number, (kind, data) in enumerate(contents.items(), 1):
         (hub / f"files/{number}.safetensors").write_bytes(data)
-        file = {"downloadUrl": f"files/{number}.safetensors", "sizeKB": 1}
+        file: dict[str, Any] = {"downloadUrl": f"files/{number}.safetensors", "sizeKB": 1}
+        if kind == "changed since it was listed":
+            file["hashes"] = {"SHA256": "ab" * 32}
         version = {"id": number, "baseModel": "emoji64", "files": [file]}
         page = {"id": number, "name": kind, "type": "LORA", "modelVersions": [version]}
         (hub / f"models/{number}.json").write_text(json.dumps(page))
