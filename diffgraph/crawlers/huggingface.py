@@ -262,7 +262,10 @@ class HuggingFaceCrawler(Crawler):
 
     def _stated(self, listing: Listing, name: str) -> tuple[str, int]:
         """Return the SHA-256 and the size that the hub states for a file; "" and 0 if none."""
-        commit = listing.ref.version
+        url = listing.file.url if listing.file else ""
+        commit = url.partition("/resolve/")[2].partition("/")[
+            0
+        ]  # whole: the hub knows no short one
         path = f"/api/models/{quote(listing.ref.model)}/revision/{commit}"
         about = decoded(self._wait(path, {"blobs": "true"}), path)
         siblings = about.get("siblings") if isinstance(about, Mapping) else None

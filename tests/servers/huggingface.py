@@ -144,7 +144,7 @@ class HuggingFaceServer(LocalServer):
 
     def _info(self, name: str, request: Request, commit: str = "") -> Reply:
         entry = self.repositories.get(name)
-        if entry is None or not str(entry.get("sha", "")).startswith(commit):
+        if entry is None or (commit and entry.get("sha") != commit):
             return _error(401, "RepoNotFound", "Repository not found")
         shown = _shown(entry, set(request.query.get("expand", ())))
         if request.get("blobs") == "true":
@@ -164,7 +164,7 @@ class HuggingFaceServer(LocalServer):
             return _error(401, "RepoNotFound", "Repository not found")
         if entry.get("gated") and not request.token:
             return _error(401, "GatedRepo", f"Access to model {name} is restricted.")
-        if not str(entry["sha"]).startswith(commit):
+        if entry["sha"] != commit:
             return _error(404, "RevisionNotFound", "Invalid rev id")
         headers = {"X-Repo-Commit": str(entry["sha"])}
         if path == "README.md" and entry.get("_readme") is not None:
