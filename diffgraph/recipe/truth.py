@@ -125,8 +125,9 @@ def closeness_among(images: Tensor, truths: Truths) -> Tensor:
     seen = [part.unflatten(0, images.shape[:2]) for part in _aspects(images.flatten(0, 1))]
     shape = truths.allowed.shape
     meant = [part.unflatten(0, shape) for part in _aspects(truths.images.flatten(0, 1))]
+    styles = range(shape[1])
     each = torch.stack(
-        [_closeness(seen, [part[:, style : style + 1] for part in meant]) for style in range(shape[1])], 2
+        [_closeness(seen, [part[:, own : own + 1] for part in meant]) for own in styles], 2
     )
     return each.masked_fill(~truths.allowed.unsqueeze(1), -1.0).amax(2)
 
