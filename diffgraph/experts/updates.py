@@ -65,8 +65,8 @@ class DenseUpdate:
         out.add_(_wide(self.value), alpha=coefficient)
 
     def dense(self) -> Tensor:
-        """Return it in float32."""
-        return self.value.float()
+        """Return a copy in float32: the value itself is often a view of a file."""
+        return self.value.to(torch.float32, copy=True)
 
 
 @dataclass(frozen=True)

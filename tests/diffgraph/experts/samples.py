@@ -19,8 +19,9 @@ TEXT = "text_encoder.encoder.layers.0.mlp.fc1"
 
 
 def draw(seed: int, *shape: int, size: float = 1.0) -> torch.Tensor:
+    """Return random numbers that float16 and bfloat16 can hold exactly, in float64."""
     generator = torch.Generator().manual_seed(seed)
-    return size * torch.randn(shape, generator=generator, dtype=torch.float64)
+    return (size * torch.randn(shape, generator=generator)).bfloat16().half().double()
 
 
 BASE: Mapping[str, torch.Tensor] = {
@@ -66,16 +67,18 @@ def read(
     folder: Path,
     tensors: Mapping[str, torch.Tensor],
     base: Mapping[str, torch.Tensor] = BASE,
-    metadata: dict[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Delta:
-    """Write tensors in float32 and read them back."""
+    """Write tensors, but for alphas, in a type and read them back."""
     path = folder / "expert.safetensors"
     path.unlink(missing_ok=True)  # what was read before is mapped still
     floats = {
-        key: value.float().contiguous() if value.is_floating_point() else value
+        key: value.to(dtype if value.ndim else torch.float32).contiguous()
+        if value.is_floating_point()
+        else value
         for key, value in tensors.items()
     }
-    save_file(floats, path, metadata)
+    save_file(floats, path)
     return read_delta(path, base)
 
 

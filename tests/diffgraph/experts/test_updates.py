@@ -64,6 +64,8 @@ def test_an_update_is_added_in_place(update: Update) -> None:
     assert update.shape == SHAPE
     assert_close(out, before.double() - 0.3 * update.dense().double())
     assert norm(update) == pytest.approx(float(update.dense().norm()), rel=1e-5)
+    update.dense().zero_()
+    assert_close(update.dense(), (out.double() - before.double()) / -0.3, 1e-4)  # its own copy
     kept = [tensor.data_ptr() for tensor in tensors_of(update)]
     assert [tensor.data_ptr() for tensor in tensors_of(moved(update, "cpu"))] == kept
     assert all(tensor.is_meta for tensor in tensors_of(moved(update, "meta")))

@@ -69,8 +69,11 @@ CHOICES = st.tuples(st.sampled_from(sorted(MAKERS)), RANKS, ALPHAS)
     ),
     biases=st.booleans(),
     norms=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
 )
-def test_any_mixture(choices: Mapping[str, Any], biases: bool, norms: bool, tmp_path: Path) -> None:
+def test_any_mixture(
+    choices: Mapping[str, Any], biases: bool, norms: bool, dtype: torch.dtype, tmp_path: Path
+) -> None:
     tensors: dict[str, torch.Tensor] = {}
     expected: dict[str, torch.Tensor] = {}
     for module, (form, rank, alpha) in choices.items():
@@ -85,7 +88,7 @@ def test_any_mixture(choices: Mapping[str, Any], biases: bool, norms: bool, tmp_
         own = {"w_norm": draw(1, 16), "b_norm": draw(2, 16)}
         tensors |= keyed(NORM, own)
         expected |= {f"{NORM}.weight": own["w_norm"], f"{NORM}.bias": own["b_norm"]}
-    delta = read(tmp_path, tensors)
+    delta = read(tmp_path, tensors, dtype=dtype)
     assert set(delta.updates) == set(expected)
     for name, update in expected.items():
         assert_close(delta.updates[name].dense(), update)
