@@ -6,7 +6,7 @@ what the vocabularies say of the real model never guesses: kohya's underscores c
 naming_ldm.py and naming_flux.py know the single files' names, naming_index.py puts all together.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Vocabulary = Callable[[str], Iterable[str]]
 """Our name -> the names that it has in one convention."""
@@ -32,7 +32,7 @@ def bare(name: str) -> Iterator[str]:
 def comfyui(name: str) -> Iterator[str]:
     """Yield the names of diffusers' parts as ComfyUI puts them into one file."""
     component, _, path = name.partition(".")
-    for prefix in COMFYUI_PREFIXES[component]:
+    for prefix in COMFYUI_PREFIXES.get(component, ()):
         yield prefix + path
 
 
@@ -61,7 +61,7 @@ def kohya(name: str) -> Iterator[str]:
     """
     for form in reversed([*diffusers(name)]):
         component, _, path = form.partition(".")
-        for prefix in KOHYA_PREFIXES[component]:
+        for prefix in KOHYA_PREFIXES.get(component, ()):
             yield prefix + path.replace(".", "_")
 
 
@@ -85,16 +85,3 @@ COMFYUI_PREFIXES: Mapping[str, tuple[str, ...]] = {
     ),
     "text_encoder_2": ("text_encoders.t5xxl.transformer.", "text_encoders.t5xxl."),
 }
-
-
-def lookup(names: Iterable[str], vocabularies: Sequence[Vocabulary]) -> dict[str, str]:
-    """Return their name -> our name; a name that could mean two of ours is left out."""
-    ours = list(names)
-    found: dict[str, str] = {}
-    ambiguous: set[str] = set()
-    for vocabulary in vocabularies:
-        for name in ours:
-            for alias in vocabulary(name):
-                if found.setdefault(alias, name) != name:
-                    ambiguous.add(alias)
-    return {alias: name for alias, name in found.items() if alias not in ambiguous}

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from diffgraph.experts.naming import diffusers, kohya, lookup, old_diffusers, peft
-from diffgraph.experts.naming_ldm import kohya_ldm, ldm
+from diffgraph.experts.naming_index import Placement, names_of
+from diffgraph.experts.naming_ldm import ldm
 
 SD15 = {
     "block_out_channels": (320, 640, 1280, 1280),
@@ -57,12 +57,13 @@ def test_single_file_names_of_emoji64_are_diffusers_own(tiny_model: Any) -> None
 
 def test_names_that_real_files_hold(sd15: Any) -> None:
     """Keys as they stand in files from hubs."""
-    names = [f"unet.{name}" for name, _ in sd15.named_parameters()]
-    names += [f"text_encoder.encoder.layers.{n}.self_attn.q_proj.weight" for n in range(12)]
-    modules = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
-    found = lookup(modules, (diffusers, old_diffusers, peft, kohya, kohya_ldm(names)))
+    parameters = {f"unet.{name}": value for name, value in sd15.named_parameters()}
+    for layer in range(12):
+        name = f"text_encoder.encoder.layers.{layer}.self_attn.q_proj.weight"
+        parameters[name] = torch.empty(768, 768, device="meta")
+    modules = names_of(parameters).modules
     attention = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1"
-    assert {theirs: found[theirs] for theirs in found if theirs in REAL} == {
+    assert {theirs: modules[theirs][0].name for theirs in REAL} == {
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": f"{attention}.to_q",
         "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q": f"{attention}.to_q",
         "lora_te_text_model_encoder_layers_11_self_attn_q_proj": (
@@ -93,7 +94,21 @@ REAL = {
 
 
 def test_a_name_that_could_mean_two_modules_means_none() -> None:
-    names = ["unet.block.0_a.b", "unet.block.0.a_b"]  # kohya writes both as block_0_a_b
-    found = lookup(names, (kohya,))
-    assert found == {}
-    assert lookup(names, (diffusers, kohya)) == {name: name for name in names}
+    # kohya writes both as block_0_a_b
+    parameters = {f"unet.{path}.weight": torch.empty(1) for path in ("block.0_a.b", "block.0.a_b")}
+    modules = names_of(parameters).modules
+    assert "lora_unet_block_0_a_b" not in modules
+    assert modules["unet.block.0_a.b"] == (Placement("unet.block.0_a.b"),)
+    assert modules["unet.block.0.a_b"] == (Placement("unet.block.0.a_b"),)
+
+
+def test_a_component_that_nobody_else_knows_keeps_its_own_names() -> None:
+    names = names_of({"prior.layer.weight": torch.empty(1)})
+    assert names.parameters["prior.layer.weight"] == (Placement("prior.layer.weight"),)
+    assert names.modules["prior.layer"] == (Placement("prior.layer"),)
+
+
+def test_names_are_made_once_a_model() -> None:
+    first = names_of({"unet.layer.weight": torch.empty(2, 3)})
+    assert names_of({"unet.layer.weight": torch.ones(2, 3)}) is first
+    assert names_of({"unet.layer.weight": torch.empty(3, 2)}) is not first
