@@ -5,6 +5,9 @@ A limit that is there already stays as it is, so that an operator may change it 
 
 from collections.abc import Awaitable, Callable
 
+SLACK = 1.05
+BURST = 2  # requests that may begin together
+
 
 def shared_turn(hub: str, per_minute: float | None) -> Callable[[], Awaitable[None]] | None:
     """Return what to await before a request to a hub; None where no limit is needed.
@@ -15,13 +18,17 @@ def shared_turn(hub: str, per_minute: float | None) -> Callable[[], Awaitable[No
     """
     if per_minute is None:
         return None
+    from diffgraph.crawlers.web import Pace
+
     name = f"{hub}-requests-{per_minute:g}-a-minute"
+    pace = Pace(per_minute / SLACK)  # a little slower than the limit: whoever is alone never waits
     made = False
 
     async def turn() -> None:
         nonlocal made
         from prefect.concurrency.asyncio import rate_limit
 
+        await pace()
         if not made:
             await _make(name, per_minute)
             made = True
@@ -43,7 +50,7 @@ async def _make(name: str, per_minute: float) -> None:
             try:
                 await client.create_global_concurrency_limit(
                     GlobalConcurrencyLimitCreate(
-                        name=name, limit=1, slot_decay_per_second=per_minute / 60.0
+                        name=name, limit=BURST, slot_decay_per_second=per_minute / 60.0
                     )
                 )
             except ObjectAlreadyExists:
