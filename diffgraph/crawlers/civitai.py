@@ -73,6 +73,7 @@ class CivitaiCrawler(Crawler):
         self._home = home
         self._since = since
         self._downloader = downloader
+        self._is_downloader_ours = downloader is None
         self._client = client or CivitaiClient()
         self._url, self._config = self._client.web.url, self._client.web.config
         base_models = tuple(name for name in family.hub_names if "/" not in name)
@@ -103,6 +104,9 @@ class CivitaiCrawler(Crawler):
             self._background.wait(self._client.close())
             self._background.close()
             self._background = None
+        if self._is_downloader_ours and self._downloader is not None:
+            self._downloader.close()
+            self._downloader = None
 
     @property
     def is_remote(self) -> bool:
@@ -147,6 +151,7 @@ class CivitaiCrawler(Crawler):
 
     def finish(self) -> None:
         """Forget where we are: the crawl is over."""
+        log.debug("%d listings came more than once", self.repeated)
         self._journal.close()
 
     def look_again(self, refs: Collection[str]) -> Iterator[Listing | BrokenPage]:
@@ -161,7 +166,7 @@ class CivitaiCrawler(Crawler):
             for item in page.items:
                 if (number := _id_of(item)) in some:
                     found.add(number)
-                    yield from self._unseen(item)
+                    yield from self._unseen(item, set())
         gone = [number for number in missing if number not in found]
         for place, number in enumerate(gone):
             yield from self._ask_for(number, place)
@@ -242,7 +247,9 @@ class CivitaiCrawler(Crawler):
         """Yield what a page brings, then note that it was yielded to its end."""
         refs: list[str] = []
         broken: list[BrokenPage] = []
-        for entry in self._news(chain(read.broken, *map(self._unseen, read.page.items))):
+        here: set[str] = set()
+        entries = (self._unseen(item, here) for item in read.page.items)
+        for entry in self._news(chain(read.broken, chain.from_iterable(entries))):
             if isinstance(entry, Listing):
                 refs.append(str(entry.ref))
             else:
@@ -267,9 +274,8 @@ class CivitaiCrawler(Crawler):
                 self._told.add(entry)
             yield entry
 
-    def _unseen(self, item: object) -> Iterator[Listing | BrokenPage]:
-        """Yield the versions on a page that this crawl has not met."""
-        here: set[str] = set()
+    def _unseen(self, item: object, here: set[str]) -> Iterator[Listing | BrokenPage]:
+        """Yield the versions on a page that this crawl has not met; `here`, those of its answer."""
         for entry in read_page(item, SOURCE, f"{self._url}/models/{quote(_id_of(item))}"):
             if isinstance(entry, BrokenPage):
                 yield entry
@@ -314,7 +320,7 @@ class CivitaiCrawler(Crawler):
             yield BrokenPage(where=where, reason="not in the list; asked for another time")
             return
         try:
-            yield from self._unseen(self._loop.wait(self._client.model(number)))
+            yield from self._unseen(self._loop.wait(self._client.model(number)), set())
         except NotThere:
             return
         except ServiceError as error:

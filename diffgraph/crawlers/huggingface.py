@@ -85,6 +85,7 @@ class HuggingFaceCrawler(Crawler):
         self._url = self._web.url
         self._loop: Background | None = None
         self._downloader = downloader
+        self._is_downloader_ours = downloader is None
         self._listed: set[str] = set()  # repositories
         self._shown: set[str] = set()  # their commits
         self._is_whole = False
@@ -101,6 +102,9 @@ class HuggingFaceCrawler(Crawler):
             self._loop.wait(self._web.close())
             self._loop.close()
             self._loop = None
+        if self._is_downloader_ours and self._downloader is not None:
+            self._downloader.close()
+            self._downloader = None
 
     @property
     def is_remote(self) -> bool:

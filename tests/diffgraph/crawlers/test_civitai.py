@@ -681,6 +681,18 @@ class TestTheClient:
         assert asyncio.run(three()) >= 0.15, "four requests are three distances of 50 ms apart"
 
 
+def test_an_expert_that_is_twice_in_an_answer_is_told_and_kept_once(
+    home: Home, serve: Callable[..., CivitaiServer]
+) -> None:
+    hub = serve(pages(4))
+    twice = json.dumps(page(2)).encode()
+    hub.publish(page(2), body=twice + b"," + twice)
+    report = home.discover(hub)
+    assert home.refs == [ref(number) for number in range(1, 5)]
+    told = BrokenPage(where="models/2", reason=f"{ref(2)} is listed twice")
+    assert report.broken == (told,)
+
+
 def test_a_broken_page_is_told_once_though_it_is_read_twice(
     home: Home, serve: Callable[..., CivitaiServer]
 ) -> None:
