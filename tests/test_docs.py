@@ -66,7 +66,7 @@ def tables() -> str:
 
     found = {
         "families, `FAMILIES`": FAMILIES,
-        "adapter formats, `ADAPTERS`": [adapter.name for adapter in ADAPTERS],
+        "adapter formats, `ADAPTERS`": dict.fromkeys(adapter.name for adapter in ADAPTERS),
         "scorers, `SCORERS`": SCORERS,
         "agents, `AGENTS`": AGENTS,
         "baselines, `BASELINES`": BASELINES,

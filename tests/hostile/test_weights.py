@@ -1,6 +1,7 @@
 """Weights files made to break the reader: each is refused by name, with nothing allocated."""
 
 import json
+import math
 import os
 import struct
 from pathlib import Path
@@ -156,3 +157,65 @@ def test_any_flipped_byte_is_read_or_refused_by_name(
         assert "x.safetensors" in str(error)  # noqa: PT017 (it may as well be read)
     else:
         assert torch.isfinite(delta.updates[NAME].dense()).all()
+
+
+def small(*shape: int) -> torch.Tensor:
+    return torch.linspace(-0.3, 0.4, math.prod(shape)).reshape(shape)
+
+
+FORMATS = {
+    "oft": {"oft_blocks": small(6, 4, 4), "rescale": small(24, 1), "alpha": torch.tensor(0.1)},
+    "boft": {"oft_blocks": small(2, 6, 4, 4)},
+    "ia3": {"weight": small(24), "on_input": torch.tensor(0)},
+    "glora": {
+        "a1.weight": small(12, 2),
+        "a2.weight": small(2, 12),
+        "b1.weight": small(24, 2),
+        "b2.weight": small(2, 12),
+    },
+    "loha": {
+        "hada_w1_a": small(24, 2),
+        "hada_w1_b": small(2, 12),
+        "hada_w2_a": small(24, 2),
+        "hada_w2_b": small(2, 12),
+    },
+    "lokr": {"lokr_w1": small(4, 2), "lokr_w2_a": small(6, 2), "lokr_w2_b": small(2, 6)},
+    "dora": {"lora_up.weight": small(24, 2), "lora_down.weight": small(2, 12)}
+    | {"dora_scale": small(24, 1)},
+    "full": {"diff": small(24, 12)},
+}
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(where=st.floats(0, 1, exclude_max=True), value=st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))
+def test_any_format_with_a_flipped_byte_is_read_or_refused_by_name(
+    form: str, where: float, value: int, tmp_path: Path
+) -> None:
+    data = bytearray(save({f"{STEM}.{role}": part for role, part in FORMATS[form].items()}))
+    data[int(where * len(data))] = value
+    path = tmp_path / "x.safetensors"
+    path.unlink(missing_ok=True)
+    path.write_bytes(bytes(data))
+    try:
+        delta = read_delta(path, PARAMETERS)
+    except ExpertError as error:
+        assert "x.safetensors" in str(error)  # noqa: PT017 (it may as well be read)
+    else:
+        assert torch.isfinite(delta.updates[NAME].dense()).all()
+
+
+def test_rotations_by_numbers_too_large_are_refused(tmp_path: Path) -> None:
+    for size in (1e30, 3e38, float("inf")):
+        path = tmp_path / f"{size}.safetensors"
+        blocks = torch.full((6, 4, 4), size)
+        blocks[:, 0] = -size
+        path.write_bytes(save({f"{STEM}.oft_blocks": blocks}))
+        try:
+            delta = read_delta(path, PARAMETERS)
+        except ExpertError as error:
+            assert path.name in str(error)  # noqa: PT017 (it may as well be read)
+        else:
+            assert torch.isfinite(delta.updates[NAME].dense()).all()

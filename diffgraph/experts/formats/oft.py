@@ -90,10 +90,13 @@ def _coft(parts: Parts, blocks: int) -> float:
 
 
 def _turns(skew: Tensor) -> Tensor:
-    """Return R - I of the Cayley transform R = (I + Q)(I - Q)^-1, block by block, in float64."""
+    """Return R - I of the Cayley transform R = (I + Q)(I - Q)^-1, block by block, in float64.
+
+    I - Q can always be inverted, but for numbers that are too large: those blocks become NaN.
+    """
     unit = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-    turns: Tensor = torch.linalg.solve(unit - skew, 2 * skew)
-    return turns
+    turns, failed = torch.linalg.solve_ex(unit - skew, 2 * skew)
+    return turns.masked_fill(failed.bool()[..., None, None], math.nan)
 
 
 def _skew(blocks: Tensor, limit: float) -> Tensor:
