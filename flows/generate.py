@@ -27,15 +27,35 @@ class Planned(Result):
     explanation: tuple[str, ...]
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield the reasons, then the coefficients."""
-        yield f"{self.prompt}: plan {self.plan_id} ({self.method}, {self.plan['normalisation']})"
-        yield from (f"  {line}" for line in self.explanation)
+        """Yield what was asked for, who serves it how strongly, and who was left out and why."""
+        yield self.prompt
+        yield f"  {self.explanation[0]}"
+        chosen = {choice["ref"]: choice for choice in self.selection["experts"]}
+        # what neither the tables nor the first line says: unknown words, that no expert fits
+        yield from (f"  {line}" for line in self.explanation[1:] if line[:2] not in ("+ ", "- "))
         if self.coefficients:
-            names = _names(self.selection)
             yield rows(
-                ("coefficient", "expert", "name"),
-                [(value, ref, names.get(ref, "")) for ref, value in self.coefficients.items()],
+                ("strength", "expert", "kind", "why", "reference"),
+                [
+                    (value, *_told(chosen.get(ref, {}), "name", "kind", "reason"), ref)
+                    for ref, value in self.coefficients.items()
+                ],
             )
+        unused = [
+            {**choice, "reason": f"{choice['reason']}, but {self.method} makes no use of it"}
+            for ref, choice in chosen.items()
+            if ref not in self.coefficients
+        ]
+        if left_out := [*unused, *self.selection["dropped"]]:
+            yield rows(
+                ("left out", "kind", "why", "reference"),
+                [_told(choice, "name", "kind", "reason", "ref") for choice in left_out],
+            )
+        yield f"plan {self.plan_id} ({self.method}, {self.plan['normalisation']})"
+
+
+def _told(choice: dict[str, Any], *columns: str) -> tuple[str, ...]:
+    return tuple(str(choice.get(column, "")) for column in columns)
 
 
 class Plans(Result):

@@ -1,0 +1,234 @@
+"""What runs for minutes or hours, as flows: their options, and nothing else.
+
+Heavy imports wait inside the verbs.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.app import app, tell
+from flows.options import (
+    Agent,
+    Config,
+    Family,
+    Gpus,
+    Home,
+    Json,
+    Method,
+    Scheduler,
+    Source,
+    Workers,
+)
+from flows.starting import pipeline, settings_of
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the report and all else goes.")] = Path("demo"),
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Watch the whole system work on the bundled family: hub, graph, training, images, report."""
+    settings = settings_of(home=out / "home", config=config)
+    with pipeline(settings):
+        from flows.demo import demo as run
+
+        tell(run(out=out), json)
+
+
+@app.command()
+def discover(
+    source: Annotated[Source, typer.Option(help="The kind of hub.")] = Source.FOLDER,
+    path: Annotated[
+        Path | None, typer.Option(help="A hub folder; the one that ships with the family if unset.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take so many new or changed experts at most.")
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Look only at what was published since that day."),
+    ] = None,
+    metadata_only: Annotated[
+        bool, typer.Option("--metadata-only", help="Read pages, fetch no weights.")
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="The address of a live hub; its own if unset.")
+    ] = None,
+    home: Home = None,
+    family: Family = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Bring a hub's experts into the library; say which were refused, and why."""
+    settings = settings_of(home, family, config=config)
+    from tasks.hubs import hub_of
+
+    hub_of(source, path, url, settings.family)  # what cannot be meant is told before it starts
+    with pipeline(settings):
+        from flows.discover import discover as run
+
+        found = run(
+            path=path,
+            family=settings.family,
+            limit=limit,
+            since=since,
+            metadata_only=metadata_only,
+            source=source.value,
+            url=url,
+        )
+        tell(found, json)
+
+
+@app.command()
+def build(
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Choose reference prompts from this .jsonl or .parquet file."),
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of prompts to train or test on: never reference prompts."),
+    ] = None,
+    home: Home = None,
+    family: Family = None,
+    config: Config = None,
+    agent: Agent = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Describe and calibrate what is new, and write a snapshot of the graph."""
+    settings = settings_of(
+        home, family, agent=agent, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+    )
+    with pipeline(settings):
+        from flows.build_graph import build as run
+
+        built = run(family=settings.family, candidates=candidates, exclude=tuple(exclude or ()))
+        tell(built, json)
+
+
+@app.command()
+def refresh(
+    path: Annotated[
+        Path | None, typer.Option(help="A hub folder; the bundled one if unset.")
+    ] = None,
+    home: Home = None,
+    family: Family = None,
+    config: Config = None,
+    agent: Agent = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Do the nightly run: discover, build, train when it is due; say what changed."""
+    settings = settings_of(
+        home, family, agent=agent, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+    )
+    with pipeline(settings):
+        from flows.refresh import refresh as run
+
+        tell(run(path=path, family=settings.family), json)
+
+
+@app.command()
+def train(
+    steps: Annotated[int | None, typer.Option(min=1, help="Policy updates.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
+    home: Home = None,
+    family: Family = None,
+    config: Config = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Train the planner on generated and scored images; it is promoted only if it is better."""
+    settings = settings_of(
+        home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+    )
+    with pipeline(settings):
+        from flows.train_planner import train as run
+
+        tell(run(snapshot=snapshot, steps=steps, seed=seed, family=settings.family), json)
+
+
+@app.command()
+def batch(
+    prompts: Annotated[Path, typer.Argument(help="A .parquet, .jsonl, .csv or .txt file.")],
+    out: Annotated[Path, typer.Option(help="Where images and results.parquet go.")],
+    column: Annotated[str, typer.Option(help="The column that holds the prompts.")] = "prompt",
+    limit: Annotated[int | None, typer.Option(min=1, help="Draw so many at most.")] = None,
+    method: Method = "diffgraph",
+    seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
+    home: Home = None,
+    family: Family = None,
+    config: Config = None,
+    gpus: Gpus = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Draw a file of prompts; a second run goes on where the first one stopped."""
+    settings = settings_of(
+        home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+    )
+    with pipeline(settings):
+        from flows.batch import batch as run
+
+        result = run(
+            prompts=prompts,
+            out=out,
+            column=column,
+            limit=limit,
+            method=method,
+            seed=seed,
+            family=settings.family,
+        )
+        tell(result, json)
+
+
+@app.command()
+def evaluate(
+    methods: Annotated[
+        str | None, typer.Option(help="Comma-separated; all that are known if unset.")
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(help="A bundled set (bench, freeform) or a file of prompts.")
+    ] = "bench",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use so many prompts at most.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    retrieval: Annotated[
+        Path | None,
+        typer.Option(help="Measure how well experts are found, against these labels (JSONL)."),
+    ] = None,
+    home: Home = None,
+    family: Family = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Compare methods on the same prompts, seeds and noise, with confidence intervals."""
+    settings = settings_of(home, family, config=config)
+    if retrieval is not None:
+        if methods or report:
+            raise typer.BadParameter(
+                "draws nothing: no methods, no report", param_hint="--retrieval"
+            )
+        from flows.retrieval import retrieval as measure
+
+        return tell(measure(settings, retrieval, limit), json)
+    with pipeline(settings):
+        from flows.evaluate import evaluate as run
+
+        names = methods.split(",") if methods else None
+        result = run(
+            methods=names, prompts=prompts, limit=limit, report=report, family=settings.family
+        )
+        tell(result, json)

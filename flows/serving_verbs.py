@@ -1,0 +1,154 @@
+"""What answers a person at once, without an orchestrator: their options, and nothing else.
+
+Heavy imports wait inside the verbs.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.app import app, tell
+from flows.options import (
+    Agent,
+    Config,
+    Family,
+    FileLayout,
+    FileType,
+    GraphFormat,
+    Home,
+    Json,
+    Method,
+    Prompts,
+    PromptSyntax,
+    Subject,
+)
+from flows.starting import settings_of
+
+
+@app.command()
+def plan(
+    prompts: Prompts,
+    method: Method = "diffgraph",
+    agent: Agent = None,
+    home: Home = None,
+    family: Family = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
+    settings = settings_of(home, family, config=config, agent=agent)
+    from flows.generate import plan as run
+
+    tell(run(prompts, settings, method=method), json)
+
+
+@app.command()
+def generate(
+    prompts: Prompts,
+    seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
+    plan: Annotated[Path | None, typer.Option(help="Draw with this plan file.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("."),
+    method: Method = "diffgraph",
+    agent: Agent = None,
+    home: Home = None,
+    family: Family = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Draw images; plan, prompt and seed are written into each file."""
+    settings = settings_of(home, family, config=config, agent=agent)
+    from flows.generate import generate as run
+
+    tell(run(prompts, settings, seed=seed, plan_file=plan, out=out, method=method), json)
+
+
+@app.command()
+def merge(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, or an image of ours.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The .safetensors file, or the folder in the diffusers layout."),
+    ] = None,
+    layout: Annotated[
+        FileLayout | None, typer.Option(help="By default what the name of OUT suggests.")
+    ] = None,
+    type: Annotated[FileType, typer.Option(help="Of the numbers.")] = FileType.FP16,
+    as_lora: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="RANK", help="Write the nearest LoRA of this rank instead."),
+    ] = None,
+    syntax: Annotated[
+        PromptSyntax | None, typer.Option(help="Print the plan in another tool's words instead.")
+    ] = None,
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Write what a plan makes of its base as a file that other tools load."""
+    if (out is None) == (syntax is None):
+        raise typer.BadParameter("say where with --out, or in which --syntax", param_hint="--out")
+    settings = settings_of(home, family)
+    from flows import merge as merging
+    from flows.progress import shown
+
+    with shown():
+        if syntax is not None:
+            result: Any = merging.say(plan, settings, syntax)
+        elif as_lora is not None and out is not None:
+            result = merging.as_lora(plan, settings, out, as_lora, type)
+        elif out is not None:
+            result = merging.merge(plan, settings, out, layout, type)
+    tell(result, json)
+
+
+@app.command()
+def show(
+    what: Annotated[Subject, typer.Argument(help="What to look at.")],
+    which: Annotated[str | None, typer.Argument(help="Its id, reference or file.")] = None,
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="Of the experts: those never merged, and why.")
+    ] = False,
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Look at what is known: the graph, an expert, a snapshot, a plan."""
+    if which is None and what in (Subject.EXPERT, Subject.PLAN):
+        raise typer.BadParameter(f"name the {what} to show", param_hint="WHICH")
+    if rejected and what != Subject.EXPERTS:
+        raise typer.BadParameter("only experts are rejected", param_hint="--rejected")
+    settings = settings_of(home, family)
+    from flows import show as shown
+
+    options = {"rejected": True} if rejected else {}
+    tell(getattr(shown, what)(settings, which, **options), json)
+
+
+@app.command(name="export-graph")
+def export_graph(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    format: Annotated[
+        GraphFormat, typer.Option(help="COO edges in .npz files, or PyTorch Geometric's.")
+    ] = GraphFormat.NPZ,
+    snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
+    home: Home = None,
+    family: Family = None,
+    json: Json = False,
+) -> None:
+    """Write the graph for other tools: COO edges with .npz features, or PyTorch Geometric."""
+    settings = settings_of(home, family)
+    from flows.show import export
+
+    tell(export(settings, out, snapshot, format), json)
+
+
+@app.command()
+def doctor(home: Home = None, json: Json = False) -> None:
+    """Check the installation, devices, disk, services and keys, and say what to do."""
+    settings = settings_of(home)
+    from flows.doctor import examine
+
+    examination = examine(settings)
+    tell(examination, json)
+    raise typer.Exit(0 if examination.is_healthy else 1)
