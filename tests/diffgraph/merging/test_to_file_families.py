@@ -1,0 +1,102 @@
+"""Merged files of SD1.5's and FLUX's true architectures, loaded again by those families."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.reading import open_delta
+from diffgraph.families import flux, sd15
+from diffgraph.merging.base_files import BaseFiles, open_folder
+from diffgraph.merging.layouts import left_out, single_file
+from diffgraph.merging.plan import MergePlan, PlannedExpert
+from diffgraph.merging.to_file import FileMerge
+from diffgraph.merging.to_folder import write_folder
+
+LORA = {
+    "sd15": "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+    "flux": "transformer.single_transformer_blocks.0.attn.to_k",
+}
+
+
+def experts_of(folder: Path, base: BaseFiles, family: str) -> dict[str, Delta]:
+    """Write a checkpoint of all parameters and a LoRA of one, and open them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return 0.05 * torch.randn(shape, generator=generator)
+
+    whole = {name: value.float() + draw(*value.shape) for name, value in base.parameters.items()}
+    save_file({key: value.half() for key, value in whole.items()}, folder / "model.safetensors")
+    module = LORA[family]
+    out, inner = base.parameters[f"{module}.weight"].shape
+    factors = {"lora_A": draw(4, inner), "lora_B": draw(out, 4)}
+    save_file(
+        {f"{module}.{part}.weight": value for part, value in factors.items()},
+        folder / "lora.safetensors",
+    )
+    return {
+        f"hub:{name}@1": open_delta(folder / f"{name}.safetensors", base.parameters)
+        for name in ("model", "lora")
+    }
+
+
+def plan_of(family: str, rule: str = "linear") -> MergePlan:
+    experts = (
+        PlannedExpert(ref="hub:model@1", kind="checkpoint", coefficient=0.6),
+        PlannedExpert(ref="hub:lora@1", kind="peft", coefficient=0.8),
+    )
+    return MergePlan(family=family, experts=experts, rule=rule)
+
+
+def assert_is_the_plan(
+    found: Mapping[str, Tensor], base: BaseFiles, deltas: dict[str, Delta], skipped: frozenset[str]
+) -> None:
+    assert set(found) == set(base.parameters)
+    for name, value in found.items():
+        expected = base.parameters[name].double()
+        for ref, coefficient in plan_of("sd15").coefficients().items():
+            if name in deltas[ref].updates and name not in skipped:
+                expected = expected + coefficient * deltas[ref].updates[name].dense().double()
+        error = torch.linalg.vector_norm(value.double() - expected)
+        assert error <= 1e-5 * torch.linalg.vector_norm(expected), name
+
+
+def test_sd15_in_a_single_file(tmp_path: Path, tiny_sd15_folder: Path) -> None:
+    base = open_folder(tiny_sd15_folder)
+    deltas = experts_of(tmp_path, base, "sd15")
+    file = tmp_path / "merged.safetensors"
+    merge = FileMerge(plan_of("sd15"), deltas, base)
+    merge.write(file, single_file(base), torch.float32, {"format": "pt"})
+    file.with_suffix("").symlink_to(tiny_sd15_folder)  # which describes it
+    model: Any = sd15.load("cpu", place=str(file))
+    assert_is_the_plan(model.parameters(), base, deltas, frozenset())
+    whole: Any = sd15.load("cpu", place=str(tiny_sd15_folder))
+    for name, value in model.vae.state_dict().items():
+        assert torch.equal(value, whole.vae.state_dict()[name]), name
+
+
+def test_flux_in_its_makers_layout(tmp_path: Path, tiny_flux_folder: Path) -> None:
+    base = open_folder(tiny_flux_folder)
+    deltas = experts_of(tmp_path, base, "flux")
+    file = tmp_path / "merged.safetensors"
+    slots = single_file(base)
+    FileMerge(plan_of("flux"), deltas, base).write(file, slots, torch.float32, {})
+    without = left_out(base, slots)
+    assert without == {name for name in base.parameters if name.startswith("text_encoder")}
+    file.with_suffix("").symlink_to(tiny_flux_folder)
+    model: Any = flux.load("cpu", torch.float32, place=str(file))
+    assert_is_the_plan(model.parameters(), base, deltas, without)
+
+
+def test_flux_in_a_folder(tmp_path: Path, tiny_flux_folder: Path) -> None:
+    base = open_folder(tiny_flux_folder)
+    deltas = experts_of(tmp_path, base, "flux")
+    merge = FileMerge(plan_of("flux"), deltas, base)
+    write_folder(merge, base, tmp_path / "merged", torch.float32, {"format": "pt"})
+    model: Any = flux.load("cpu", torch.float32, place=str(tmp_path / "merged"))
+    assert_is_the_plan(model.parameters(), base, deltas, frozenset())
