@@ -96,7 +96,8 @@ def _turns(skew: Tensor) -> Tensor:
     """
     unit = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     turns, failed = torch.linalg.solve_ex(unit - skew, 2 * skew)
-    return turns.masked_fill(failed.bool()[..., None, None], math.nan)
+    whole: Tensor = turns.masked_fill(failed.bool()[..., None, None], math.nan)
+    return whole
 
 
 def _skew(blocks: Tensor, limit: float) -> Tensor:
