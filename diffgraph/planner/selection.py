@@ -75,7 +75,7 @@ class Selection(BaseModel, frozen=True):
         """Return the explanation, one line a fact, for a terminal."""
         asked = f"asked for: {self.summary}"
         if self.attributes:
-            asked += f" | {' | '.join(self.attributes)}"
+            asked += f"; in particular: {', '.join(self.attributes)}"
         head = [asked]
         if self.note:
             head.append(f"read by the {self.note}")

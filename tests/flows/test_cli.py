@@ -156,6 +156,38 @@ class TestServingAPerson:
         assert again["plan_id"] == first["plan_id"]
         assert Path(again["file"]).read_bytes() == Path(first["file"]).read_bytes()
 
+    def test_plan_tells_who_is_merged_how_strongly_and_who_is_not_and_why(self, diffgraph):
+        told = diffgraph("plan", PROMPT)
+        assert told.code == 0, told.err
+        said = diffgraph("plan", PROMPT, "--json").json["plans"][0]
+        assert said["selection"]["dropped"]
+        for choice in (*said["selection"]["experts"], *said["selection"]["dropped"]):
+            line = next(line for line in told.out.splitlines() if choice["ref"] in line)
+            assert choice["name"] in line
+            assert choice["reason"] in line
+        for ref, coefficient in said["coefficients"].items():
+            line = next(line for line in told.out.splitlines() if ref in line)
+            assert f"{coefficient:.3f}" in line
+
+    def test_how_well_experts_are_found_is_measured_against_labels(self, diffgraph, tmp_path):
+        labels = tmp_path / "labels.jsonl"
+        labels.write_text(
+            '{"prompt": "a dog in the rain", "experts": ["emojihub:2120", "civitai:58390"]}\n'
+        )
+        told = diffgraph("evaluate", "--retrieval", labels, "--json").json
+        assert told["summary"]["reachable"] == 0.5
+        assert told["summary"]["recall_at"]["10"] == 0.5
+        assert told["results"][0]["missed"] == ["civitai:58390"]
+        said = diffgraph("evaluate", "--retrieval", labels)
+        assert (
+            "missed: civitai:58390 (not among the candidates) for 'a dog in the rain'" in said.out
+        )
+        labels.write_text('{"prompt": "a dog"}\n')
+        told = diffgraph("evaluate", "--retrieval", labels)
+        assert told.code == 1
+        assert "labels.jsonl:1" in only_line(told.err)
+        assert diffgraph("evaluate", "--retrieval", labels, "--methods", "uniform").code == 2
+
     def test_several_prompts_share_one_model(self, diffgraph, tmp_path):
         told = diffgraph("generate", "a cat", "a dog", "--out", tmp_path, "--json")
         assert [image["prompt"] for image in told.json["images"]] == ["a cat", "a dog"]
