@@ -27,7 +27,9 @@ from diffgraph.families.family import Family, ResidentModel, SamplerConfig
 from diffgraph.merging.apply import Merger, final_coefficients
 from diffgraph.merging.crowd import Crowd
 from diffgraph.merging.k_lora import schedule
+from diffgraph.merging.packing import without_copies
 from diffgraph.merging.plan import MergePlan, PlannedExpert
+from diffgraph.merging.precision import whole_float32
 from diffgraph.merging.store import DEVICE_BYTES, HOST_BYTES, DeltaStore
 
 MERGEABLE = ("ready", "superseded", "retired")
@@ -122,7 +124,7 @@ class Renderer:
             ExpertError: an expert cannot be merged.
         """
         _demand_equal_counts(prompts, seeds)
-        with self._turn:
+        with self._turn, whole_float32():
             deltas = self._deltas([plan])
             return self._draw(plan, deltas, prompts, seeds, sampler, on_step)
 
@@ -138,7 +140,7 @@ class Renderer:
         Plans that differ in coefficients only share their forward passes.
         """
         _demand_equal_counts(plans, prompts, seeds)
-        with self._turn:
+        with self._turn, whole_float32():
             return self._rollouts(plans, prompts, seeds, sampler)
 
     def deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
@@ -148,6 +150,9 @@ class Renderer:
 
     def prefetch(self, plans: Sequence[MergePlan]) -> None:
         """Read what these plans need in the background, as far as there is room; never raises."""
+        if "_base" not in self.__dict__:  # once, and not by several threads
+            with self._turn:
+                _ = self._base
         for plan in plans:
             for planned in plan.experts:
                 with contextlib.suppress(DiffgraphError):  # told when the plan is drawn
@@ -256,7 +261,7 @@ class Renderer:
         found = sha256_of(path)
         if found != sha256:
             raise PlanError(f"{path} has changed: {found[:12]}…, not {sha256[:12]}…")
-        return open_delta(path, self._base)
+        return without_copies(open_delta(path, self._base))
 
 
 class Drawn(NamedTuple):

@@ -205,11 +205,14 @@ def calibrate(
     done: list[Path] = []
     failed: dict[str, str] = {}
     advance = on_progress or (lambda images: None)
+    waiting = [item for item in shard.experts if not part_path(shard, item, folder).is_file()]
     for expert in shard.experts:
         path = part_path(shard, expert, folder)
         if path.is_file():
             advance(len(shard.prompts) * shard.seeds)
         else:
+            following = waiting[waiting.index(expert) + 1 :][:1]
+            renderer.prefetch([plan_alone(shard.family, item) for item in following])
             try:
                 table = _scores_of(shard, expert, renderer, scorers, advance)
             except (ExpertError, PlanError, MissingInput) as error:

@@ -145,6 +145,7 @@ class GraphedRollouts:
                 modules[owner],
                 self.weights.get(f"{owner}.weight"),
                 self.weights.get(f"{owner}.bias"),
+                as_products=True,
             )
             for owner in sorted(owners)
         }

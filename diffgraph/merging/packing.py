@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffgraph.experts.delta import Delta
+from diffgraph.experts.delta import CheckpointUpdate, Delta, Update
 
+GLANCE = 4096  # entries
 ALIGNMENT = 256  # bytes: what a device's own allocator gives
 
 HALVES = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -76,6 +77,22 @@ def pack(delta: Delta, pin: bool = False) -> Packed:
         return target
 
     return Packed(_changed(delta, copy), buffer)
+
+
+def without_copies(delta: Delta) -> Delta:
+    """Return a delta without parameters that equal the base's: most checkpoints leave some be."""
+    updates = {name: it for name, it in delta.updates.items() if not _is_copy(it)}
+    return delta if len(updates) == len(delta.updates) else replace(delta, updates=updates)
+
+
+def _is_copy(update: Update) -> bool:
+    if not isinstance(update, CheckpointUpdate):
+        return False
+    value, base = update.value.reshape(-1), update.base.reshape(-1)
+    first = slice(0, GLANCE)  # most differ there already
+    return all(
+        torch.equal(value[part].float(), base[part].float()) for part in (first, slice(None))
+    )
 
 
 def _kept(dtype: torch.dtype) -> torch.dtype:

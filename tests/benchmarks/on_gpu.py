@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import gc
 import io
+import subprocess
 import sys
 import time
 import traceback
@@ -66,7 +67,16 @@ def _benchmarks(device: str, small: bool) -> dict[str, Callable[[], dict]]:
 
         return rollouts.measure(device, 4 if small else 32, small)
 
-    return {"rollouts": rollouts, "loras-in-place": loras, "in-place": in_place}
+    def kernels() -> dict:
+        root = Path(__file__).parents[2]
+        command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider"]
+        run = subprocess.run(
+            [*command, "tests/diffgraph/merging/test_fused.py"],
+            cwd=root, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return {"passed": run.returncode == 0, "told": run.stdout[-1500:].splitlines()}
+
+    return {"kernels": kernels, "rollouts": rollouts, "loras-in-place": loras, "in-place": in_place}
 
 
 if __name__ == "__main__":

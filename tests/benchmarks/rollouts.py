@@ -11,14 +11,19 @@ import torch
 from measuring import bundled, readable, say, tell
 
 from diffgraph.families.family import SamplerConfig
-from diffgraph.merging import batched
 from diffgraph.merging.apply import Merger
 from diffgraph.merging.batched import is_batchable, rollouts
 from diffgraph.merging.graphed import GraphedRollouts
+from diffgraph.merging.precision import whole_float32
 
 
 def measure(device: str, count: int, small: bool) -> dict:
     """Return images a second of plans in one pass and one at a time."""
+    with whole_float32():
+        return _measure(device, count, small)
+
+
+def _measure(device: str, count: int, small: bool) -> dict:
     merger, files = bundled(device=device)
     deltas = {ref: delta for ref, delta in readable(merger, files).items() if delta.updates}
     deltas = {
@@ -68,14 +73,7 @@ def measure(device: str, count: int, small: bool) -> dict:
 def _graphed(merger: Merger, count: int) -> dict[str, GraphedRollouts]:
     if not GraphedRollouts.is_possible(merger):
         return {}
-    kept, found = batched._convolution, {}
-    try:
-        found["recorded"] = GraphedRollouts(merger, count)
-        batched._convolution = batched._convolution_by_columns
-        found["recorded, convolutions by columns"] = GraphedRollouts(merger, count)
-    finally:
-        batched._convolution = kept
-    return found
+    return {"recorded": GraphedRollouts(merger, count)}
 
 
 def _same(deltas: dict, checkpoints: int, others: int, count: int) -> list[dict[str, float]]:

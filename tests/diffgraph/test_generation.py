@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,59 @@ def test_a_small_cache_forgets_and_still_draws(tiny_model: Any, shelf: Shelf) ->
     renderer.render(plan_of(0.0), ["a cat"], [1], SAMPLER)
     assert torch.equal(renderer.render(plan_of(), ["a cat"], [1], SAMPLER), both)
     assert shelf.opened == 3  # the second was the last one used, and was kept
+
+
+def test_the_next_plan_is_read_while_this_one_is_drawn(renderer: Renderer, shelf: Shelf) -> None:
+    first, second = plan_of(second=0.0), plan_of(first=0.0)
+    renderer.prefetch([second])
+    drawn = renderer.render(first, ["a cat"], [1], SAMPLER)
+    renderer._store._reader.shutdown()  # what was asked for has been read by now
+    assert shelf.opened == 2
+    assert not torch.equal(renderer.render(second, ["a cat"], [1], SAMPLER), drawn)
+    assert shelf.opened == 2
+
+
+def test_fetching_ahead_what_is_not_there_is_told_when_it_is_drawn(renderer: Renderer) -> None:
+    unknown = PlannedExpert(ref="hub:9@1", kind="checkpoint", coefficient=1)
+    plan = plan_of(experts=(unknown,))
+    renderer.prefetch([plan])
+    with pytest.raises(PlanError, match="hub:9@1"):
+        renderer.render(plan, ["a cat"], [1])
+
+
+def test_k_lora_draws_with_another_merge_at_every_step(
+    renderer: Renderer, shelf: Shelf, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (3, 4):
+        shelf.put(tiny_model, f"hub:{number}@1", number, kind="peft")
+    experts = tuple(
+        PlannedExpert(ref=f"hub:{number}@1", kind="peft", coefficient=1.0) for number in (3, 4)
+    )
+    given = {"rule": "k_lora", "parameters": {"content": "hub:3@1"}, "experts": experts}
+    plan = plan_of(**given)
+    both = renderer.deltas([plan])
+    nothing = {ref: replace(delta, updates={}) for ref, delta in both.items()}
+    # the content's at the first step, the style's at the second
+    only = [{**nothing, ref: both[ref]} for ref in ("hub:3@1", "hub:4@1")]
+    monkeypatch.setattr("diffgraph.generation.schedule", lambda *_: only)
+    name = "unet.up_blocks.1.attentions.0.transformer_blocks.0.ff.net.2.weight"
+    seen: list[torch.Tensor] = []
+    told: list[int] = []
+    forward = renderer.model.modules()[name.removesuffix(".weight")].forward
+
+    def look(states: torch.Tensor) -> torch.Tensor:
+        seen.append(renderer.model.parameters()[name].clone())
+        result: torch.Tensor = forward(states)
+        return result
+
+    module = renderer.model.modules()[name.removesuffix(".weight")]
+    monkeypatch.setattr(module, "forward", look)
+    renderer.render(plan, ["a cat"], [1], SAMPLER, told.append)
+    base = renderer.merger.base[name]
+    for held, ref in zip(seen, both, strict=True):
+        update = both[ref].updates[name]
+        torch.testing.assert_close(held, base + update.dense(), rtol=0, atol=1e-6)
+    assert told == [0, 1]
 
 
 def test_threads_take_turns(renderer: Renderer) -> None:

@@ -179,6 +179,8 @@ def test_a_killed_shard_goes_on_with_the_expert_it_had_not_finished(
     drawn: list[str] = []
 
     class Mortal:
+        prefetch = renderer.prefetch
+
         def render(self, plan: MergePlan, *arguments: Any, **named: Any) -> Tensor:
             drawn.append(plan.experts[0].ref if plan.experts else BASE)
             if len(drawn) == 4:

@@ -13,7 +13,7 @@ from diffgraph.experts.delta import (
     SumUpdate,
 )
 from diffgraph.experts.reading import open_delta
-from diffgraph.merging.packing import ALIGNMENT, pack
+from diffgraph.merging.packing import ALIGNMENT, pack, without_copies
 from diffgraph.recipe.writing import write_checkpoint
 
 
@@ -75,3 +75,16 @@ def test_a_packed_file_may_change_on_disk(tiny_model: Any, tmp_path: Path) -> No
     path.write_bytes(bytes(path.stat().st_size))
     assert torch.equal(packed.delta.updates[name].dense(), before)
     torch.testing.assert_close(before, torch.full_like(before, 0.1), rtol=0, atol=1e-2)
+
+
+def test_what_a_checkpoint_leaves_as_it_was_is_left_out() -> None:
+    base = draw(100, 100)
+    late = base.clone()
+    late[-1, -1] += 1
+    updates = {
+        "same": CheckpointUpdate(base.clone(), base),
+        "half": CheckpointUpdate(base.half(), base),  # rounded: another number
+        "late": CheckpointUpdate(late, base),
+    }
+    found = without_copies(Delta(updates, "checkpoint", Coverage()))
+    assert list(found.updates) == ["half", "late"]
