@@ -32,6 +32,13 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", help="A TOML file that changes how things are done."),
 ]
+Candidates = Annotated[
+    Path | None, typer.Option(help="Choose reference prompts from this .jsonl or .parquet file.")
+]
+Exclude = Annotated[
+    list[Path] | None,
+    typer.Option(help="A file of prompts to train or test on: never reference prompts."),
+]
 Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 

@@ -12,7 +12,9 @@ import typer
 from flows.app import app, tell
 from flows.options import (
     Agent,
+    Candidates,
     Config,
+    Exclude,
     Family,
     Gpus,
     Home,
@@ -85,14 +87,8 @@ def discover(
 
 @app.command()
 def build(
-    candidates: Annotated[
-        Path | None,
-        typer.Option(help="Choose reference prompts from this .jsonl or .parquet file."),
-    ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(help="A file of prompts to train or test on: never reference prompts."),
-    ] = None,
+    candidates: Candidates = None,
+    exclude: Exclude = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -118,6 +114,8 @@ def refresh(
     path: Annotated[
         Path | None, typer.Option(help="A hub folder; the bundled one if unset.")
     ] = None,
+    candidates: Candidates = None,
+    exclude: Exclude = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -134,7 +132,13 @@ def refresh(
     with pipeline(settings):
         from flows.refresh import refresh as run
 
-        tell(run(path=path, family=settings.family), json)
+        night = run(
+            path=path,
+            family=settings.family,
+            candidates=candidates,
+            exclude=tuple(exclude or ()),
+        )
+        tell(night, json)
 
 
 @app.command()

@@ -44,6 +44,8 @@ def refresh(
     reference_prompts: int | None = None,
     steps: int | None = None,
     training_prompts: int | None = None,
+    candidates: Path | None = None,
+    exclude: tuple[Path, ...] = (),
 ) -> Refresh:
     """Bring library, graph and planner up to date with a hub, and say what changed.
 
@@ -53,11 +55,15 @@ def refresh(
         reference_prompts: prompts that every expert is measured on.
         steps: of the training, if it is due.
         training_prompts: it practises on so many at most.
+        candidates: choose reference prompts from this file; from the bundled ones if unset.
+        exclude: files of prompts that must not be reference prompts.
     """
     settings = Settings()
     family = family or settings.family
     found = discover(path=path, family=family)
-    built = build(family=family, reference_prompts=reference_prompts)
+    built = build(
+        family=family, reference_prompts=reference_prompts, candidates=candidates, exclude=exclude
+    )
     is_due, why = _is_training_due(settings, family, built)
     trained = train(steps=steps, prompts=training_prompts, family=family) if is_due else None
     night = Refresh(discovery=found, build=built, training=trained, why=why)
