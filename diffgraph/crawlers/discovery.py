@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, get_args
 
 from diffgraph.crawlers.admission import (
@@ -21,6 +22,7 @@ from diffgraph.crawlers.admission import (
 )
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import DiscoveryConfig, check, examine
+from diffgraph.crawlers.weights import Owed, fetch_weights, left_over
 from diffgraph.errors import ExpertError, ServiceError
 from diffgraph.experts.expert import Expert, Listing, Status
 from diffgraph.experts.library import Library, page_hash
@@ -175,25 +177,28 @@ class _Look:
         self.number = 0
         self.is_done = False  # whether the hub was read as far as was asked for
         self._pages: list[tuple[Expert, Listing]] = []  # decided, to be written together
+        self._owed: dict[str, Owed] = {}  # whose weights come after all pages
 
     @property
     def taken(self) -> int:
-        """How many new or changed experts were dealt with."""
-        return sum(len(refs) for change, refs in self.found.items() if change != "unchanged")
+        """How many new or changed experts were dealt with, or will be."""
+        found = sum(len(refs) for change, refs in self.found.items() if change != "unchanged")
+        return found + len(self._owed)
 
     def at_all(self) -> None:
-        """Look at every listing; then again at the known ones that were not shown."""
+        """Look at every listing, then again at the known ones that were not shown; fetch last."""
         try:
-            if not self._at_each(self.crawler.listings()):
-                return
-            hub = f"{self.crawler.source}:"
-            unseen = [
-                expert.ref
-                for expert in self.library.experts()
-                if expert.status != "retired" and expert.ref.startswith(hub)
-                if expert.ref not in self.seen
-            ]
-            self.is_done = self._at_each(self.crawler.look_again(unseen))
+            if self._at_each(self.crawler.listings()):
+                hub = f"{self.crawler.source}:"
+                unseen = [
+                    expert.ref
+                    for expert in self.library.experts()
+                    if expert.status != "retired" and expert.ref.startswith(hub)
+                    if expert.ref not in self.seen
+                ]
+                self.is_done = self._at_each(self.crawler.look_again(unseen))
+            self._write()
+            self._fetch_owed()
         except ServiceError as error:
             if not self.seen:
                 raise
@@ -269,19 +274,48 @@ class _Look:
 
     def _take(self, listing: Listing, before: Expert | None) -> None:
         """Take in what passed: its page, or its weights too."""
-        if not self.config.metadata_only:
+        is_held = before is not None and before.status in {"ready", "superseded"}
+        if self.config.metadata_only and is_held:
+            self._note("unchanged", listing)  # whose weights we hold stays as it is
+        elif self.config.metadata_only:
+            self._keep_page(page_only(listing, self.family), listing, before)
+        elif self.crawler.is_remote:
+            self._owed[str(listing.ref)] = Owed(listing, before)
+            if not is_held:  # a run that is stopped finds in the library whom it owes
+                self._to_write(page_only(listing, self.family), listing, before)
+        else:
             after = admit(listing, self.crawler, self.library, self.base.get(), self.family)
             self._note(_change(before, after), listing)
-        elif before is not None and before.status in {"ready", "superseded"}:
-            self._note("unchanged", listing)  # whose weights we hold stays as it is
-        else:
-            self._keep_page(page_only(listing, self.family), listing, before)
+
+    def _fetch_owed(self) -> None:
+        """Fetch the weights of those who passed, and of those whom a stopped run had left."""
+        if self.config.metadata_only or not self.crawler.is_remote:
+            return
+        before = self.read_before - self._owed.keys()
+        rest = left_over(before, self.library, self.family, self.config)
+        room = None if self.config.limit is None else max(0, self.config.limit - self.taken)
+        owed = [*self._owed.values(), *islice(rest, room)]
+        fetched = fetch_weights(
+            owed, self.crawler, self.library, self.base, self.family, self._tell
+        )
+        self._owed.clear()
+        for one, after in fetched.admitted:
+            self._note(_change(one.before, after), one.listing)
+        self.failed.extend(fetched.failed)
+
+    def _tell(self, name: str) -> None:
+        self.number += 1
+        if self.on_progress is not None:
+            self.on_progress(self.number, name)
 
     def _keep_page(self, row: Expert, listing: Listing, before: Expert | None) -> None:
+        self._note(_change(before, self._to_write(row, listing, before)), listing)
+
+    def _to_write(self, row: Expert, listing: Listing, before: Expert | None) -> Expert:
         after = row.as_listed(listing, page_hash(listing))
         if after != before:
             self._pages.append((row, listing))
-        self._note(_change(before, after), listing)
+        return after
 
     def _note(self, change: Change, listing: Listing) -> None:
         self.found[change].append(str(listing.ref))

@@ -25,6 +25,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.partial import PartialFile, sweep
+from diffgraph.crawlers.web import TokenRefused
 from diffgraph.errors import (
     DamagedFile,
     ExpertError,
@@ -299,14 +300,15 @@ def _refuse_status(response: "httpx.Response", where: str, has_token: bool) -> N
         raise _Passing(f"{where}: answers {status}", _retry_after(response))
     if status == 401:
         said = "does not take the token: it may have expired" if has_token else "wants a token"
-        raise ServiceRefused(f"{where}: {said} (401)")
+        raise TokenRefused(f"{where}: {said} (401)")
     if status == 403:
         raise ServiceRefused(f"{where}: not for us (403): early access, or a token is needed")
     if status not in {200, 206, 416}:
         raise ServiceRefused(f"{where}: answers {status}")
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in PAGE_TYPES and status != 416:
-        raise ServiceRefused(f"{where}: answers with a page ({kind}) where a file should be")
+        refusal = ServiceRefused if has_token else TokenRefused  # it may be a page to sign in
+        raise refusal(f"{where}: answers with a page ({kind}) where a file should be")
 
 
 def _refuse_page(part: PartialFile, where: str) -> None:
