@@ -1,4 +1,4 @@
-"""Files come behind the pages: few at a time, none twice, and none is forgotten by a stopped run."""
+"""Files come behind the pages, none twice, and none is forgotten by a run that was stopped."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from diffgraph.crawlers.civitai import CivitaiCrawler
 from diffgraph.crawlers.civitai_client import CivitaiClient
 from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.downloads import DownloadConfig, Downloader
-from diffgraph.crawlers.weights import FAILURES_IN_A_ROW
 from diffgraph.crawlers.web import WebConfig
+from diffgraph.crawlers.weights import FAILURES_IN_A_ROW
 from diffgraph.experts.library import Library
 from diffgraph.families import get_family
 from tests.servers.civitai import CivitaiServer
