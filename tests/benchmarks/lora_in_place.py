@@ -9,12 +9,11 @@ documentation says: `load_lora_weights`, `set_adapters`, `fuse_lora`.
 import argparse
 import gc
 import tempfile
-import time
 from pathlib import Path
 
 import sd15
 import torch
-from measuring import tell
+from measuring import clock, tell
 
 from diffgraph.experts.reading import open_delta
 from diffgraph.merging.apply import Merger, terms_of
@@ -161,7 +160,7 @@ def _restore(model, base) -> None:
 def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return clock()
 
 
 def main() -> None:

@@ -19,6 +19,16 @@ from diffgraph.families import get_family
 from diffgraph.merging.apply import Merger
 
 
+def clock() -> float:
+    """Return the seconds that figures are differences of.
+
+    With one thread on a CPU it is this process's own time: what others take of a busy machine does
+    not count, for us or for a peer.
+    """
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if alone else time.perf_counter()
+
+
 def seconds(work: Callable[[], Any], times: int = 5) -> float:
     """Return the median duration of some runs, after one that warms up."""
     work()

@@ -4,11 +4,10 @@
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
-from measuring import bundled, readable, say, tell
+from measuring import bundled, clock, readable, say, tell
 
 from diffgraph.families.family import SamplerConfig
 from diffgraph.merging.apply import Merger
@@ -38,7 +37,7 @@ def _measure(device: str, count: int, small: bool) -> dict:
     prompts, seeds = ["a cat"] * count, list(range(count))
     plain = _speed(lambda: merger.model.sample(prompts, seeds, sampler), count, device)
     figures: dict = {"plans": count, "one plan for all, images/s": plain}
-    graphed = _graphed(merger, count)
+    graphed, cuda = _graphed(merger, count), device.startswith("cuda")
     for name, plans in kinds.items():
         found = figures[name] = {}
         alone = found["one at a time, images/s"] = _alone(merger, plans, deltas, prompts, sampler)
@@ -55,7 +54,7 @@ def _measure(device: str, count: int, small: bool) -> dict:
                     return model.sample(prompts, seeds, sampler)
 
             ways[way] = recorded
-        expected = _drawn_alone(merger, plans, deltas, prompts, sampler)
+        expected = _drawn_alone(merger, plans, deltas, prompts, sampler, 8 if cuda else 2)
         for way, draw in ways.items():
             try:
                 images = draw().cpu()
@@ -98,15 +97,14 @@ def _own(deltas: dict, count: int) -> list[dict[str, float]]:
 
 def _alone(merger, plans, deltas, prompts, sampler) -> float:
     """Return the images a second of some of the plans, one at a time."""
-    some = min(len(plans), 8)
     device = str(merger.model.device)
-    drawn = lambda: _drawn_alone(merger, plans[:some], deltas, prompts, sampler)  # noqa: E731
-    return _speed(drawn, some, device)
+    some = 8 if device.startswith("cuda") else 2
+    return _speed(lambda: _drawn_alone(merger, plans, deltas, prompts, sampler, some), some, device)
 
 
-def _drawn_alone(merger, plans, deltas, prompts, sampler) -> torch.Tensor:
+def _drawn_alone(merger, plans, deltas, prompts, sampler, some) -> torch.Tensor:
     images = []
-    for seed, plan in enumerate(plans[:8]):
+    for seed, plan in enumerate(plans[:some]):
         merger.apply(plan, deltas)
         images.append(merger.model.sample([prompts[seed]], [seed], sampler).cpu())
     merger.reset()
@@ -116,10 +114,10 @@ def _drawn_alone(merger, plans, deltas, prompts, sampler) -> torch.Tensor:
 def _speed(draw: Callable[[], torch.Tensor], count: int, device: str) -> float:
     """Return images a second: the best of some runs, after one that warms up."""
     taken = []
-    for _ in range(6 if device.startswith("cuda") else 3):
-        start = time.perf_counter()
+    for _ in range(6 if device.startswith("cuda") else 2):
+        start = clock()
         draw().cpu()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return round(count / min(taken[1:]), 2)
 
 
