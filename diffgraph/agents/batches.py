@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from diffgraph.agents.messages import Messages, translated
+from diffgraph.agents.messages import Messages, check_form, translated
 from diffgraph.agents.questions import Question
 from diffgraph.artifacts import write_text
 
@@ -128,6 +128,7 @@ class Batches:
                 results = self._messages.client.messages.batches.results(batch.id)
                 for result in results:
                     if result.result.type == "succeeded":
+                        check_form(result.result.message)
                         self._messages.book(self._kind, result.result.message, is_batched=True)
                         take(result.custom_id, result.result.message)
                         came += 1

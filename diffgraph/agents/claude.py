@@ -38,7 +38,7 @@ from diffgraph.agents.questions import (
 from diffgraph.agents.spending import Ledger
 from diffgraph.agents.strengths import recommended_strength
 from diffgraph.agents.words import plain
-from diffgraph.errors import InputError, ServiceError
+from diffgraph.errors import InputError
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import page_hash
@@ -129,9 +129,8 @@ class ClaudeAgent:
             try:
                 for done in waiting:
                     done.result()
-            except ServiceError:
-                for other in waiting:
-                    other.cancel()  # what is open is finished and kept
+            except BaseException:  # Ctrl-C too: what is open is finished and kept, no more is asked
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def describe(self, listing: Listing) -> ExpertCard:

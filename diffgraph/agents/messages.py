@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHARACTERS_A_TOKEN = 2.0  # fewer than there are: what a question costs at most is estimated with it
+BYTES_A_TOKEN = 2.0  # fewer than there are: what a question costs at most is estimated with it
 TOKENS_A_PICTURE = 700
 PASSING = {408, 409, 425, 429}  # and all from 500 on
 OUR_FAULT = {401, 402, 403, 404}
@@ -128,6 +128,7 @@ class Messages:
     def _sent(self, question: Question, body: Mapping[str, Any]) -> "Message":
         with self._turn, self.ledger.reserved(self.dearest(body)), translated(question.kind.name):
             message: Message = self.client.messages.create(**body)
+            check_form(message)
         self.book(question.kind.name, message)
         return message
 
@@ -138,10 +139,19 @@ class Messages:
 
     def dearest(self, body: Mapping[str, Any], is_batched: bool = False) -> float:
         """Return the dollars that a request costs at most."""
-        pictures, characters = _size(body)
-        read = characters / CHARACTERS_A_TOKEN + TOKENS_A_PICTURE * pictures
+        pictures, length = _size(body)
+        read = length / BYTES_A_TOKEN + TOKENS_A_PICTURE * pictures
         share = BATCH_SHARE if is_batched else 1.0
         return dearest(self.model, read, float(body["max_tokens"]), share)
+
+
+def check_form(message: Any) -> None:
+    """Raise ValueError for what is no message: the SDK takes anything that calls itself one."""
+    usage, content = getattr(message, "usage", None), getattr(message, "content", None)
+    if not isinstance(content, list) or not all(hasattr(block, "type") for block in content):
+        raise ValueError("no content")
+    if not isinstance(getattr(usage, "output_tokens", None), int):
+        raise ValueError("no usage")
 
 
 def read_answer(question: Question, message: "Message") -> ToolInput:
@@ -159,7 +169,7 @@ def read_answer(question: Question, message: "Message") -> ToolInput:
         cut = " before the answer was cut off" if message.stop_reason == "max_tokens" else ""
         raise Unusable(f"the model called {names} instead of {question.kind.tool}{cut}")
     try:
-        said = question.kind.answer.model_validate(called[0].input)
+        said = question.kind.answer.model_validate(getattr(called[0], "input", None))
     except ValidationError as error:
         raise Unusable(_told(error)) from error
     wrong = question.check(said)
@@ -178,7 +188,10 @@ def _sent_back(
     messages: list[dict[str, Any]], message: "Message", wrong: str, tool: str
 ) -> list[dict[str, Any]]:
     """Return the conversation with a model's answer and what is wrong with it."""
-    said = [block.model_dump(mode="json", exclude_none=True) for block in message.content]
+    said = [
+        block.model_dump(mode="json", exclude_none=True, warnings=False)
+        for block in message.content
+    ]
     advice = f"This cannot be used: {wrong}. Call the tool `{tool}` once more, corrected."
     if not said:  # nothing came: a turn of the model must not be empty
         (asked,) = messages
@@ -195,9 +208,9 @@ def _sent_back(
 
 
 def _size(value: Any) -> tuple[int, int]:
-    """Return how many pictures and how many other characters a request holds."""
+    """Return how many pictures a request holds, and how many bytes of anything else."""
     if isinstance(value, str):
-        return 0, len(value)
+        return 0, len(value.encode(errors="replace"))
     if isinstance(value, Mapping):
         if value.get("type") == "image":
             return 1, 0
@@ -205,7 +218,7 @@ def _size(value: Any) -> tuple[int, int]:
     elif not isinstance(value, list | tuple):
         return 0, 8
     sizes = [_size(part) for part in value]
-    return sum(pictures for pictures, _ in sizes), sum(characters for _, characters in sizes)
+    return sum(pictures for pictures, _ in sizes), sum(length for _, length in sizes)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from diffgraph.errors import (
     SpendingCapReached,
 )
 from diffgraph.experts.expert import ExpertRef, ListedImage, Listing
+from tests.servers.local_server import Reply
 from tests.servers.messages_api import KEY, MessagesApi, call, failure, shown
 
 MODEL = "claude-haiku-5-5"
@@ -209,6 +210,31 @@ def test_a_broken_answer_is_unavailable(api, tmp_path):
     api.garble(path="/v1/messages", times=1)
     with pytest.raises(ServiceUnavailable):
         agent(api, tmp_path).describe(listing())
+
+
+MALFORMED: dict[str, Any] = {
+    "html": Reply(200, b"<html>welcome</html>", {"Content-Type": "text/html"}),
+    "empty": Reply(200, b"", {"Content-Type": "application/json"}),
+    "no object": Reply.json([1, 2]),
+    "no content": Reply.json({"type": "message", "usage": {"output_tokens": 1}}),
+    "no usage": Reply.json({"type": "message", "content": []}),
+    "text as content": Reply.json({"type": "message", "content": "x", "usage": {}}),
+    "odd blocks": Reply.json({"content": [7, None], "usage": {"output_tokens": 1}}),
+}
+
+
+@pytest.mark.parametrize("reply", MALFORMED.values(), ids=MALFORMED.keys())
+def test_what_is_no_message_is_unavailable(api, tmp_path, reply):
+    api.disturb(lambda _: reply, path="/v1/messages", times=3)
+    with pytest.raises(ServiceUnavailable):
+        agent(api, tmp_path).describe(listing())
+
+
+@pytest.mark.parametrize("block", [{"type": "tool_use"}, {"type": "tool_use", "input": "x"}])
+def test_an_odd_call_is_repaired_or_replaced(api, tmp_path, block):
+    named = {"name": "describe_expert", "id": "toolu_9"}
+    api.say([named | block], [named | block])
+    assert agent(api, tmp_path).describe(listing()).agent == "offline"
 
 
 def test_no_server_is_unavailable(api, tmp_path):
