@@ -1,10 +1,6 @@
 """`discover` on live hubs: what is said, what is kept, and that no secret gets out."""
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +11,6 @@ from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page, pages
 from tests.servers.huggingface import HuggingFaceServer, repository
 
-ROOT = Path(__file__).parent.parent.parent
 TOKEN = "a-secret-token"
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
@@ -110,37 +105,3 @@ def test_a_hub_that_does_not_answer_is_one_line_and_no_secret(diffgraph, home, t
     assert told.code == 1
     assert "403 Forbidden" in told.err.strip().splitlines()[-1]
     assert TOKEN not in told.out + told.err
-
-
-CRAWL = """
-import sys
-from pathlib import Path
-from diffgraph.crawlers.civitai import CivitaiCrawler
-from diffgraph.crawlers.civitai_client import CivitaiClient
-from diffgraph.crawlers.discovery import DiscoveryConfig, discover
-from diffgraph.experts.library import Library
-from diffgraph.families import get_family
-
-family, home = get_family("emoji64"), Path(sys.argv[2])
-with CivitaiCrawler(home, family, CivitaiClient(sys.argv[1])) as crawler:
-    discover(crawler, Library(home), family, config=DiscoveryConfig(metadata_only=True))
-"""
-
-
-def test_a_crawl_that_is_killed_loses_and_doubles_nobody(home):
-    with CivitaiServer(pages(3000)) as hub:
-        command = [sys.executable, "-c", CRAWL, hub.url, str(home)]
-        table = home / "library" / "experts.jsonl"
-        run = subprocess.Popen(command, cwd=ROOT)
-        while not table.exists() or table.stat().st_size < 200_000:
-            assert run.poll() is None, "it ended before it was killed"
-            time.sleep(0.01)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        before = len(Library(home).experts())
-        assert 0 < before < 2940
-        hub.requests.clear()
-        subprocess.run(command, cwd=ROOT, check=True)
-        assert hub.asked("/models")[0].get("cursor"), "it goes on where it was"
-    lines = [json.loads(line)["ref"] for line in table.read_text().splitlines()]
-    assert len(lines) == len(set(lines)) == 2940

@@ -1,7 +1,12 @@
 """A live hub is read to its end: each expert once, whatever the hub does meanwhile."""
 
+import inspect
 import json
 import logging
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -24,6 +29,7 @@ from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page, pages
 
 EMOJI64 = get_family("emoji64")
+ROOT = Path(__file__).parents[3]
 QUICK = WebConfig(page_size=10, first_wait=0.001, longest_wait=0.002, silence=5.0, tries=3)
 TOKEN = "a-secret-token"
 
@@ -669,7 +675,6 @@ class TestTheClient:
 
     def test_requests_keep_their_distance(self, hub: CivitaiServer) -> None:
         import asyncio
-        import time
 
         async def three() -> float:
             client = CivitaiClient(hub.url, config=WebConfig(requests_per_minute=1200))
@@ -701,3 +706,38 @@ def test_a_broken_page_is_told_once_though_it_is_read_twice(
     assert report.broken == (
         BrokenPage(where="models/9", reason="page 9 has no version with an id"),
     )
+
+
+def crawl(url: str, home: Path) -> None:
+    from diffgraph.crawlers.civitai import CivitaiCrawler
+    from diffgraph.crawlers.civitai_client import CivitaiClient
+    from diffgraph.crawlers.discovery import DiscoveryConfig, discover
+    from diffgraph.families import get_family
+
+    family = get_family("emoji64")
+    with CivitaiCrawler(home, family, CivitaiClient(url)) as crawler:
+        discover(crawler, Library(home), family, config=DiscoveryConfig(metadata_only=True))
+
+
+def test_a_crawl_that_is_killed_loses_and_doubles_nobody(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with CivitaiServer(pages(3000)) as hub:
+        program = f"{inspect.getsource(crawl)}\ncrawl(sys.argv[1], Path(sys.argv[2]))"
+        imports = (
+            "import sys; from pathlib import Path; from diffgraph.experts.library import Library"
+        )
+        command = [sys.executable, "-c", f"{imports}\n{program}", hub.url, str(home)]
+        table = home / "library" / "experts.jsonl"
+        run = subprocess.Popen(command, cwd=ROOT)
+        while not table.exists() or table.stat().st_size < 200_000:
+            assert run.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        before = len(Library(home).experts())
+        assert 0 < before < 2940
+        hub.requests.clear()
+        crawl(hub.url, home)
+        assert hub.asked("/models")[0].get("cursor"), "it goes on where it was"
+    lines = [json.loads(line)["ref"] for line in table.read_text().splitlines()]
+    assert len(lines) == len(set(lines)) == 2940
