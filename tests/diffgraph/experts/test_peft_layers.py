@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from diffgraph.errors import FamilyMismatch
+from diffgraph.errors import DamagedFile, FamilyMismatch, UnknownFormat
 from diffgraph.experts.reading import read_delta
 
 
@@ -28,6 +28,9 @@ def config_of(kind: str, options: dict[str, Any]) -> Any:
     return getattr(peft, kind)(**options)
 
 
+STEM = "base_model.model.line"
+LINE = {"unet.line.weight": torch.ones(24, 12)}
+DOWN, UP = torch.ones(2, 12), torch.ones(24, 2)
 ALL = ["line", "conv", "square"]
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ia3": ("IA3Config", {"target_modules": ALL, "feedforward_modules": []}, {}),
@@ -128,3 +131,40 @@ def test_rows_and_columns_of_a_square_convolution_cannot_be_told_apart(tmp_path:
     save_file({"base_model.model.conv.ia3_l": torch.ones(1, 4, 1, 1)}, path)
     with pytest.raises(FamilyMismatch, match="cannot tell"):
         read_delta(path, base)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("{", "its configuration is not JSON"),
+        ("[1]", "its configuration is not an object"),
+        ('{"lora_alpha": "much"}', "alpha .* is not a number"),
+        ('{"lora_alpha": NaN}', "alpha .* is not a number"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(
+    settings: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(settings)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({f"{STEM}.lora_A.weight": DOWN, f"{STEM}.lora_B.weight": UP}, path)
+    with pytest.raises(DamagedFile, match=f"adapter_model.*{says}"):
+        read_delta(path, LINE)
+
+
+def test_a_configuration_of_an_absurd_size_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 8}' + " " * (1 << 21))
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({f"{STEM}.lora_A.weight": DOWN, f"{STEM}.lora_B.weight": UP}, path)
+    torch.testing.assert_close(
+        read_delta(path, LINE).updates["unet.line.weight"].dense(), UP @ DOWN
+    )
+
+
+@pytest.mark.parametrize("terms", [0, -1, 10**9, 2.5, "many"])
+def test_a_series_of_absurd_length_is_refused(terms: Any, tmp_path: Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    stated = {"lora_adapter_metadata": json.dumps({"num_cayley_neumann_terms": terms})}
+    save_file({f"{STEM}.oft_R.weight": torch.zeros(3, 6)}, path, stated)
+    with pytest.raises(UnknownFormat, match="num_cayley_neumann_terms"):
+        read_delta(path, LINE)
