@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from diffgraph.experts.delta import Delta, LowRankUpdate
 from diffgraph.families.family import ResidentModel
 from diffgraph.merging.apply import Merger, final_coefficients, is_sum
-from diffgraph.merging.batched import DENOISERS, is_batchable, rollouts
+from diffgraph.merging.batched import is_batchable, rollouts
 from diffgraph.merging.graphed import GraphedRollouts
 from diffgraph.merging.plan import MergePlan
 
@@ -23,6 +23,7 @@ TOGETHER: Mapping[str, int] = {"cpu": 16, "cuda": 64}
 OWN_BYTES: Mapping[str, int] = {"cpu": 2 << 30, "cuda": 8 << 30}
 """What weights of each image's own may take in all, likewise."""
 
+RECORDABLE = "unet."
 RECORDED = (8, 16, 32, 64)
 """Sizes of batches that are recorded: smaller ones are filled up."""
 
@@ -72,8 +73,8 @@ class Crowd:
     def _is_recordable(self, deltas: Mapping[str, Delta], count: int) -> bool:
         return (
             GraphedRollouts.is_possible(self.merger)
-            and GraphedRollouts.needed(self.merger, count) <= self._room(OWN_BYTES)
-            and all(name.startswith(DENOISERS) for item in deltas.values() for name in item.updates)
+            and 0 < GraphedRollouts.needed(self.merger, count) <= self._room(OWN_BYTES)
+            and all(name.startswith(RECORDABLE) for it in deltas.values() for name in it.updates)
         )
 
     def _size(self) -> int:

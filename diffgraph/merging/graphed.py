@@ -65,7 +65,7 @@ class GraphedRollouts:
     def needed(merger: Merger, count: int, component: str = "unet") -> int:
         """Return the bytes that so many images' weights take."""
         return count * sum(
-            value.nbytes for name, value in merger.base.items() if name.startswith(component)
+            value.nbytes for name, value in merger.base.items() if name.startswith(f"{component}.")
         )
 
     @staticmethod
@@ -158,7 +158,7 @@ class GraphedRollouts:
         shapes = tuple((value.shape, value.dtype) for value in filled)
         key = (
             shapes,
-            len(args),
+            tuple(value for value in args if not isinstance(value, Tensor)),
             tuple(kwargs),
             tuple(value for value in kwargs.values() if not isinstance(value, Tensor)),
         )
