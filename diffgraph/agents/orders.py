@@ -16,16 +16,17 @@ _ORDERS = re.compile(
     | \bas\s+an?\s+(?:ai|assistant|language|llm|agent)
     | \byou\s+are\s+(?:now\s+)?(?:an?|the|no)\b
     | \b(?:ai|llm|gpt|claude|chatbot|language\s+model|agent|reviewer|crawler)s?\b.{0,40}
-      \b(?:must|should|shall|will|please|read|choose|select|pick|rank|rate|note)
-    | \b(?:respond|reply|answer|output|print|return|say|write|set)\b.{0,30}
-      \b(?:only|with|exactly|json|the\s+following|this|true)
+      \b(?:must|should|shall|please|choose|select|pick|rank|rate)
+    | (?:^|[.;:,!\]>]\s*|\b(?:please|now|and|or|must|to|then|should|just|only|always)\s+)
+      (?:respond|reply|answer|output|print|return|say|write|set)\b.{0,30}
+      \b(?:only|with|exactly|json|the\s+following|this|true)\b
     | \b(?:always|must|only)\s+(?:be\s+)?(?:choose|chosen|select(?:ed)?|pick(?:ed)?|prefer(?:red)?
       |rank(?:ed)?|recommend(?:ed)?|keep|kept|use[ds]?)\b
     | \b(?:drop|reject|discard|remove)\s+
       (?:all|every|any|the\s+others?|others?|competing|rivals?)\b
     | \b(?:every|any|all|each)\s+(?:prompt|request|query|queries|attribute|task)s?\b
     | \b(?:call|invoke|use)\s+the\s+\w+\s+(?:tool|function)\b|\btool_(?:use|call|result)\b
-    | \b(?:reveal|repeat|leak|show|send|reveal)\b.{0,30}\b(?:api\s*key|system|token|secret|password)
+    | \b(?:reveal|repeat|leak|show|send)\b.{0,30}\b(?:api\s*key|system\s+prompt|password|credential)
     | \b(?:rm\s+-rf|curl\s|wget\s|sudo\s|os\.system|subprocess|eval\(|exec\(|drop\s+table)
     | <\|?\s*(?:im_start|im_end|endoftext|system)|\[/?inst\]|\#{2,}\s*(?:system|instruction)
     | </?\s*(?:page|data|instructions|function_calls|invoke)\b|\bBEGIN\s+(?:SYSTEM|INSTRUCTION)

@@ -185,6 +185,10 @@ def test_blocks_are_lines_and_long_pages_are_cut():
         "She has to choose between two doors",
         "An agent in a dark coat",
         "Instructions on an old map",
+        "A woodblock print with strong lines",
+        "Portraits set with flowers, in this painter's manner",
+        "Turns everything into AI art that will remind you of tapestries",
+        "Shows a secret garden behind a wall",
     ],
 )
 def test_harmless_sentences_are_no_orders(harmless):
