@@ -82,7 +82,7 @@ def retrieval(settings: Settings, labels: Path, limit: int | None = None) -> Ret
     wanted = read_labels(path)[:limit]
     nodes = DescribedExperts.of(studio.snapshot)
     config = studio.overrides.of(SelectionConfig())
-    finder = Selector(nodes, studio.agent, studio.embedder, config)
+    finder = Selector(nodes, studio.agent, studio.embedder, config, studio.known_drawbacks)
     summary, results = evaluate_retrieval(wanted, finder, nodes.refs)
     return RetrievalQuality(
         labels=path,

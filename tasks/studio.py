@@ -159,7 +159,16 @@ class Studio:
         from diffgraph.planner.selection import SelectionConfig, select
 
         config = self.overrides.of(SelectionConfig())
-        return select(prompt, self.snapshot, self.agent, self.embedder, config)
+        return select(
+            prompt, self.snapshot, self.agent, self.embedder, config, self.known_drawbacks
+        )
+
+    @cached_property
+    def known_drawbacks(self) -> "dict[str, str]":
+        """Why some experts must not be chosen: what calibration proved."""
+        from diffgraph.graph.drawbacks import drawbacks
+
+        return drawbacks(self.snapshot)
 
     def decide(self, prompt: str, method: str = "diffgraph") -> Decision:
         """Return what a method merges for a prompt.

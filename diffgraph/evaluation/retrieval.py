@@ -8,7 +8,7 @@ searched as well, so that a hub can be measured before anything is downloaded.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -187,6 +187,7 @@ class Selector:
     agent: Agent
     embedder: TextEmbedder
     config: SelectionConfig
+    drawbacks: Mapping[str, str] = field(default_factory=dict)
 
     def rank(self, prompt: str, count: int) -> Sequence[str]:
         """Return the experts most relevant to the prompt, best first."""
@@ -194,7 +195,8 @@ class Selector:
 
     def choose(self, prompt: str) -> Sequence[str]:
         """Return the experts that selection ends with."""
-        return select(prompt, self.nodes, self.agent, self.embedder, self.config).refs
+        found = select(prompt, self.nodes, self.agent, self.embedder, self.config, self.drawbacks)
+        return found.refs
 
 
 def evaluate_retrieval(

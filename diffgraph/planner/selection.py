@@ -7,7 +7,7 @@ irrelevant and the redundant ones. How many remain is the agent's choice, none i
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +94,7 @@ def select(
     agent: Agent,
     embedder: TextEmbedder,
     config: SelectionConfig | None = None,
+    drawbacks: Mapping[str, str] | None = None,
 ) -> Selection:
     """Return the experts that the prompt needs.
 
@@ -103,11 +104,20 @@ def select(
         agent: parses the prompt and reviews what was retrieved.
         embedder: the one the nodes were embedded with.
         config: how widely to search.
+        drawbacks: why some experts must not be chosen, by reference: what calibration proved.
     """
     config = config or SelectionConfig()
     request = agent.parse(prompt)
     candidates = retrieve(request, nodes, embedder, config)
-    chosen, dropped = _decided(candidates, agent.review(request, candidates), config.most)
+    bad = drawbacks or {}
+    # the agent reads pages and knows no scores: it is not asked about who is proved to be bad
+    usable = tuple(candidate for candidate in candidates if candidate.ref not in bad)
+    chosen, dropped = _decided(usable, agent.review(request, usable), config.most)
+    proved = {
+        candidate.ref: _choice(candidate, bad[candidate.ref])
+        for candidate in candidates
+        if candidate.ref in bad
+    }
     return Selection(
         prompt=prompt,
         summary=request.summary,
@@ -117,7 +127,7 @@ def select(
         note=request.note,
         candidates=candidates,
         experts=chosen,
-        dropped=dropped,
+        dropped=_ordered((*dropped, *proved.values())),
     )
 
 
@@ -241,14 +251,7 @@ def _decided(
     left: dict[str, Choice] = {}
     for place, candidate in enumerate(candidates):
         verdict = _verdict_on(candidate, place, verdicts)
-        choice = Choice(
-            ref=candidate.ref,
-            kind=candidate.kind,
-            name=candidate.name,
-            query=candidate.query,
-            similarity=candidate.similarity,
-            reason=verdict.reason if verdict else "the agent gave no verdict",
-        )
+        choice = _choice(candidate, verdict.reason if verdict else "the agent gave no verdict")
         pile = kept if verdict and verdict.kept else left
         other = pile.get(choice.ref)
         if other is None or other.similarity < choice.similarity:
@@ -260,6 +263,17 @@ def _decided(
         for choice in ranked[most:]
     ]
     return _ordered(ranked[:most]), _ordered(dropped)
+
+
+def _choice(candidate: Candidate, reason: str) -> Choice:
+    return Choice(
+        ref=candidate.ref,
+        kind=candidate.kind,
+        name=candidate.name,
+        query=candidate.query,
+        similarity=candidate.similarity,
+        reason=reason,
+    )
 
 
 def _verdict_on(candidate: Candidate, place: int, verdicts: Sequence[Verdict]) -> Verdict | None:

@@ -82,6 +82,16 @@ class TestSelect:
         assert "+ Nightfall" in explanation
         assert "- Moonlit" in explanation
 
+    def test_whom_calibration_proved_bad_is_dropped_and_the_next_best_serves(self, shelf, embedder):
+        fair = select("a dog at night", shelf, OfflineAgent(), embedder)
+        best = next(choice for choice in fair.experts if choice.name == "Nightfall")
+        proof = {best.ref: "worse than the base on 47 of 48 reference prompts"}
+        chosen = select("a dog at night", shelf, OfflineAgent(), embedder, drawbacks=proof)
+        assert best.ref not in chosen.refs
+        assert "Moonlit" in names(chosen)
+        dropped = {choice.ref: choice.reason for choice in chosen.dropped}
+        assert dropped[best.ref] == proof[best.ref]
+
     def test_says_when_another_agent_read_the_prompt_than_was_asked(self, shelf, embedder):
         class Fallen(OfflineAgent):
             def parse(self, prompt):
