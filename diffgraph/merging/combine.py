@@ -59,7 +59,8 @@ def elect_signs(base: Tensor, weighted: Iterable[Callable[[], Tensor]]) -> Tenso
     total = plus + minus
     plus.div_(votes_plus.clamp_(min=1))
     minus.div_(votes_minus.clamp_(min=1))
-    chosen = torch.where(total > 0, plus, torch.where(total < 0, minus, 0.0))
+    # the total is 0 where neither has it, and NaN where an update is: that must not be lost
+    chosen = torch.where(total > 0, plus, torch.where(total < 0, minus, total))
     return chosen.add_(base)
 
 

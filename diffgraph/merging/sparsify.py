@@ -33,7 +33,7 @@ def trim(update: Tensor, density: float) -> Tensor:
         return update
     sizes = update.abs().flatten()
     least = sizes.kthvalue(update.numel() - kept + 1).values
-    keep = sizes > least
+    keep = ~(sizes <= least)  # a NaN is kept: what is wrong with a file must not be lost
     equal = (sizes == least).nonzero().flatten()
     keep[equal[: kept - int(keep.sum())]] = True
     return torch.where(keep.reshape(update.shape), update, 0.0)

@@ -43,10 +43,27 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Sum:
-    """What the entries of one tensor of the file are the weighted sum of."""
+    """What the entries of a parameter are the weighted sum of."""
 
     whole: tuple[tuple[float, Tensor], ...]  # (coefficient, all entries in one dimension)
     low_rank: tuple[tuple[float, LowRankUpdate], ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of whole rows of a tensor in the file, and what it is the sum of."""
+
+    first: int  # entries from the beginning of the file's tensor
+    stop: int
+    shift: int  # added to the number of an entry: its number in the sum's parameter
+    terms: Sum
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Workspace:
@@ -88,7 +105,7 @@ class FileMerge:
             ref: deltas[ref] for ref, value in self.planned.coefficients.items() if value != 0
         }
         self.base = base
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or cores()
 
     def write(
         self,
@@ -112,13 +129,31 @@ class FileMerge:
                 for done in [pool.submit(work.run) for _ in range(self.threads)]:
                     done.result()
 
-    def sum_of(self, slot: Slot) -> Sum | None:
-        """Return the sum that a tensor is, or None if it must be made whole by the rule."""
+    def runs_of(self, slot: Slot) -> list[Run] | None:
+        """Return the stretches of a tensor that are sums, or None if the rule must make it whole.
+
+        A tensor has several when other tools keep several of our parameters in it.
+        """
         if slot.copied is not None:
-            return Sum(((1.0, slot.copied.value.reshape(-1)),))
-        if len(slot.merged) > 1 or slot.merged[0].rows or not self.plan.is_linear:
+            whole = Sum(((1.0, slot.copied.value.reshape(-1)),))
+            return [Run(0, slot.shape.numel(), 0, whole)]
+        if not self.plan.is_linear:
             return None
-        name = slot.merged[0].name
+        runs = []
+        for place in slot.merged:
+            terms = self.sum_of(place.name)
+            if terms is None:
+                return None
+            shape = self.base.merged[place.name].value.shape
+            width = shape[1:].numel()
+            own = 0
+            for start, stop in place.rows or ((0, shape.numel() // width if width else 0),):
+                runs.append(Run(start * width, stop * width, own - start * width, terms))
+                own += (stop - start) * width
+        return runs
+
+    def sum_of(self, name: str) -> Sum | None:
+        """Return the sum that a parameter is, or None if one of its updates is not a plain term."""
         share, whole, low_rank = 1.0, [], []
         for ref, update in self.updates(name).items():
             coefficient = self.planned.coefficients[ref]
@@ -183,7 +218,7 @@ class _Piece:
     slot: Slot
     first: int
     stop: int
-    terms: Sum
+    run: Run | None  # None: the rule makes the tensor whole
 
 
 class _Work:
@@ -224,20 +259,20 @@ class _Work:
 
     def _cut(self, slots: Mapping[str, Slot]) -> Iterator[_Piece]:
         for key, slot in slots.items():
-            count = slot.shape.numel()
-            terms = self._merge.sum_of(slot)
-            if terms is None or not count:
-                yield _Piece(key, slot, 0, count, Sum(()))
+            runs = self._merge.runs_of(slot)
+            if runs is None:
+                yield _Piece(key, slot, 0, slot.shape.numel(), None)
                 continue
-            width = max(1, count // slot.shape[0]) if slot.shape else 1
-            step = max(1, PIECE // width) * width  # whole rows, which low-rank updates come in
-            for first in range(0, count, step):
-                yield _Piece(key, slot, first, min(count, first + step), terms)
+            width = slot.shape[1:].numel()
+            step = max(1, PIECE // max(1, width)) * width  # whole rows, as low-rank updates come
+            for run in runs:
+                for first in range(run.first, run.stop, max(1, step)):
+                    yield _Piece(key, slot, first, min(run.stop, first + step), run)
 
     def _fill(self, piece: _Piece, space: Workspace) -> None:
-        if piece.terms.whole:
-            self._sum(piece, space)
-        elif piece.stop:
+        if piece.run is not None:
+            self._sum(piece, piece.run, space)
+        else:
             self._write_whole(piece, space)
         with self._lock:
             self._left[piece.key] -= piece.stop - piece.first
@@ -248,23 +283,21 @@ class _Work:
         if self._on_progress is not None:
             self._on_progress(done, self._all)
 
-    def _sum(self, piece: _Piece, space: Workspace) -> None:
-        count = piece.stop - piece.first
-        width = max(1, piece.slot.shape.numel() // piece.slot.shape[0]) if piece.slot.shape else 1
+    def _sum(self, piece: _Piece, run: Run, space: Workspace) -> None:
+        count, width = piece.stop - piece.first, piece.slot.shape[1:].numel()
         step = max(1, BLOCK // width) * width
         space.fit(step, count)
         low_rank = [
-            (value * item.scale, item.up, item.down.float()) for value, item in piece.terms.low_rank
+            (value * item.scale, item.up, item.down.float()) for value, item in run.terms.low_rank
         ]
-        for start in range(piece.first, piece.stop, step):
-            stop = min(piece.stop, start + step)
-            total = _weighted(piece.terms.whole, start, stop, space)
-            if low_rank:
-                rows = total.view(-1, width)
-                for value, up, down in low_rank:
-                    part = up[start // width : stop // width].float()
-                    rows.addmm_(part, down, alpha=value)
-            self._round(piece, total, space.out[start - piece.first : stop - piece.first])
+        for first in range(piece.first, piece.stop, step):
+            stop = min(piece.stop, first + step)
+            start, end = first + run.shift, stop + run.shift
+            total = _weighted(run.terms.whole, start, end, space)
+            for value, up, down in low_rank:
+                part = up[start // width : end // width].float()
+                total.view(-1, width).addmm_(part, down, alpha=value)
+            self._round(piece, total, space.out[first - piece.first : stop - piece.first])
         self._writer.write(piece.key, space.out[:count], piece.first)
 
     def _write_whole(self, piece: _Piece, space: Workspace) -> None:

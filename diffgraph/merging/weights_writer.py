@@ -53,10 +53,6 @@ class WeightsWriter:
             done = os.pwrite(self._handle, data, at)
             data, at = data[done:], at + done
 
-    def flush(self) -> None:
-        """Have the disk take what has been written so far."""
-        os.fdatasync(self._handle)
-
 
 @contextmanager
 def new_weights(

@@ -214,12 +214,15 @@ class TestNothingHalfWritten:
         assert path.read_bytes() == b"what was there before"
 
     @pytest.mark.parametrize("name", [LINEAR, CONVOLUTION])
-    def test_an_expert_that_holds_nan(self, tmp_path: Path, base: BaseFiles, name: str) -> None:
+    @pytest.mark.parametrize("rule", ["linear", "ties", "dare_ties"])
+    def test_an_expert_that_holds_nan(
+        self, tmp_path: Path, base: BaseFiles, name: str, rule: str
+    ) -> None:
         value = base.parameters[name].float().clone()
-        value.view(-1)[-1] = torch.nan
+        value.view(-1)[-value.numel() // 10 :] = torch.nan
         save_file({name: value}, tmp_path / "bad.safetensors")
         delta = open_delta(tmp_path / "bad.safetensors", base.parameters)
-        plan = plan_of({"hub:bad@1": delta})
+        plan = plan_of({"hub:bad@1": delta}, rule)
         path = tmp_path / "merged.safetensors"
         with pytest.raises(DamagedFile, match=f"bad.safetensors.*{name[:20]}"):
             FileMerge(plan, {"hub:bad@1": delta}, base).write(
