@@ -125,6 +125,10 @@ class Renderer(Protocol):
         """Return (prompts, 3, height, width) in [0, 1]."""
         ...
 
+    def prefetch(self, plans: Sequence[MergePlan]) -> None:
+        """Read what will be drawn next in the background."""
+        ...
+
 
 class PromptLike(Protocol):
     """A reference prompt, whoever made it."""

@@ -6,6 +6,7 @@ an image drawn in a batch would differ from the one drawn alone by more than a s
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ import torch
 @contextmanager
 def whole_float32() -> Iterator[None]:
     """Keep products and convolutions of float32 in float32; half precision is left as it is."""
-    settings = torch.backends.cudnn, torch.backends.cuda.matmul
+    settings: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [setting.allow_tf32 for setting in settings]
     try:
         for setting in settings:
