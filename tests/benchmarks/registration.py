@@ -146,6 +146,8 @@ class Run:
         self.seconds = round(time.monotonic() - self._begun, 1)
         if self._process.returncode and not self.was_killed:
             raise SystemExit(f"{self._process.args} ended with {self._process.returncode}")
+        cpu, killed = round(sum(self.cpu.values()), 1), "killed after " if self.was_killed else ""
+        sys.stderr.write(f"{killed}{self.seconds} s, {cpu} s on a core, {self.peak >> 20} MiB\n")
         return self
 
     @property
