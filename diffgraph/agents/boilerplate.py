@@ -61,13 +61,14 @@ _NOT_A_SKILL = re.compile(
     | please|pls
     | feel\s+free|sorry|let\s+me\s+know|questions?|contact|requests?|renamed?|named|go\s+nuts
     | (?:preview|showcase)s?|examples?|samples?|models|number\s+of|contains?\s+faces
+    | other\s+(?:loras?|checkpoints?)|mixing|instance\s+(?:word|token)|loras?\s+(?:can|together)
     | can\s+(?:also\s+)?be\s+(?:used|combined|mixed)
     | you(?:'ll)?\s+(?:will\s+)?(?:need|must|have\s+to|should|might|may)
     | (?:low|worst|normal|best)\s+quality|lowres|bad\s+anatomy|extra\s+(?:legs|arms|fingers|limbs)
     | mirror\s+of|deleted|attention|important|note|notes|warning|read|recommended|guidance|usage
     )\b
     | ^\W*(?:hi|hey|hello|try|test(?:ed|ing)?|use|added|put|note|check|see|click|make\s+sure)\b
-    | [?:]\s*$ | \d\s?[-~]\s?\d+\s*$ | \(\s*[\w\s]+:\s*[0-2](?:\.\d+)?\s*\)
+    | [?:]\s*$ | \d\s?[-~]\s?\d+\W*$ | \(\s*[\w\s]+:\s*[0-2](?:\.\d+)?\s*\)
     | 账号|频道|下载|权重|触发|训练|采样|负面|赞助|关注|点赞|评论
     | 更新|使用方法|安装|强度|推荐
     | 查看|请|系列|修复|参数|提示词|匹配|混用|反咒|关键词|说明|我的|我是|你

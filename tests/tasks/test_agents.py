@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from diffgraph.agents import ClaudeAgent, OfflineAgent
+from diffgraph.agents import AGENTS, ClaudeAgent, OfflineAgent
 from diffgraph.errors import InputError, ServiceRefused
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.settings import Settings
 from flows.doctor import examine
+from flows.options import AgentName
 from tasks.agents import ANSWERS, make_agent, spent_since
 from tests.servers.messages_api import KEY, MessagesApi
 
@@ -50,6 +51,10 @@ def test_a_config_file_says_how(tmp_path, monkeypatch):
         with pytest.raises(ServiceRefused) as caught:
             make_agent("claude", "emoji64", tmp_path).describe(PAGE)
     assert "sk-ant-wrong" not in str(caught.value)
+
+
+def test_the_command_offers_every_agent_there_is():
+    assert {agent.value for agent in AgentName} == set(AGENTS)
 
 
 def test_without_a_key_claude_is_not_made(tmp_path):

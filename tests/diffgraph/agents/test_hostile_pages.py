@@ -5,20 +5,22 @@ shown it cannot obey, and what it says nevertheless must stay within its own car
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from selectolax.lexbor import LexborHTMLParser
 
-from diffgraph.agents import Agent, Candidate, ClaudeAgent, OfflineAgent, Request
+from diffgraph.agents import Agent, Candidate, ClaudeAccess, ClaudeAgent, OfflineAgent, Request
 from diffgraph.agents.offline import LONGEST_CARD, LONGEST_SKILL, MOST_SKILLS
 from diffgraph.agents.orders import is_an_order
 from diffgraph.crawlers.civitai_pages import parse_model
 from diffgraph.evaluation.report import ReportData, write_report
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import Expert, ExpertRef, Listing
-from tests.servers.messages_api import MessagesApi, call, gullible
+from tests.servers.messages_api import KEY, MessagesApi, call, gullible
 
 PAGES = sorted((Path(__file__).parents[2] / "hostile" / "pages").glob("*.json"))
 AGENTS = ("offline", "claude")
@@ -40,10 +42,21 @@ def read(path: Path) -> Listing:
     return listing
 
 
-@pytest.fixture
-def agents(api: MessagesApi, access: Any) -> dict[str, Agent]:
-    api.think = gullible
-    return {"offline": OfflineAgent(), "claude": ClaudeAgent(access())}
+@pytest.fixture(scope="module")
+def obedient() -> Iterator[MessagesApi]:
+    with MessagesApi(think=gullible) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def agents(obedient: MessagesApi, tmp_path_factory: Any) -> dict[str, Agent]:
+    access = ClaudeAccess(
+        folder=tmp_path_factory.mktemp("answers"),
+        key=SecretStr(KEY),
+        model="claude-haiku-5-5",
+        base_url=obedient.url,
+    )
+    return {"offline": OfflineAgent(), "claude": ClaudeAgent(access)}
 
 
 def test_there_are_enough_of_them():
@@ -52,8 +65,9 @@ def test_there_are_enough_of_them():
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_a_page_cannot_take_over_its_reader(path, agents, api):
+def test_a_page_cannot_take_over_its_reader(path, agents, obedient):
     listing = read(path)
+    obedient.bodies.clear()
     for agent in agents.values():
         before = agent.describe(NEIGHBOUR)
         card = agent.describe(listing)
@@ -67,7 +81,8 @@ def test_a_page_cannot_take_over_its_reader(path, agents, api):
         fresh = _candidates(before, card)
         verdicts = agent.review(WANTED, fresh)
         assert [(v.ref, v.kept) for v in verdicts] == [("hub:1@1", True), ("hub:2@1", False)]
-    for body in api.bodies:
+    assert obedient.bodies
+    for body in obedient.bodies:
         told = body["messages"][0]["content"][-1]["text"]
         assert told.count("<") == told.count(">") == 2  # the tags that hold the data, no others
         assert "pwned" not in told.lower()

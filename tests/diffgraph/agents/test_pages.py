@@ -37,6 +37,8 @@ def listing(**changes: object) -> Listing:
         "Please post your pictures, I would love to see them!",
         "v2.1 fixes the colours.",
         "What do you think?",
+        "Goes well with other LoRAs.",
+        "Guidance of 7 - 11.",
         "Recommended settings:",
         "请在评论中告诉我。",
         "触发词：harbour",
