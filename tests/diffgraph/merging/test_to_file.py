@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffgraph.errors import DamagedFile, MissingInput, PlanError, StorageError
+from diffgraph.errors import DamagedFile, PlanError, StorageError
 from diffgraph.experts.delta import Coverage, Delta
 from diffgraph.experts.reading import open_delta
 from diffgraph.experts.updates import CheckpointUpdate
@@ -22,7 +22,6 @@ from diffgraph.merging.layouts import diffusers, left_out, single_file
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.rules import PlannedMerge
 from diffgraph.merging.to_file import TYPES, FileMerge
-from diffgraph.merging.to_folder import write_folder
 
 LINEAR = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
 CONVOLUTION = "unet.conv_in.weight"
@@ -147,35 +146,6 @@ def test_no_experts_is_the_base_in_another_layout(tmp_path: Path, base: BaseFile
     merge.write(path, single_file(base), torch.float16, {})
     for name, value in values_of(path, base).items():
         assert torch.equal(value, base.parameters[name])
-
-
-def test_diffusers_loads_both_layouts_alike(
-    tmp_path: Path, base: BaseFiles, deltas: dict[str, Delta]
-) -> None:
-    from diffusers import StableDiffusionPipeline
-
-    plan = plan_of(deltas)
-    merge = FileMerge(plan, deltas, base)
-    folder, file = tmp_path / "merged", tmp_path / "merged.safetensors"
-    write_folder(merge, base, folder, torch.float32, {"format": "pt", "diffgraph.plan_id": plan.id})
-    merge.write(file, single_file(base), torch.float32, {"format": "pt"})
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    other = StableDiffusionPipeline.from_single_file(
-        str(file), config=str(folder), local_files_only=True, torch_dtype=torch.float32
-    )
-    expected = formula(base, deltas, plan)
-    for part in ("unet", "text_encoder", "vae"):
-        found = dict(getattr(pipeline, part).named_parameters())
-        single = dict(getattr(other, part).named_parameters())
-        assert set(found) == set(single)
-        for name, value in found.items():
-            assert torch.equal(value.reshape(-1), single[name].reshape(-1)), (part, name)
-            if part != "vae":
-                assert_is(value.data, expected[f"{part}.{name}"], 1e-5)
-    image = pipeline("a cat", num_inference_steps=1, output_type="np", width=64, height=64).images
-    assert image.shape == (1, 64, 64, 3)
-    with pytest.raises(MissingInput, match="there already"):
-        write_folder(merge, base, folder, torch.float32, {})
 
 
 class TestNothingHalfWritten:

@@ -1,17 +1,19 @@
-"""Merged files of SD1.5's and FLUX's true architectures, loaded again by those families."""
+"""Merged files of every family's architecture, loaded again by the family and by diffusers."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diffgraph.errors import MissingInput
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.reading import open_delta
-from diffgraph.families import flux, sd15
-from diffgraph.merging.base_files import BaseFiles, open_folder
+from diffgraph.families import flux, get_family, sd15
+from diffgraph.merging.base_files import BaseFiles, open_base, open_folder
 from diffgraph.merging.layouts import left_out, single_file
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.to_file import FileMerge
@@ -100,3 +102,25 @@ def test_flux_in_a_folder(tmp_path: Path, tiny_flux_folder: Path) -> None:
     write_folder(merge, base, tmp_path / "merged", torch.float32, {"format": "pt"})
     model: Any = flux.load("cpu", torch.float32, place=str(tmp_path / "merged"))
     assert_is_the_plan(model.parameters(), base, deltas, frozenset())
+
+
+def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    base = open_base(get_family("emoji64"))  # which has no model_index.json of its own
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    changed = {name: base.parameters[name].float() + 1}
+    save_file(changed, tmp_path / "model.safetensors")
+    delta = open_delta(tmp_path / "model.safetensors", base.parameters)
+    expert = PlannedExpert(ref="hub:model@1", kind="checkpoint", coefficient=1)
+    merge = FileMerge(MergePlan(family="emoji64", experts=(expert,)), {expert.ref: delta}, base)
+    folder = tmp_path / "merged"
+    write_folder(merge, base, folder, torch.float32, {"format": "pt"})
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    assert torch.equal(pipeline.unet.get_parameter(name.removeprefix("unet.")), changed[name])
+    for key, stored in base.autoencoder.items():
+        assert torch.equal(pipeline.vae.get_parameter(key), stored.value.float()), key
+    image = pipeline("a cat", num_inference_steps=1, output_type="np", width=64, height=64).images
+    assert image.shape == (1, 64, 64, 3)
+    with pytest.raises(MissingInput, match="there already"):
+        write_folder(merge, base, folder, torch.float32, {})
