@@ -16,6 +16,7 @@ _NEGATIVE_PART = re.compile(r"\bnegative\s+prompt\s*:.*", re.I | re.S)
 _SETTINGS_LINE = re.compile(r"^\s*steps\s*:\s*\d.*", re.I | re.M)
 _FLAGS = re.compile(r"\s--no\b.*|\s--\w+(?:\s+[^\s-]\S*)?", re.I | re.S)
 _TAG = re.compile(r"<[^<>]{0,200}>")
+_NAMED_TAG = re.compile(r"<(?:lora|lyco|hypernet)\s*:\s*([^<>:]{1,80})", re.I)
 _SWITCH = re.compile(r"\[([^\[\]]*[:|][^\[\]]*)\]")
 _COUNTED = re.compile(r"\b\d\+?(boy|girl|man|woman|other)s?\b", re.I)
 _WEIGHTED = re.compile(r"\(([^()]*?):\s*-?\d*\.?\d+\s*\)")
@@ -183,6 +184,15 @@ def _switched(match: re.Match[str]) -> str:
     """Return what `[wolf:robot:0.5]` or `[cat|dog]` shows, one after the other."""
     parts = (part.strip() for part in re.split(r"[:|]", match[1]))
     return ", ".join(part for part in parts if part and not re.fullmatch(r"[\d.]+", part))
+
+
+def tagged(prompt: str) -> tuple[str, ...]:
+    """Return the names in a prompt's tags: `<lora:NeonKnights_v2:0.8>` → `NeonKnights v2`.
+
+    A tag is nothing to draw, but who wrote it had that expert in mind.
+    """
+    names = _NAMED_TAG.findall(prompt[:LONGEST_PROMPT])
+    return tuple(dict.fromkeys(plain(name.replace("_", " ")) for name in names))
 
 
 def phrases(prompt: str) -> tuple[str, ...]:

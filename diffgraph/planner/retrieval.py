@@ -8,8 +8,9 @@ Two questions, two measures, both over every expert there is:
   the fewer experts use it. A sentence embedding alone misses short names ("noir", "24 karat"), and
   words alone miss other wordings ("graphite drawing").
 * How relevant is this expert to the whole prompt? BM25 over name, trigger words and card, as a
-  share of the best, plus the cosine to the nearest part of the prompt. Community prompts are long
-  lists in which one rare trigger word says more than thirty common ones: rarity must decide.
+  share of the best, plus the cosine to the nearest part of the prompt, plus up to 0.5 for a
+  trigger word that the prompt says. Community prompts are long lists in which one rare trigger
+  word says more than thirty common ones: rarity must decide.
 
 The dense part is one product of the phrases with a matrix of all embeddings, the words are
 postings lists: nothing is approximated. docs/performance.md says where an index would start to pay.
@@ -22,7 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgraph.agents.words import WORD, content_stems
+from diffgraph.agents.words import WORD, content_stems, words
 from diffgraph.experts.expert import Kind
 
 TIMES_COUNT = (0.7, 0.9, 1.0)
@@ -30,6 +31,8 @@ TIMES_COUNT = (0.7, 0.9, 1.0)
 TRIGGER_COUNTS = 1.0  # a word that the card does not say, but that is to be written in a prompt
 NAMED = 3.0  # a word of the name or a trigger word, in units of one in the text
 SATURATION, LENGTH_MATTERS = 1.2, 0.3  # BM25's k1 and b; cards are of similar length
+TRIGGER_TELLS = 0.5  # a trigger word nobody else has, in units of relevance
+LONGEST_TRIGGER = 4  # words; what is longer is an example prompt rather than a trigger word
 LEAST_EVIDENCE = 12.0  # of shared words, in BM25's units: below it nobody is the best for sure
 
 
@@ -82,6 +85,7 @@ class ExpertIndex:
         }
         self._unused = math.log(1.0 + self.count)  # how much a word counts that no expert uses
         self._postings = _Postings(nodes)
+        self._triggered = _by_trigger(nodes.trigger_words)
 
     def overlap(self, query: str) -> NDArray[np.float32]:
         """Return the weighted share of the query's words that each expert holds, (experts,)."""
@@ -107,17 +111,34 @@ class ExpertIndex:
                 score[rows] += weights
         return score
 
+    def addressed(self, prompt: str) -> NDArray[np.float32]:
+        """Return how surely the prompt says a trigger word of each expert, in [0, 1], (experts,).
+
+        The more experts share a trigger word, the less it tells.
+        """
+        told = np.zeros(self.count, dtype=np.float32)
+        said = words(prompt)
+        for size in range(1, LONGEST_TRIGGER + 1):
+            for start in range(len(said) - size + 1):
+                rows = self._triggered.get(said[start : start + size])
+                if rows is not None:
+                    rarity = math.log(1.0 + self.count / len(rows)) / self._unused
+                    told[rows] = np.maximum(told[rows], rarity)
+        return told
+
     def relevance(self, prompt: str, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return how relevant each expert is to a whole prompt, in [0, 2], (experts,).
+        """Return how relevant each expert is to a whole prompt, in [0, 2.5], (experts,).
 
         Args:
             prompt: the prompt without weights, tags and what it asks to leave out.
             cosines: of the prompt's parts to the experts, (parts, experts).
         """
-        words = self.evidence(prompt)
-        best = max(float(words.max(initial=0.0)), LEAST_EVIDENCE)
+        evidence = self.evidence(prompt)
+        best = max(float(evidence.max(initial=0.0)), LEAST_EVIDENCE)
         near: NDArray[np.float32] = np.clip(cosines.max(axis=0, initial=0.0), 0.0, 1.0)
-        relevant: NDArray[np.float32] = words / np.float32(best) + near
+        relevant: NDArray[np.float32] = (
+            evidence / np.float32(best) + near + TRIGGER_TELLS * self.addressed(prompt)
+        )
         return relevant
 
     def nearest(self, kind: Kind, similarity: NDArray[np.float32], count: int) -> list[int]:
@@ -231,6 +252,19 @@ class _Postings:
         rarity = np.log1p((experts - users + 0.5) / (users + 0.5))
         damping = SATURATION * (1.0 - LENGTH_MATTERS + LENGTH_MATTERS * lengths[of_row] / usual)
         self._weights = (rarity * often * (SATURATION + 1.0) / (often + damping)).astype(np.float32)
+
+
+def _by_trigger(
+    trigger_words: Sequence[Sequence[str]],
+) -> dict[tuple[str, ...], NDArray[np.int32]]:
+    """Return which experts have a trigger word, by the words it is made of."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for row, triggers in enumerate(trigger_words):
+        phrases = {words(phrase) for trigger in triggers for phrase in trigger.split(",")}
+        for phrase in phrases:
+            if 0 < len(phrase) <= LONGEST_TRIGGER and any(map(content_stems, phrase)):
+                found.setdefault(phrase, []).append(row)
+    return {phrase: np.asarray(rows, dtype=np.int32) for phrase, rows in found.items()}
 
 
 def _stems(text: str) -> Iterator[str]:

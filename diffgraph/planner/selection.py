@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from diffgraph.agents.agent import Agent, Candidate, Request, Verdict
-from diffgraph.agents.prompts import cleaned
+from diffgraph.agents.prompts import cleaned, tagged
 from diffgraph.agents.words import plain
 from diffgraph.experts.expert import Kind
 from diffgraph.graph.embedding import TextEmbedder
@@ -193,7 +193,7 @@ def _relevant(
 class _Question(NamedTuple):
     """What is looked up for a request."""
 
-    prompt: str  # all of it
+    prompt: str  # all of it, and what it names in tags
     parts: tuple[str, ...]  # of the summary: what checkpoints are asked for
     broader: tuple[str, ...]  # words for the subject: no PEFT expert draws animals as such
     attributes: tuple[str, ...]  # what PEFT experts are asked for
@@ -203,7 +203,7 @@ class _Question(NamedTuple):
         parts = dict.fromkeys(part.strip() for part in request.summary.split(","))
         parts.pop("", None)
         return cls(
-            cleaned(request.prompt) or request.summary,
+            " ".join((cleaned(request.prompt) or request.summary, *tagged(request.prompt))),
             tuple(parts),
             tuple(word for word in dict.fromkeys(request.broader) if word not in parts),
             request.attributes,

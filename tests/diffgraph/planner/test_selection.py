@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffgraph.agents import Candidate, OfflineAgent, Verdict
+from diffgraph.agents.prompts import tagged
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.experts.expert import Kind, Listing
 from diffgraph.families.emoji64 import ASSETS
@@ -209,6 +210,28 @@ class TestExpertIndex:
         assert rank(prompt, nodes, OfflineAgent(), embedder, 3)[0] == "hub:9@1"
         assert len(rank(prompt, nodes, OfflineAgent(), embedder, 3)) == 3
         assert rank(prompt, nodes, OfflineAgent(), embedder, 0) == ()
+
+    def test_a_trigger_word_tells_the_more_the_fewer_have_it(self, embedder):
+        nodes = replace(
+            nodes_of(embedder, *((f"Expert {n}", "a style", "peft") for n in range(4))),
+            trigger_words=[("evang",), ("evang, neon glow",), ("glow",), ()],
+        )
+        told = ExpertIndex(nodes).addressed("a cat, Evang, NEON glow")
+        assert told[1] == pytest.approx(1.0)
+        assert 0 < told[0] < told[2] <= 1
+        assert told[3] == 0
+        assert not ExpertIndex(nodes).addressed("evangelist in neon").any()
+
+    def test_a_tag_names_its_expert(self, embedder):
+        nodes = nodes_of(
+            embedder, ("Mountains", "red mountains", "peft"), ("Reuben Wu style", "", "peft")
+        )
+        prompt = "<lora:ReubenWu_v1:1> red mountains"
+        assert set(rank(prompt, nodes, OfflineAgent(), embedder, 2)) == {"hub:0@1", "hub:1@1"}
+        assert ExpertIndex(nodes).evidence("ReubenWu v1")[1] > 0
+        assert tagged(prompt) == ("ReubenWu v1",)
+        assert tagged("a cat, <lora:x") == ("x",)
+        assert tagged("a cat < dog: 3 > 2") == ()
 
     def test_reads_names_written_without_spaces(self, embedder):
         index = ExpertIndex(nodes_of(embedder, ("NeonKnights", "", "peft"), ("Neo", "", "peft")))
