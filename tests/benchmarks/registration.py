@@ -1,13 +1,14 @@
 """How long does it take to know a whole hub by its pages, and what if the run is killed?
 
-    nice python tests/benchmarks/registration.py [--pages 10000]
+    nice python tests/benchmarks/registration.py [--pages 10000] [--commands]
 
 Serves a hub of so many made-up pages over HTTP in a process of its own, in Civitai's protocol, and
-runs the commands a person would: `diffgraph discover --source civitai --metadata-only`, then
-`diffgraph build`, which describes every expert offline and places its card. Each is killed once
-without warning and run again; then both are run with nothing new. Prints one JSON document:
-seconds (of the clock, and on a core, for a machine that others use too), the memory of all
-processes together at its highest, and counts that must agree.
+runs what `diffgraph discover --source civitai --metadata-only` and the registration in `diffgraph
+build` run: every page is read, every expert described offline, every card placed. With `--commands`
+it runs the commands themselves, Prefect server, calibration of the base and snapshot included.
+Each is killed once without warning and run again; then both are run with nothing new. Prints one
+JSON document: seconds (of the clock, and on a core, for a machine that others use too), the memory
+of all processes together at its highest, and counts that must agree.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def served(count: int) -> Iterator[str]:
 class Run:
     """One command, watched until it ends or is killed."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(self, home: Path, *command: str) -> None:
         self.peak = 0  # bytes of all its processes together
         self.cpu: dict[int, float] = {}  # seconds on a core, by process
         self.was_killed = False
@@ -127,7 +128,7 @@ class Run:
         self._begun = time.monotonic()
         self._out = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments, "--home", str(home), "--json"],
+            [sys.executable, *command, "--home", str(home)],
             cwd=ROOT,
             env=environment,
             stdout=self._out,
@@ -174,22 +175,29 @@ def lines(path: Path) -> int:
         return 0
 
 
-def measure(count: int, home: Path) -> dict[str, Any]:
+def measure(count: int, home: Path, as_commands: bool) -> dict[str, Any]:
     """Return the figures of a hub of so many pages."""
     library, vectors = home / "library/experts.jsonl", home / "embeddings/vectors.jsonl"
     with served(count) as url:
-        discover = ("discover", "--source", "civitai", "--url", url, "--metadata-only")
+        discover: tuple[str, ...] = (__file__, "--stage", "discover", "--url", url)
+        register: tuple[str, ...] = (__file__, "--stage", "register")
+        if as_commands:
+            verb = ("-m", "flows.cli")
+            where = ("--source", "civitai", "--url", url)
+            discover = (*verb, "discover", *where, "--metadata-only", "--json")
+            register = (*verb, "build", "--json")
         runs = {
             "discover, killed": Run(home, *discover).watch(lambda: lines(library) >= PART * count),
             "discover, resumed": Run(home, *discover).watch(),
-            "build, killed": Run(home, "build").watch(lambda: lines(vectors) >= PART * count),
-            "build, resumed": Run(home, "build").watch(),
+            "register, killed": Run(home, *register).watch(lambda: lines(vectors) >= PART * count),
+            "register, resumed": Run(home, *register).watch(),
         }
         first = sum(run.seconds for run in runs.values())
         again = {
             "discover, nothing new": Run(home, *discover).watch(),
-            "build, nothing new": Run(home, "build").watch(),
+            "register, nothing new": Run(home, *register).watch(),
         }
+    told = {name: run.told for name, run in again.items()}
     everything = {**runs, **again}
     return {
         "pages": count,
@@ -200,32 +208,59 @@ def measure(count: int, home: Path) -> dict[str, Any]:
         "load_average": os.getloadavg()[1],  # of all there is on the machine, at the end
         "peak_mib": {name: run.peak >> 20 for name, run in everything.items()},
         "killed": [name for name, run in everything.items() if run.was_killed],
-        "experts": counts(home, again["build, nothing new"].told),
+        "experts": counts(home, as_commands),
         "again": {
-            "found": len(again["discover, nothing new"].told["new"]),
-            "asked": again["build, nothing new"].told["asked"],
-            "embedded": again["build, nothing new"].told["embedded"],
+            "found": len(told["discover, nothing new"]["new"]),
+            "asked": told["register, nothing new"]["asked"],
+            "embedded": told["register, nothing new"]["embedded"],
         },
     }
 
 
-def counts(home: Path, built: dict[str, Any]) -> dict[str, Any]:
+def counts(home: Path, has_snapshot: bool) -> dict[str, Any]:
     """Return how many experts are known and registered; raise if one is lost or there twice."""
+    from diffgraph.agents import OfflineAgent
     from diffgraph.experts.library import Library
+    from diffgraph.graph.embedding_store import EmbeddingStore
+    from diffgraph.graph.registration import Cards
     from diffgraph.graph.snapshot import open_snapshot
 
     known = Library(home).experts()
-    numbers = Counter(expert.ref.partition("@")[0] for expert in known)
-    nodes = open_snapshot(home).nodes["ref"].to_pylist()
-    kept = {expert.ref for expert in known if expert.status in {"ready", "registered_only"}}
-    if len(nodes) != len(set(nodes)) or set(nodes) != kept or built["experts"] != len(kept):
-        raise SystemExit(f"{len(nodes)} nodes, {len(kept)} experts to register")
+    rows = lines(home / "library/experts.jsonl")
+    kept = [expert for expert in known if expert.status in {"ready", "registered_only"}]
+    cards, places = Cards(home / "cards"), EmbeddingStore(home / "embeddings")
+    found = [cards.find(expert.page_sha256, OfflineAgent()) for expert in kept]
+    registered = sum(card is not None and card.text in places for card in found)
+    if registered != len(kept):
+        raise SystemExit(f"{registered} of {len(kept)} experts are registered")
+    if has_snapshot:
+        nodes = open_snapshot(home).nodes["ref"].to_pylist()
+        if sorted(nodes) != [expert.ref for expert in kept]:
+            raise SystemExit(f"{len(nodes)} nodes for {len(kept)} experts")
     return {
         "known": len(known),
-        "pages_with_two": sum(count > 1 for count in numbers.values()),
+        "rows": rows,  # as many, if nobody was written twice
         "by_status": dict(Counter(expert.status for expert in known)),
-        "registered": len(nodes),
+        "registered": registered,
     }
+
+
+def do(stage: str, home: Path, url: str) -> None:
+    """Do what a command does, without its server; print what came of it."""
+    from tasks.discovery import look_at_hub
+    from tasks.hubs import Hub
+    from tasks.registration import find_unregistered, register_experts
+
+    if stage == "discover":
+        hub = Hub(source="civitai", url=url)
+        told: Any = look_at_hub.fn(hub, home, "emoji64", metadata_only=True)
+        sys.stdout.write(told.model_dump_json())
+        return
+    left = find_unregistered.fn(home, "emoji64", "offline")
+    parts = [left[start : start + 500] for start in range(0, len(left), 500)]
+    done = [register_experts.fn(part, home, "emoji64", "offline") for part in parts]
+    sums = {name: sum(getattr(part, name) for part in done) for name in ("asked", "embedded")}
+    json.dump(sums, sys.stdout)
 
 
 def main() -> None:
@@ -234,14 +269,20 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=10_000)
     parser.add_argument("--serve", action="store_true", help="only serve the hub")
     parser.add_argument("--home", type=Path, help="keep the home folder here")
+    parser.add_argument("--commands", action="store_true", help="run the commands themselves")
+    parser.add_argument("--stage", choices=("discover", "register"), help="do only this")
+    parser.add_argument("--url", default="", help="where the hub is, of a stage")
     given = parser.parse_args()
+    if given.stage:
+        do(given.stage, given.home, given.url)
+        return
     if given.serve:
         serve(given.pages)
         return
     from tests.benchmarks.measuring import tell
 
     with tempfile.TemporaryDirectory() as folder:
-        tell("registration", measure(given.pages, given.home or Path(folder)))
+        tell("registration", measure(given.pages, given.home or Path(folder), given.commands))
 
 
 if __name__ == "__main__":
