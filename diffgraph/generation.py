@@ -253,7 +253,7 @@ class Renderer:
         return expert
 
     def _read(self, sha256: str) -> Delta:
-        """Read a file that the library judged when it was admitted, if it still is that file."""
+        """Read a file of the library, if it still is that file and all its numbers are finite."""
         try:
             path = self.library.path_of(sha256)
         except MissingInput as error:
@@ -261,7 +261,10 @@ class Renderer:
         found = sha256_of(path)
         if found != sha256:
             raise PlanError(f"{path} has changed: {found[:12]}…, not {sha256[:12]}…")
-        return without_copies(open_delta(path, self._base))
+        delta = open_delta(path, self._base)
+        for name in delta.updates:
+            delta.check(name)
+        return without_copies(delta)
 
 
 class Drawn(NamedTuple):

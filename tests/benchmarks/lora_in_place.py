@@ -17,7 +17,7 @@ from measuring import clock, tell
 
 from diffgraph.experts.reading import open_delta
 from diffgraph.merging.apply import Merger, terms_of
-from diffgraph.merging.packing import pack
+from diffgraph.merging.packing import Packed, pack
 
 
 def measure(
@@ -59,8 +59,8 @@ def _ours(model, files, strengths, every):
     merger.reset()
     del warm
     start = _now(device)
-    read = {path.stem: pack(open_delta(path, base), pin).to(device).delta for path in files}
-    loaded = _now(device)  # judged when the library took them: here as they are drawn
+    read = {path.stem: _read(path, base, pin).to(device).delta for path in files}
+    loaded = _now(device)
     plan = dict(zip(read, strengths, strict=True))
     merger.apply(plan, read)
     merged = _now(device)
@@ -89,6 +89,14 @@ def _ours(model, files, strengths, every):
         **exactness.told(),
     }
     return figures, merger.base, wanted
+
+
+def _read(path: Path, base: dict, pin: bool) -> Packed:
+    """Read a file as a renderer does: every number is checked."""
+    delta = open_delta(path, base)
+    for name in delta.updates:
+        delta.check(name)
+    return pack(delta, pin)
 
 
 def _theirs(model, files, strengths, base, wanted) -> dict:
