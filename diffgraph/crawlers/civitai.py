@@ -223,6 +223,8 @@ class CivitaiCrawler(Crawler):
                     coming.cancel()
                 raise
             empty = 0 if page.page.items else empty + 1
+            if page.page.is_cut:
+                raise BadAnswer("the list goes on, and its cursor cannot be used")
             if coming is None or self._is_too_old(page.page):
                 return
             if empty > EMPTY_PAGES:
@@ -276,7 +278,8 @@ class CivitaiCrawler(Crawler):
 
     def _unseen(self, item: object, here: set[str]) -> Iterator[Listing | BrokenPage]:
         """Yield the versions on a page that this crawl has not met; `here`, those of its answer."""
-        for entry in read_page(item, SOURCE, f"{self._url}/models/{quote(_id_of(item))}"):
+        url = f"{self._url}/models/{quote(_id_of(item), errors='replace')}"
+        for entry in read_page(item, SOURCE, url):
             if isinstance(entry, BrokenPage):
                 yield entry
                 continue

@@ -65,6 +65,7 @@ class ModelPage:
 
     items: Sequence[object]
     next_cursor: str | None  # None behind the last one
+    is_cut: bool = False  # it goes on, and the cursor cannot be used
 
 
 class GarbledList(BadAnswer):
@@ -118,7 +119,10 @@ class CivitaiClient:
             raise GarbledList(str(error), _cursor_in(body)) from None
         if not isinstance(answer, Mapping) or not isinstance(answer.get("items"), list):
             raise GarbledList("an answer has no list of items", _cursor_in(body))
-        return ModelPage(answer["items"], _next_cursor(answer.get("metadata")))
+        metadata = answer.get("metadata")
+        cursor = _next_cursor(metadata)
+        told = metadata.get("nextCursor") if isinstance(metadata, Mapping) else None
+        return ModelPage(answer["items"], cursor, cursor is None and told not in (None, ""))
 
     async def model(self, number: str) -> object:
         """Return one model's page; raises `NotThere` if it has none."""
@@ -176,7 +180,7 @@ def _next_cursor(metadata: object) -> str | None:
 def _as_cursor(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, str) and 0 < len(value) <= CURSOR_CHARACTERS:
+    if isinstance(value, str) and 0 < len(value) <= CURSOR_CHARACTERS and value.isprintable():
         return value
     return None
 

@@ -411,8 +411,7 @@ def test_a_server_that_is_no_hub_is_one_line(
 
 @pytest.mark.parametrize(
     "metadata",
-    [None, [], {"nextCursor": {}}, {"nextCursor": True}, {"nextCursor": 1.5}, {"nextCursor": ""},
-     {"nextPage": "http://[::1"}, {"nextPage": 7}, {"nextCursor": "x" * 5000}],
+    [None, [], {"nextCursor": ""}, {"nextPage": "http://[::1"}, {"nextPage": 7}],
     ids=lambda metadata: repr(metadata)[:20],
 )  # fmt: skip
 def test_a_cursor_that_is_none_ends_the_list(
@@ -425,6 +424,25 @@ def test_a_cursor_that_is_none_ends_the_list(
     hub.disturb(change, path="/models", times=10)
     home.discover(hub)
     assert len(home.refs) == 5
+
+
+@pytest.mark.parametrize("cursor", [{}, True, 1.5, "x" * 5000, "\ud800", [None]], ids=repr)
+def test_behind_a_cursor_that_cannot_be_used_the_list_is_read_from_its_other_end(
+    cursor: Any, home: Home, serve: Callable[..., CivitaiServer]
+) -> None:
+    hub = serve(pages(12))
+
+    def spoil(reply: Any) -> Any:
+        answer = json.loads(reply.body)
+        answer["metadata"]["nextCursor"] = cursor
+        return type(reply).json(answer)
+
+    hub.disturb(spoil, path="/models", times=2)
+    report = home.discover(hub)
+    assert len(home.refs) == 12
+    assert [page.reason for page in report.broken] == [
+        "the list goes on, and its cursor cannot be used"
+    ]
 
 
 def test_a_cursor_in_the_next_pages_address_only_is_used(
@@ -534,6 +552,7 @@ STRANGE: dict[str, Any] = {
     "a version without an id": page(1, modelVersions=[{}, page(1)["modelVersions"][0]]),
     "an address of a file elsewhere": page(1, file={"downloadUrl": "file:///etc/passwd"}),
     "an address that is none": page(1, file={"downloadUrl": "http://[::1"}),
+    "an id that is no text": {**page(1), "id": "\ud800"},
     "a level of nonsense": page(1, nsfwLevel="much", minor="perhaps", poi=3),
 }
 
@@ -542,10 +561,8 @@ STRANGE: dict[str, Any] = {
 def test_a_strange_page_is_counted_and_the_others_are_read(
     name: str, home: Home, serve: Callable[..., CivitaiServer]
 ) -> None:
-    hub = serve([page(2), {**STRANGE[name], "type": STRANGE[name].get("type", "LORA")}, page(3)])
-    hub._entries[1] = hub._entries[1].__class__(
-        **{**vars(hub._entries[1]), "base_models": frozenset(["emoji64"]), "type": "LORA"}
-    )
+    hub = serve(pages(3))
+    hub.publish(page(1, type="LORA"), body=json.dumps(STRANGE[name]).encode())
     report = home.discover(hub)
     assert {ref(2), ref(3)} <= set(home.refs)
     told = [*report.broken, *report.rejected, *report.listed, *report.registered_only]
