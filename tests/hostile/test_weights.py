@@ -141,7 +141,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(position=st.integers(0, len(lora()) - 1), value=st.integers(0, 255), cut=st.integers(0, 40))
 def test_any_flipped_byte_is_read_or_refused_by_name(
