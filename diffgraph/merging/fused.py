@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -150,20 +150,14 @@ class FusedWriter:
             low_rank |= rows[place].ranks > 0
         if len(factor) > 1:  # files of several types: the kernel multiplies one
             can &= ~low_rank
+        tables = _Tables.of(rows, coefficients, adapters)
         if (can & ~low_rank).any():
-            self._sum_whole(self._tables(rows, coefficients, []), can & ~low_rank)
+            self._sum_whole(tables, can & ~low_rank)
         if (can & low_rank).any():
-            tables = self._tables(rows, coefficients, adapters)
-            self._sum_low_rank(tables, can & low_rank, next(iter(factor)))
+            even = all((rows[place].ranks % STEP == 0).all() for place in adapters)
+            self._sum_low_rank(tables, can & low_rank, next(iter(factor)), even)
         left: Mask = stale & ~can
         return left
-
-    def _tables(
-        self, rows: Sequence[Row], coefficients: Table, adapters: Sequence[int]
-    ) -> "_Tables":
-        kernels = _kernels()
-        assert kernels is not None
-        return _Tables.of(rows, coefficients, adapters, kernels.RANKS, self._sizes[:, 1])
 
     def _sum_whole(self, tables: "_Tables", mask: Mask) -> None:
         kernels = _kernels()
@@ -175,17 +169,19 @@ class FusedWriter:
             DTYPE=_named(self._dtype), BLOCK=kernels.BLOCK, num_warps=kernels.WARPS,
         )  # fmt: skip
 
-    def _sum_low_rank(self, tables: "_Tables", mask: Mask, factor: torch.dtype | None) -> None:
+    def _sum_low_rank(
+        self, tables: "_Tables", mask: Mask, factor: torch.dtype | None, even: bool
+    ) -> None:
         kernels = _kernels()
         assert kernels is not None
         shape = kernels.ROWS, kernels.COLUMNS
         tiles = self._kept(mask, 2, lambda: _tiles(self._sizes, mask, *shape))
         there = tables.on(self._device)
         kernels.sum_low_rank[(len(tiles), self._models)](
-            tiles, *self._there, *there[:3], tables.experts, len(mask), *there[3:], tables.pieces,
-            DTYPE=_named(self._dtype), FACTOR=_named(factor), EVEN=tables.even,
-            ROWS=kernels.ROWS, COLUMNS=kernels.COLUMNS, RANKS=kernels.RANKS,
-            num_warps=kernels.TILE_WARPS, num_stages=kernels.TILE_STAGES,
+            tiles, *self._there, *there[:3], tables.experts, len(mask),
+            *there[3:], tables.adapters,
+            DTYPE=_named(self._dtype), FACTOR=_named(factor), EVEN=even, ROWS=kernels.ROWS,
+            COLUMNS=kernels.COLUMNS, RANKS=kernels.RANKS, num_warps=kernels.TILE_WARPS,
         )  # fmt: skip
 
     def _kept(self, mask: Mask, kind: int, make: Callable[[], Table]) -> Tensor:
@@ -202,50 +198,30 @@ class FusedWriter:
 class _Tables:
     """What a merge's kernels look up; one copy to the device."""
 
-    def __init__(self, tables: Sequence[Table], experts: int, pieces: int, even: bool) -> None:
-        self.experts, self.pieces, self.even = experts, pieces, even
+    def __init__(self, tables: Sequence[Table], experts: int, adapters: int) -> None:
+        self.experts, self.adapters = experts, adapters
         self._tables = tables
         self._there: list[Tensor] = []
 
     @classmethod
-    def of(
-        cls,
-        rows: Sequence[Row],
-        coefficients: Table,
-        adapters: Sequence[int],
-        ranks: int,
-        columns: Table,
-    ) -> "_Tables":
-        """Return the tables of a merge.
-
-        Args:
-            rows: of the experts.
-            coefficients: (models, experts).
-            adapters: which of them have low-rank updates that count.
-            ranks: how many of an adapter's ranks make a piece.
-            columns: of each parameter.
-        """
-        slots = len(columns)
+    def of(cls, rows: Sequence[Row], coefficients: Table, adapters: Sequence[int]) -> "_Tables":
         whole = [place for place, row in enumerate(rows) if row.whole.any()]
+        slots = len(rows[0].touched)
         reach = _stacked([rows[place].whole != 0 for place in whole], slots, np.float64)
-        pieces = [piece for place in adapters for piece in _pieces(rows[place], ranks, columns)]
-        owners = [place for place in adapters for _ in range(_count(rows[place], ranks))]
-        scales = _stacked([piece.scales for piece in pieces], slots, np.float64)
+        scales = _stacked([rows[place].scales for place in adapters], slots, np.float64)
         tables = [
             _stacked([rows[place].whole for place in whole], slots, np.int64),
             _stacked([rows[place].codes for place in whole], slots, np.int32),
             _times(coefficients[:, whole], reach),
-            _stacked([piece.ups for piece in pieces], slots, np.int64),
-            _stacked([piece.downs for piece in pieces], slots, np.int64),
-            _stacked([piece.counts for piece in pieces], slots, np.int32),
-            _stacked([piece.ranks for piece in pieces], slots, np.int32),
-            _times(coefficients[:, owners], scales),
+            _stacked([rows[place].ups for place in adapters], slots, np.int64),
+            _stacked([rows[place].downs for place in adapters], slots, np.int64),
+            _stacked([rows[place].ranks for place in adapters], slots, np.int32),
+            _times(coefficients[:, adapters], scales),
         ]
-        even = all((rows[place].ranks % STEP == 0).all() for place in adapters)
-        return cls(tables, len(whole), len(pieces), even)
+        return cls(tables, len(whole), len(adapters))
 
     def on(self, device: torch.device) -> list[Tensor]:
-        """Return the tables on a device: whole, codes, factors, ups, downs, counts, ranks, …."""
+        """Return the tables on a device: whole, codes, factors, ups, downs, ranks, strengths."""
         if not self._there:
             padded = [_padded(table) for table in self._tables]
             buffer = torch.from_numpy(np.concatenate(padded)).to(device)
@@ -255,32 +231,6 @@ class _Tables:
                 for part, table in zip(parts, self._tables, strict=True)
             ]
         return self._there
-
-
-class _Piece(NamedTuple):
-    """Some ranks of an adapter, one column a parameter."""
-
-    ups: Table
-    downs: Table
-    counts: Table
-    ranks: Table
-    scales: Table
-
-
-def _count(row: Row, ranks: int) -> int:
-    """Return how many pieces an adapter makes."""
-    return -(-int(row.ranks.max()) // ranks)
-
-
-def _pieces(row: Row, ranks: int, columns: Table) -> list[_Piece]:
-    itemsize = row.factor.itemsize if row.factor is not None else 0
-    found = []
-    for number in range(_count(row, ranks)):
-        counts = np.clip(row.ranks - number * ranks, 0, ranks)
-        step = np.where(counts > 0, number * ranks * itemsize, 0)
-        ups, downs = row.ups + step, row.downs + step * columns
-        found.append(_Piece(ups, downs, counts, row.ranks, row.scales * (counts > 0)))
-    return found
 
 
 _TORCH = {np.float32: torch.float32, np.int64: torch.int64, np.int32: torch.int32}

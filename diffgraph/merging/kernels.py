@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 
 BLOCK, WARPS = 4096, 8  # entries that a program of `sum_whole` makes
-ROWS, COLUMNS, RANKS, TILE_WARPS, TILE_STAGES = 64, 64, 32, 4, 3  # a tile of `sum_low_rank`
-FREE = ["experts", "pieces", "slots"]  # sizes that need no kernel of their own
+ROWS, COLUMNS, RANKS, TILE_WARPS = 64, 64, 32, 4  # a tile of `sum_low_rank`
+FREE = ["experts", "adapters", "slots"]  # sizes that need no kernel of their own
 
 
 @triton.jit
@@ -89,12 +89,11 @@ def sum_low_rank(  # noqa: PLR0913
     factors,
     experts,
     slots,
-    ups,  # (pieces, slots): addresses of (rows, up to RANKS) of an adapter's numbers
-    downs,  # (pieces, slots): addresses of (up to RANKS, columns)
-    counts,  # (pieces, slots): how many ranks those are; 0 where an adapter has nothing
-    ranks,  # (pieces, slots): of the whole adapter: how far the rows of `ups` lie apart
-    strengths,  # (models, pieces, slots)
-    pieces,
+    ups,  # (adapters, slots): addresses of (rows, rank)
+    downs,  # (adapters, slots): addresses of (rank, columns)
+    ranks,  # (adapters, slots): 0 where an adapter has nothing
+    strengths,  # (models, adapters, slots)
+    adapters,
     DTYPE: tl.constexpr,  # noqa: N803
     FACTOR: tl.constexpr,  # noqa: N803
     EVEN: tl.constexpr,  # noqa: N803
@@ -110,27 +109,30 @@ def sum_low_rank(  # noqa: PLR0913
     row = tl.load(tiles + 3 * tile + 1) * ROWS + tl.arange(0, ROWS)
     column = tl.load(tiles + 3 * tile + 2) * COLUMNS + tl.arange(0, COLUMNS)
     added = tl.zeros((ROWS, COLUMNS), tl.float32)
-    tall, wide = (row < height)[:, None], (column < width)[None, :]
-    middle = tl.arange(0, RANKS)
-    for piece in range(pieces):
-        place = piece * slots + slot
-        stride = tl.load(ranks + place)
-        count = tl.load(counts + place)
+    for adapter in range(adapters):
+        place = adapter * slots + slot
+        rank = tl.load(ranks + place)
         if EVEN:
-            stride = tl.multiple_of(stride, 8)
-            count = tl.multiple_of(count, 8)
-        strength = tl.load(strengths + tl.program_id(1) * pieces * slots + place)
+            rank = tl.multiple_of(rank, 8)
+        strength = tl.load(strengths + tl.program_id(1) * adapters * slots + place)
         up, down = _at(tl.load(ups + place), FACTOR), _at(tl.load(downs + place), FACTOR)
-        inner = middle < count
-        left = tl.load(
-            up + row[:, None] * stride + middle[None, :], mask=tall & inner[None, :], other=0
-        )
-        right = tl.load(
-            down + middle[:, None] * width + column[None, :], mask=inner[:, None] & wide, other=0
-        )
-        added += strength * tl.dot(left, right, input_precision="tf32x3")
+        product = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for first in range(0, rank, RANKS):
+            middle = first + tl.arange(0, RANKS)
+            left = tl.load(
+                up + row[:, None] * rank + middle[None, :],
+                mask=(row < height)[:, None] & (middle < rank)[None, :],
+                other=0,
+            )
+            right = tl.load(
+                down + middle[:, None] * width + column[None, :],
+                mask=(middle < rank)[:, None] & (column < width)[None, :],
+                other=0,
+            )
+            product = tl.dot(left, right, product, input_precision="tf32x3")
+        added += strength * product
     at = row[:, None] * width + column[None, :]
-    inside = tall & wide
+    inside = (row < height)[:, None] & (column < width)[None, :]
     value = _read(tl.load(base + slot), at, inside, DTYPE)
     total = _sum(value, at, inside, slot, whole, codes, factors, experts, slots)
     place = tl.load(live + tl.program_id(1) * slots + slot)

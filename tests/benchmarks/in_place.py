@@ -149,20 +149,19 @@ def _tile_shapes(merger: Merger, deltas: dict, plans: list) -> dict:
         return {}
     from diffgraph.merging import kernels
 
-    names = ("ROWS", "COLUMNS", "TILE_WARPS", "TILE_STAGES", "BLOCK", "WARPS")
+    names = ("ROWS", "COLUMNS", "TILE_WARPS", "BLOCK", "WARPS")
     mine = tuple(getattr(kernels, name) for name in names)
     found = {}
     shapes = [
-        (64, 64, 4, 3, 4096, 8), (64, 64, 4, 4, 4096, 8), (64, 64, 4, 2, 4096, 8),
-        (64, 128, 8, 3, 4096, 8), (64, 64, 8, 3, 4096, 8), (128, 64, 4, 3, 2048, 8),
-        (64, 32, 4, 3, 8192, 16), (64, 64, 4, 3, 2048, 4),
+        (64, 64, 8, 4096, 8), (64, 128, 8, 4096, 4), (32, 128, 4, 2048, 4), (128, 64, 8, 8192, 8),
+        (64, 64, 4, 2048, 4), (32, 64, 4, 2048, 8),
     ]  # fmt: skip
     try:
         for shape in shapes:
             for name, value in zip(names, shape, strict=True):
                 setattr(kernels, name, value)
             merger._fused._tiles.clear()
-            key = "tile {}x{}, {} warps, {} stages; block {}, {} warps_ms".format(*shape)
+            key = "tile {}x{} by {} warps, block {} by {} warps_ms".format(*shape)
             found[key] = _each(
                 merger.model.device, lambda k: merger.apply(plans[k % 20], deltas), 12
             )
