@@ -15,13 +15,9 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
-from diffgraph.crawlers.civitai_client import (
-    CivitaiClient,
-    GarbledList,
-    ModelPage,
-    ModelQuery,
-)
+from diffgraph.crawlers.civitai_client import CivitaiClient, ModelPage, ModelQuery
 from diffgraph.crawlers.civitai_pages import read_page
+from diffgraph.crawlers.civitai_paging import PageRead, PageReader
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
@@ -202,7 +198,7 @@ class CivitaiCrawler(Crawler):
         """Walk the list from a cursor to its end; the next page is fetched meanwhile."""
         whole = self._config.page_size
         largest = max(1, whole - max(1, whole // LESS_A_WALK) * (walk - 1))
-        reader = _PageReader(self._client, self._query, largest)
+        reader = PageReader(self._client, self._query, largest)
         passed: set[str | None] = set()
         empty = 0
         page = self._first(reader, cursor)
@@ -231,7 +227,7 @@ class CivitaiCrawler(Crawler):
                 raise ServiceUnavailable(f"{self._url}: {empty} empty pages one after the other")
             cursor, page = following, coming.result()
 
-    def _first(self, reader: "_PageReader", cursor: str | None) -> "_Read":
+    def _first(self, reader: PageReader, cursor: str | None) -> PageRead:
         """Return the page at a cursor; a cursor that the hub no longer knows starts anew."""
         try:
             return self._loop.wait(reader.read(cursor))
@@ -244,7 +240,7 @@ class CivitaiCrawler(Crawler):
             return self._loop.wait(reader.read(None))
 
     def _entries(
-        self, read: "_Read", walk: int, following: str | None
+        self, read: PageRead, walk: int, following: str | None
     ) -> Iterator[Listing | BrokenPage]:
         """Yield what a page brings, then note that it was yielded to its end."""
         refs: list[str] = []
@@ -330,7 +326,7 @@ class CivitaiCrawler(Crawler):
             yield BrokenPage(where=where, reason=str(error))
 
     def _wait_for(self, query: ModelQuery, cursor: str | None, limit: int) -> ModelPage:
-        return self._loop.wait(_PageReader(self._client, query, limit).read(cursor)).page
+        return self._loop.wait(PageReader(self._client, query, limit).read(cursor)).page
 
     def _is_too_old(self, page: ModelPage) -> bool:
         """Return whether a page, and so all behind it, was published before what interests us."""
@@ -350,53 +346,6 @@ class CivitaiCrawler(Crawler):
         if self._background is None:
             self._background = Background()
         return self._background
-
-
-class _Read:
-    """A page of the list, and what of it could not be read."""
-
-    def __init__(self, page: ModelPage, broken: tuple[BrokenPage, ...] = ()) -> None:
-        self.page = page
-        self.broken = broken
-
-
-class _PageReader:
-    """Reads pages of a list; what is too large or garbled is read in smaller parts.
-
-    So one expert whose page breaks an answer costs that expert, not the hundred around it.
-    """
-
-    def __init__(self, client: CivitaiClient, query: ModelQuery, largest: int) -> None:
-        self.client, self.query, self.largest = client, query, largest
-        self.size = largest
-
-    async def read(self, cursor: str | None) -> _Read:
-        """Return the page at a cursor."""
-        is_repeated = False
-        broken: list[BrokenPage] = []
-        while True:
-            try:
-                page = await self.client.models(self.query, cursor, self.size)
-            except TokenRefused as error:
-                if not self.client.web.has_token:
-                    raise
-                self.client.web.forget_token()
-                broken.append(BrokenPage(where="the token", reason=f"{error}; read on without it"))
-            except BadAnswer as error:
-                is_garbled = isinstance(error, GarbledList)
-                if is_garbled and not is_repeated:
-                    is_repeated = True  # it may have been an accident
-                elif self.size > 1:
-                    self.size = max(1, self.size // 10)
-                elif isinstance(error, GarbledList) and error.next_cursor is not None:
-                    where = f"the list at {cursor[:80]}" if cursor else "the start of the list"
-                    broken.append(BrokenPage(where=where, reason=str(error)))
-                    return _Read(ModelPage((), error.next_cursor), tuple(broken))
-                else:
-                    raise
-            else:
-                self.size = min(self.largest, self.size * 10)
-                return _Read(page, tuple(broken))
 
 
 def _id_of(item: object) -> str:
