@@ -1,9 +1,18 @@
 from collections.abc import Sequence
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from diffgraph.errors import EmptyPrompt, InputError, MissingInput
-from diffgraph.evaluation.retrieval import Label, evaluate_retrieval, read_labels
+from diffgraph.evaluation.retrieval import (
+    DescribedExperts,
+    Label,
+    evaluate_retrieval,
+    read_labels,
+)
+from diffgraph.families.emoji64 import ASSETS
+from diffgraph.graph.snapshot import open_snapshot
 
 REFS = tuple(f"hub:{number}@{number}0" for number in range(100))
 
@@ -125,3 +134,20 @@ def test_a_file_without_labels_or_without_text_is_refused(tmp_path):
             read_labels(path)
     with pytest.raises(MissingInput):
         read_labels(tmp_path / "nowhere.jsonl")
+
+
+def test_searches_what_is_described_and_may_be_merged_whether_its_weights_are_here_or_not():
+    snapshot = open_snapshot(ASSETS / "snapshot")
+    nodes = snapshot.nodes.to_pylist()
+    nodes[0]["allow_derivatives"] = False
+    nodes[1]["status"] = "registered_only"
+    nodes[2]["agent"] = ""
+    snapshot.__dict__["nodes"] = pa.Table.from_pylist(nodes, schema=snapshot.nodes.schema)
+    found = DescribedExperts.of(snapshot)
+    refs = [node["ref"] for node in nodes]
+    assert refs[1] in found.refs
+    assert not {refs[0], refs[2]} & set(found.refs)
+    assert found.embeddings.shape == (len(found.refs), 384)
+    row = found.refs.index(refs[1])
+    assert found.texts[row] == nodes[1]["text"]
+    np.testing.assert_array_equal(found.embeddings[row], nodes[1]["embedding"])
