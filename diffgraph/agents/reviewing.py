@@ -127,8 +127,9 @@ def _why_redundant(
                 return f"{other.name} already serves {candidate.query!r}, and better"
             continue
         if serves_it_too and not adds:
-            better = "and better" if is_better else "as well, and knows more of its kind"
-            return f"{other.name} already serves {candidate.query!r}, {better}"
+            if is_better:
+                return f"{other.name} already serves {candidate.query!r}, and better"
+            return f"{other.name} serves {candidate.query!r} as well and knows more of its kind"
         theirs = content_stems(other.text)
         if skills and len(skills & theirs) >= config.same_skill * len(skills | theirs):
             return f"same skill as {other.name}"
