@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import (
     BaseModel,
@@ -73,7 +73,7 @@ class MergePlan(BaseModel, frozen=True):
         if not isinstance(rule, str) or rule not in RULE_PARAMETERS or not isinstance(given, dict):
             return data  # the fields' own checks say what is wrong
         # the defaults become part of the plan: it stays what it is when they change
-        return {**data, "parameters": completed(rule, given)}
+        return {**data, "parameters": completed(cast(RuleName, rule), given)}
 
     @model_serializer(mode="wrap")
     def _without_what_is_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
