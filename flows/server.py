@@ -81,23 +81,23 @@ def prefect_api(home: Path) -> Iterator[str]:
         return
     with _lean_server(home) as address:
         os.environ["PREFECT_API_URL"] = address
-        _reread_settings()
+        reread_settings()
         try:
             yield address
         finally:
             _send_what_is_left()
             del os.environ["PREFECT_API_URL"]
-            _reread_settings()
+            reread_settings()
 
 
 def configure(home: Path) -> None:
     """Set what our processes run with, for this process and those it starts."""
     for name, value in {**QUIET, **CLIENT, "PREFECT_HOME": str(home / "prefect")}.items():
         os.environ.setdefault(name, value)
-    _reread_settings()
+    reread_settings()
 
 
-def _reread_settings() -> None:
+def reread_settings() -> None:
     """Let a Prefect that is imported already see the environment as it is now."""
     if "prefect.context" in sys.modules:
         from prefect.context import refresh_global_settings_context

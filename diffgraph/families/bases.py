@@ -185,12 +185,27 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
         "variant": "fp16" if half else None,
     }
     loaded: tuple[Component, dict[str, Any]]
-    loaded = kind.from_pretrained(folder, output_loading_info=True, **given)  # type: ignore[attr-defined]
+    with _without_bars():
+        loaded = kind.from_pretrained(folder, output_loading_info=True, **given)  # type: ignore[attr-defined]
     component, told = loaded
     # the libraries fill what is missing with random numbers and say so in a log only
     if missing := sorted(told["missing_keys"]):
         raise MissingInput(f"{folder} lacks {len(missing)} of its weights, for one {missing[0]}")
     return component
+
+
+@contextmanager
+def _without_bars() -> "Iterator[None]":
+    """Keep transformers from drawing a bar on standard error: that is for the command to decide."""
+    from transformers.utils import logging as told
+
+    shown = told.is_progress_bar_enabled()
+    told.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            told.enable_progress_bar()
 
 
 @contextmanager

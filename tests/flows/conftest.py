@@ -38,11 +38,15 @@ class Told(NamedTuple):
 
 @pytest.fixture
 def our_environment() -> Iterator[None]:
-    """Undo what a command puts into the environment."""
+    """Undo what a command puts into the environment, and into Prefect's reading of it."""
+    from flows.server import reread_settings
+
+    reread_settings()
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
+    reread_settings()
 
 
 @pytest.fixture

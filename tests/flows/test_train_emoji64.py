@@ -8,7 +8,7 @@ from diffgraph.recipe import stages
 from diffgraph.recipe.workshop import Workshop
 from flows.train_emoji64 import STAGES, train_emoji64
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
 
 
 @pytest.fixture
