@@ -1,5 +1,6 @@
 """What can be said to several verbs of the command, and how it is explained."""
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +50,28 @@ class Source(StrEnum):
     FOLDER = "folder"
     CIVITAI = "civitai"
     HUGGINGFACE = "huggingface"
+
+
+HubKind = Annotated[Source, typer.Option("--source", help="The kind of hub.")]
+HubFolder = Annotated[
+    Path | None,
+    typer.Option("--path", help="A hub folder; the one that ships with the family if unset."),
+]
+HubLimit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Take so many new or changed experts at most."),
+]
+HubSince = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since",
+        formats=["%Y-%m-%d"],
+        help="Look only at what was published since that day.",
+    ),
+]
+HubUrl = Annotated[
+    str | None, typer.Option("--url", help="The address of a live hub; its own if unset.")
+]
 
 
 class Subject(StrEnum):

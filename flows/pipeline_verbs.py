@@ -3,7 +3,6 @@
 Heavy imports wait inside the verbs.
 """
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,11 @@ from flows.options import (
     Family,
     Gpus,
     Home,
+    HubFolder,
+    HubKind,
+    HubLimit,
+    HubSince,
+    HubUrl,
     Json,
     Method,
     Scheduler,
@@ -43,23 +47,14 @@ def demo(
 
 @app.command()
 def discover(
-    source: Annotated[Source, typer.Option(help="The kind of hub.")] = Source.FOLDER,
-    path: Annotated[
-        Path | None, typer.Option(help="A hub folder; the one that ships with the family if unset.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Take so many new or changed experts at most.")
-    ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Look only at what was published since that day."),
-    ] = None,
+    source: HubKind = Source.FOLDER,
+    path: HubFolder = None,
+    limit: HubLimit = None,
+    since: HubSince = None,
     metadata_only: Annotated[
         bool, typer.Option("--metadata-only", help="Read pages, fetch no weights.")
     ] = False,
-    url: Annotated[
-        str | None, typer.Option(help="The address of a live hub; its own if unset.")
-    ] = None,
+    url: HubUrl = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -111,9 +106,11 @@ def build(
 
 @app.command()
 def refresh(
-    path: Annotated[
-        Path | None, typer.Option(help="A hub folder; the bundled one if unset.")
-    ] = None,
+    source: HubKind = Source.FOLDER,
+    path: HubFolder = None,
+    limit: HubLimit = None,
+    since: HubSince = None,
+    url: HubUrl = None,
     candidates: Candidates = None,
     exclude: Exclude = None,
     home: Home = None,
@@ -129,6 +126,9 @@ def refresh(
     settings = settings_of(
         home, family, agent=agent, config=config, gpus=gpus, scheduler=scheduler, workers=workers
     )
+    from tasks.hubs import hub_of
+
+    hub_of(source, path, url, settings.family)  # what cannot be meant is told before it starts
     with pipeline(settings):
         from flows.refresh import refresh as run
 
@@ -137,6 +137,10 @@ def refresh(
             family=settings.family,
             candidates=candidates,
             exclude=tuple(exclude or ()),
+            source=source.value,
+            url=url,
+            since=since,
+            limit=limit,
         )
         tell(night, json)
 

@@ -1,18 +1,21 @@
 """What changed since yesterday? The nightly run: discover, build, train when it is due."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from diffgraph.errors import MissingInput
+from diffgraph.families import get_family
 from diffgraph.planner.planner import Planner
 from diffgraph.settings import Settings
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
 from flows.printing import Result, Rows
 from flows.train_planner import Training, train
+from tasks.hubs import Hub, hub_of
 from tasks.studio import champion_folder
 
 DUE_AFTER = 0.1
@@ -38,7 +41,7 @@ class Refresh(Result):
 
 
 @flow(name="refresh")
-def refresh(
+def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     path: Path | None = None,
     family: str | None = None,
     reference_prompts: int | None = None,
@@ -46,6 +49,10 @@ def refresh(
     training_prompts: int | None = None,
     candidates: Path | None = None,
     exclude: tuple[Path, ...] = (),
+    source: str = "folder",
+    url: str | None = None,
+    since: datetime | None = None,
+    limit: int | None = None,
 ) -> Refresh:
     """Bring library, graph and planner up to date with a hub, and say what changed.
 
@@ -57,14 +64,19 @@ def refresh(
         training_prompts: it practises on so many at most.
         candidates: choose reference prompts from this file; from the bundled ones if unset.
         exclude: files of prompts that must not be reference prompts.
+        source: the kind of hub: `folder`, `civitai` or `huggingface`.
+        url: the address of a live hub; the setting's if unset.
+        since: look only at experts that were published since.
+        limit: take so many new or changed experts at most.
     """
     settings = Settings()
     family = family or settings.family
-    found = discover(path=path, family=family)
+    hub = hub_of(source, path, url, family)
+    found = discover(path=path, family=family, limit=limit, since=since, source=source, url=url)
     built = build(
         family=family, reference_prompts=reference_prompts, candidates=candidates, exclude=exclude
     )
-    is_due, why = _is_training_due(settings, family, built)
+    is_due, why = _is_training_due(settings, family, built, hub)
     trained = train(steps=steps, prompts=training_prompts, family=family) if is_due else None
     night = Refresh(discovery=found, build=built, training=trained, why=why)
     told = [line for line in night.lines() if isinstance(line, str)]
@@ -72,8 +84,10 @@ def refresh(
     return night
 
 
-def _is_training_due(settings: Settings, family: str, built: Build) -> tuple[bool, str]:
+def _is_training_due(settings: Settings, family: str, built: Build, hub: Hub) -> tuple[bool, str]:
     """Return whether the planner knows too little of this graph, and the reason in words."""
+    if not built.mergeable:
+        return False, "training is not due: no expert can be merged"
     try:
         planner = Planner.load(champion_folder(settings.home, family))
     except MissingInput:
@@ -82,7 +96,7 @@ def _is_training_due(settings: Settings, family: str, built: Build) -> tuple[boo
         return False, "training is not due: the planner was trained on this very graph"
     changed = len(built.new) + len(built.updated) + len(built.retired)
     share = changed / max(built.mergeable, 1)
-    if built.parent is None:
+    if built.parent is None and hub == Hub(path=get_family(family).hub):
         return False, "training is not due: the planner that ships was made for this hub"
     if share < DUE_AFTER:
         return False, f"training is not due: {100 * share:.0f} % of the experts changed"
