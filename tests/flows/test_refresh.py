@@ -1,6 +1,5 @@
 """`refresh` from a live hub: what is new comes in once, and a second night changes nothing."""
 
-from datetime import timedelta
 from hashlib import sha256
 
 import pytest
@@ -9,16 +8,16 @@ from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id, open_snapshot
 from diffgraph.recipe.unusable import lora
 from tests.servers.civitai import CivitaiServer
-from tests.servers.civitai_pages import FIRST_DAY, page
+from tests.servers.civitai_pages import page
 
-SECOND_IS_NEWS = FIRST_DAY + timedelta(hours=1.5)  # each page is published an hour later
+OLD = 1  # each page is published an hour after the one before: this one on the first day of 2023
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
 
 
 def a_hub(*numbers: int) -> CivitaiServer:
     """Return a hub that offers a small LoRA for each number."""
-    weights = {number: lora(number / 40) for number in numbers}
+    weights = {number: lora(number / 100) for number in numbers}
     hub = CivitaiServer(files={number * 10 + 1: weights[number] for number in numbers})
     for number, data in weights.items():
         file = {"sizeKB": len(data) / 1024, "hashes": {"SHA256": sha256(data).hexdigest().upper()}}
@@ -26,30 +25,37 @@ def a_hub(*numbers: int) -> CivitaiServer:
     return hub
 
 
-def test_new_experts_of_a_live_hub_come_in_once(home, monkeypatch):
-    from flows import refresh as nightly
-
-    monkeypatch.setattr(nightly, "DUE_AFTER", 10)  # another test sees to training
+def test_new_experts_of_a_live_hub_come_in_once(diffgraph, home, tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.refresh.DUE_AFTER", 10)  # another test sees to training
+    (tmp_path / "two.toml").write_text("[calibration]\nprompts = 2\n")
     before = set(open_snapshot(home).refs)
-    with a_hub(1, 2, 3) as hub:
-        live = {"source": "civitai", "url": hub.url, "reference_prompts": 2}
-        first = nightly.refresh(**live, limit=1)
-        (one,) = first.discovery.new
-        assert first.build.new == (one,)
-        assert first.build.images == 2, "one new expert on two prompts"
 
-        second = nightly.refresh(**live, since=SECOND_IS_NEWS)
-        (two,) = second.discovery.new
-        assert second.build.images == 2
+    with a_hub(OLD, 30, 31) as hub:
+
+        def refresh(*arguments: str) -> dict:
+            live = ("--source", "civitai", "--url", hub.url, "--config", tmp_path / "two.toml")
+            told = diffgraph("refresh", *live, *arguments, "--json")
+            assert told.code == 0, told.err
+            return told.json
+
+        first = refresh("--limit", "1")
+        (one,) = first["discovery"]["new"]
+        assert first["build"]["new"] == [one]
+        assert first["build"]["images"] == 2, "one new expert on two prompts"
+
+        second = refresh("--since", "2023-01-02")
+        (two,) = second["discovery"]["new"]
+        assert second["build"]["images"] == 2
         graph, fetched = current_id(home), len(hub.storage.requests)
         assert set(open_snapshot(home, graph).refs) == before | {one, two}
-        assert not {ref for ref in (one, two) if ref.endswith(":1@11")}, "the first is too old"
+        assert not {ref for ref in (one, two) if ref.endswith(f":{OLD}@{OLD}1")}
 
-        third = nightly.refresh(**live, since=SECOND_IS_NEWS)
+        third = refresh("--since", "2023-01-02")
         assert len(hub.storage.requests) == fetched
-    look = third.discovery
-    assert (look.new, look.updated, look.superseded, look.retired) == ((), (), (), ())
-    assert (third.build.images, third.build.snapshot, current_id(home)) == (0, graph, graph)
+    changes = [third["discovery"][kind] for kind in ("new", "updated", "superseded", "retired")]
+    assert changes == [[], [], [], []]
+    assert (third["build"]["images"], third["build"]["snapshot"]) == (0, graph)
+    assert current_id(home) == graph
     assert {expert.ref for expert in Library(home).experts("ready")} == before | {one, two}
 
 
