@@ -41,6 +41,7 @@ from diffgraph.crawlers.web import (
 from diffgraph.errors import InputError, MissingInput, ServiceError, UnusableListing
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.experts.library import Library
+from diffgraph.experts.metadata import MAX_CONFIG_BYTES, PEFT_FILE, keep_configuration
 from diffgraph.families import Family
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ HUGGINGFACE = "https://huggingface.co"
 FIELDS = ["cardData", "siblings", "tags", "downloads", "createdAt", "lastModified", "gated", "sha"]
 CARDS_AT_ONCE = 8
 CARD_BYTES = 4 << 20
+PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
 class HuggingFaceCrawler(Crawler):
@@ -151,7 +153,11 @@ class HuggingFaceCrawler(Crawler):
             yield BrokenPage(where=f"models/{repository}", reason=str(error))
 
     def fetch(self, listing: Listing, folder: Path) -> Path:
-        """Download the listing's file into `folder`, checked against the hash the hub states."""
+        """Download the listing's file into `folder`, checked against the hash the hub states.
+
+        PEFT states the alphas of its weights in a file of its own: that of the same commit is put
+        into the header of what has come.
+        """
         file = listing.file
         if file is None or not file.url:
             raise UnusableListing("the page offers no file")
@@ -163,13 +169,20 @@ class HuggingFaceCrawler(Crawler):
         if self._downloader is None:
             unfinished = self._library.folder / "unfinished"
             self._downloader = Downloader(unfinished, self._web.token, [self._url])
-        sha256, size = self._stated(listing, file.name)
-        return self._downloader.fetch(
+        files = self._stated(listing)
+        sha256, size = files.get(file.name, ("", 0))
+        configuration = None
+        if file.name == PEFT_WEIGHTS and PEFT_FILE in files:
+            configuration = self._configuration(listing, files[PEFT_FILE][1])
+        path = self._downloader.fetch(
             file.url,
             folder / f"{listing.ref.model.replace('/', '-')}-{listing.ref.version}.safetensors",
             sha256=sha256,
             size_bytes=size,
         )
+        if configuration is not None:
+            keep_configuration(path, configuration)
+        return path
 
     def _list(self, base: str, relation: Relation) -> Iterator[Listing | BrokenPage]:
         """Yield what one list brings."""
@@ -264,25 +277,44 @@ class HuggingFaceCrawler(Crawler):
         except MissingInput:
             log.info("the page of %s is lost and asked for again", ref)
 
-    def _stated(self, listing: Listing, name: str) -> tuple[str, int]:
-        """Return the SHA-256 and the size that the hub states for a file; "" and 0 if none."""
-        url = listing.file.url if listing.file else ""
-        commit = url.partition("/resolve/")[2].partition("/")[
-            0
-        ]  # whole: the hub knows no short one
-        path = f"/api/models/{quote(listing.ref.model)}/revision/{commit}"
+    def _stated(self, listing: Listing) -> dict[str, tuple[str, int]]:
+        """Return the SHA-256 and the size that the hub states for each file; "" and 0 if none."""
+        path = f"/api/models/{quote(listing.ref.model)}/revision/{_commit_of(listing)}"
         about = decoded(self._wait(path, {"blobs": "true"}), path)
         siblings = about.get("siblings") if isinstance(about, Mapping) else None
+        found: dict[str, tuple[str, int]] = {}
         for file in siblings if isinstance(siblings, list) else ():
-            if isinstance(file, Mapping) and file.get("rfilename") == name:
+            name = file.get("rfilename") if isinstance(file, Mapping) else None
+            if isinstance(name, str):
                 stored: Any = file.get("lfs")
                 stored = stored if isinstance(stored, Mapping) else {}
                 sha256, size = stored.get("sha256"), stored.get("size", file.get("size"))
-                return (
-                    sha256 if isinstance(sha256, str) else "",
-                    size if isinstance(size, int) and size > 0 else 0,
+                found.setdefault(
+                    name,
+                    (
+                        sha256 if isinstance(sha256, str) else "",
+                        size if isinstance(size, int) and size > 0 else 0,
+                    ),
                 )
-        return "", 0
+        return found
+
+    def _configuration(self, listing: Listing, size: int) -> str | None:
+        """Return PEFT's configuration of the listing's commit; None if it is not there after all.
+
+        Raises:
+            UnusableListing: It is too large to be one; without it the alphas would be guessed.
+        """
+        path = f"/{quote(listing.ref.model)}/resolve/{_commit_of(listing)}/{PEFT_FILE}"
+        try:
+            text = self._wait(path) if size <= MAX_CONFIG_BYTES else b""
+        except NotThere:
+            return None
+        if max(size, len(text)) > MAX_CONFIG_BYTES:
+            raise UnusableListing(
+                f"its {PEFT_FILE} has {max(size, len(text))} bytes, expected {MAX_CONFIG_BYTES} "
+                "at most"
+            )
+        return text.decode("utf-8", errors="replace")
 
     def _is_too_old(self, items: list[object]) -> bool:
         """Return whether a page, and so all behind it, is older than what interests us."""
@@ -292,7 +324,7 @@ class HuggingFaceCrawler(Crawler):
         moments = [found for value in dates if (found := moment(value)) is not None]
         return bool(moments) and max(moments) < self._since
 
-    def _wait(self, path: str, query: Query) -> bytes:
+    def _wait(self, path: str, query: Query | None = None) -> bytes:
         return self._background.wait(self._web.get(path, query))
 
     @property
@@ -300,6 +332,12 @@ class HuggingFaceCrawler(Crawler):
         if self._loop is None:
             self._loop = Background()
         return self._loop
+
+
+def _commit_of(listing: Listing) -> str:
+    """Return the whole name of a listing's commit: the hub knows no short one."""
+    url = listing.file.url if listing.file else ""
+    return url.partition("/resolve/")[2].partition("/")[0]
 
 
 def _cursor_in(address: str | None) -> str | None:

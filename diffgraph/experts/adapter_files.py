@@ -99,7 +99,7 @@ def open_adapter(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Opened:
                 opened.add(name, cut, [keys[role] for role in sorted(roles)])
         opened.unknown.extend(key for role, key in keys.items() if role not in used)
     opened.format = _named(forms) or "full"
-    if alpha_missing and set(forms) & {"lora", "locon"} and not alphas.config:
+    if alpha_missing and set(forms) & {"lora", "locon"}:
         opened.remarks = ("no alpha is stated: the rank is taken",)
     return opened
 

@@ -2,13 +2,16 @@
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from diffgraph.errors import DamagedFile
+from diffgraph.artifacts import new_file
+from diffgraph.errors import DamagedFile, ExpertError
 from diffgraph.experts.naming import COMPONENTS
-from diffgraph.experts.weights_file import WeightsFile, shown
+from diffgraph.experts.weights_file import LENGTH_BYTES, WeightsFile, open_weights, shown
 
 EVIDENCE = (
     "modelspec.architecture",
@@ -19,6 +22,7 @@ EVIDENCE = (
     "base_model_name_or_path",
 )
 PEFT_FILE = "adapter_config.json"
+"""Where PEFT keeps it: a file beside the weights, which `keep_configuration` puts into them."""
 MAX_CONFIG_BYTES = 1 << 20
 PEFT_METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's configuration: JSON, its names behind their component (`unet.r`)."""
@@ -39,7 +43,7 @@ class AlphaMetadata:
     @classmethod
     def of(cls, file: WeightsFile) -> "AlphaMetadata":
         """Read the configuration, if the file has one, or PEFT left one beside it."""
-        text = file.metadata.get(PEFT_METADATA) or _beside(file)
+        text = file.metadata.get(PEFT_METADATA) or file.metadata.get(PEFT_FILE) or _beside(file)
         if text is None:
             return cls(file.path.name)
         try:
@@ -72,11 +76,7 @@ class AlphaMetadata:
             alpha = next(fitting, alpha)
         if alpha is None:
             return None, False
-        if (
-            isinstance(alpha, bool)
-            or not isinstance(alpha, int | float)
-            or not math.isfinite(alpha)
-        ):
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not _is_finite(alpha):
             raise DamagedFile(f"{self.file}: the alpha of {shown(module)} is not a number")
         return float(alpha), bool(self._of(prefix, "use_rslora"))
 
@@ -93,6 +93,43 @@ class AlphaMetadata:
     def _of(self, prefix: str, name: str) -> Any:
         """Return an entry for a component, as diffusers keeps it, or for all, as PEFT does."""
         return self.config.get(prefix + name, self.config.get(name))
+
+
+def keep_configuration(path: Path, text: str) -> None:
+    """Write PEFT's configuration of a file into its header; the tensors stay as they are.
+
+    So that it goes wherever the weights go, and other alphas make another file: its hash names
+    both. A header that states a configuration stays as it is, and so does a file that cannot be
+    read, for whoever reads it to say why; what the configuration says is judged then too.
+
+    Args:
+        path: a safetensors file of our own, which is replaced.
+        text: what stands in `adapter_config.json`.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    try:
+        with open_weights(path) as file:
+            if {PEFT_METADATA, PEFT_FILE} & file.metadata.keys():
+                return
+            metadata = {**file.metadata, PEFT_FILE: text}
+    except ExpertError:
+        return
+    with new_file(path) as part, path.open("rb") as source, part.open("wb") as target:
+        length = int.from_bytes(source.read(LENGTH_BYTES), "little")
+        header = {**json.loads(source.read(length)), "__metadata__": metadata}
+        written = json.dumps(header).encode()
+        written += b" " * (-len(written) % LENGTH_BYTES)  # the format aligns its tensors
+        target.write(len(written).to_bytes(LENGTH_BYTES, "little") + written)
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def _beside(file: WeightsFile) -> str | None:
