@@ -266,7 +266,7 @@ def _coverage_lines(coverage: dict[str, Any]) -> Iterator[str | Rows]:
     )
     for what in ("examples", "evidence"):
         if told := coverage.get(what):
-            yield f"{'unknown keys' if what == 'examples' else 'made for'}: {', '.join(told)}"
+            yield f"{'unknown keys' if what == 'examples' else 'evidence'}: {', '.join(told)}"
     yield rows(("block", "norm of what it adds"), list(coverage["norms"].items()))
 
 
