@@ -18,6 +18,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 # uv trusts what the machine trusts, as pip does: behind a proxy its own list of certificates is not enough.
 export UV_SYSTEM_CERTS := true
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint format emoji64 clean

@@ -70,6 +70,30 @@ class TestEveryScorer:
         )
         assert (tmp_path / WEIGHTS).stat().st_size < SIZE_LIMIT
 
+    def test_keeps_matrices_to_half_a_step_of_a_byte_and_the_rest_in_half_precision(
+        self, scorer, tokenizer, tmp_path
+    ):
+        scorer.save(tmp_path)
+        kept = type(scorer).load(tmp_path, tokenizer).network.state_dict()
+        for name, value in scorer.network.state_dict().items():
+            if value.ndim < 2:
+                torch.testing.assert_close(kept[name], value, atol=1e-6, rtol=1e-3)
+            else:
+                step = value.flatten(1).abs().amax(1) / 127
+                error = (kept[name] - value).flatten(1).abs().amax(1)
+                assert (error <= 0.6 * step + 1e-6).all(), name
+
+    def test_reads_weights_in_half_precision_as_well(self, scorer, images, tokenizer, tmp_path):
+        from safetensors.torch import save_file
+
+        scorer.save(tmp_path)
+        halves = {name: value.half() for name, value in scorer.network.state_dict().items()}
+        save_file(halves, tmp_path / WEIGHTS)
+        again = type(scorer).load(tmp_path, tokenizer)
+        torch.testing.assert_close(
+            again(images, PROMPTS), scorer(images, PROMPTS), atol=0.5, rtol=0.02
+        )
+
     def test_stays_within_its_size(self, scorer):
         network = type(scorer).build(VOCABULARY, VOCABULARY - 1)
         assert sum(value.numel() for value in network.parameters()) <= PARAMETER_LIMIT
