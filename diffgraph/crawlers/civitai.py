@@ -18,12 +18,12 @@ from urllib.parse import quote, urljoin, urlsplit
 from diffgraph.crawlers.civitai_client import CivitaiClient, ModelPage, ModelQuery
 from diffgraph.crawlers.civitai_pages import read_page
 from diffgraph.crawlers.civitai_paging import PageRead, PageReader
-from diffgraph.crawlers.crawler import BrokenPage, Crawler
+from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
 from diffgraph.crawlers.journal import CrawlJournal, PageRecord
+from diffgraph.crawlers.live import LiveCrawler
 from diffgraph.crawlers.web import (
-    Background,
     BadAnswer,
     NotThere,
     TokenRefused,
@@ -43,7 +43,7 @@ EMPTY_PAGES = 200  # in a row; a hub that filters behind its search sends some
 NO_SCAN = "missing"
 
 
-class CivitaiCrawler(Crawler):
+class CivitaiCrawler(LiveCrawler):
     """Reads a hub over HTTP.
 
     Args:
@@ -66,15 +66,12 @@ class CivitaiCrawler(Crawler):
         downloader: Downloader | None = None,
     ) -> None:
         self.repeated = 0  # listings that came once more, as cursors and changes have it
-        self._home = home
         self._since = since
-        self._downloader = downloader
-        self._is_downloader_ours = downloader is None
         self._client = client or CivitaiClient()
-        self._url, self._config = self._client.web.url, self._client.web.config
+        super().__init__(self._client.web, home / "library" / "unfinished", downloader)
+        self._config = self._client.web.config
         base_models = tuple(name for name in family.hub_names if "/" not in name)
         self._query = ModelQuery(TYPES, base_models)
-        self._background: Background | None = None
         question = {
             "url": self._url,
             "types": TYPES,
@@ -87,27 +84,6 @@ class CivitaiCrawler(Crawler):
         self._told: set[BrokenPage] = set()
         self._read: list[PageRecord] = []  # yielded to their ends, not yet in the journal
         self._walked = False
-
-    def __enter__(self) -> "CivitaiCrawler":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        if self._background is not None:
-            self._background.wait(self._client.close())
-            self._background.close()
-            self._background = None
-        if self._is_downloader_ours and self._downloader is not None:
-            self._downloader.close()
-            self._downloader = None
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether reading on costs the hub something: it does."""
-        return True
 
     @property
     def read_before(self) -> Collection[str]:
@@ -172,10 +148,6 @@ class CivitaiCrawler(Crawler):
         file = listing.file
         if file is None or not file.url:
             raise UnusableListing("the page offers no file")
-        if self._downloader is None:
-            self._downloader = Downloader(
-                self._home / "library" / "unfinished", self._client.web.token, [self._url]
-            )
         return self._downloader.fetch(
             file.url,
             folder / f"{listing.ref.model}-{listing.ref.version}.safetensors",
@@ -211,7 +183,7 @@ class CivitaiCrawler(Crawler):
                 page.broken = (*page.broken, told)
                 following = None
             if following is not None:
-                coming = self._loop.start(reader.read(following))
+                coming = self._background.start(reader.read(following))
             try:
                 yield from self._entries(page, walk, following)
             except GeneratorExit:
@@ -230,14 +202,14 @@ class CivitaiCrawler(Crawler):
     def _first(self, reader: PageReader, cursor: str | None) -> PageRead:
         """Return the page at a cursor; a cursor that the hub no longer knows starts anew."""
         try:
-            return self._loop.wait(reader.read(cursor))
+            return self._background.wait(reader.read(cursor))
         except (TokenRefused, NotThere, ServiceUnavailable):
             raise
         except ServiceRefused as error:
             if cursor is None:
                 raise
             log.info("%s; reading the list from its start", error)
-            return self._loop.wait(reader.read(None))
+            return self._background.wait(reader.read(None))
 
     def _entries(
         self, read: PageRead, walk: int, following: str | None
@@ -319,14 +291,14 @@ class CivitaiCrawler(Crawler):
             yield BrokenPage(where=where, reason="not in the list; asked for another time")
             return
         try:
-            yield from self._unseen(self._loop.wait(self._client.model(number)), set())
+            yield from self._unseen(self._background.wait(self._client.model(number)), set())
         except NotThere:
             return
         except ServiceError as error:
             yield BrokenPage(where=where, reason=str(error))
 
     def _wait_for(self, query: ModelQuery, cursor: str | None, limit: int) -> ModelPage:
-        return self._loop.wait(PageReader(self._client, query, limit).read(cursor)).page
+        return self._background.wait(PageReader(self._client, query, limit).read(cursor)).page
 
     def _is_too_old(self, page: ModelPage) -> bool:
         """Return whether a page, and so all behind it, was published before what interests us."""
@@ -340,12 +312,6 @@ class CivitaiCrawler(Crawler):
             if isinstance(entry, Listing) and entry.published_at is not None
         ]
         return bool(moments) and max(moments) < start
-
-    @property
-    def _loop(self) -> Background:
-        if self._background is None:
-            self._background = Background()
-        return self._background
 
 
 def _id_of(item: object) -> str:

@@ -19,7 +19,7 @@ from typing import Any, get_args
 from urllib.parse import parse_qs, quote, urlsplit
 
 from diffgraph.crawlers.civitai_pages import moment
-from diffgraph.crawlers.crawler import BrokenPage, Crawler
+from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
 from diffgraph.crawlers.huggingface_pages import (
@@ -29,8 +29,8 @@ from diffgraph.crawlers.huggingface_pages import (
     reference_of,
     repository_of,
 )
+from diffgraph.crawlers.live import LiveCrawler
 from diffgraph.crawlers.web import (
-    Background,
     BadAnswer,
     NotThere,
     Query,
@@ -53,7 +53,7 @@ CARD_BYTES = 4 << 20
 PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
-class HuggingFaceCrawler(Crawler):
+class HuggingFaceCrawler(LiveCrawler):
     """Reads a hub over HTTP.
 
     Args:
@@ -83,35 +83,10 @@ class HuggingFaceCrawler(Crawler):
             raise InputError(f"{family.name} has no base model on Hugging Face to ask for")
         self._library = library
         self._since = since and in_utc(since)
-        self._web = web or Web(HUGGINGFACE)
-        self._url = self._web.url
-        self._loop: Background | None = None
-        self._downloader = downloader
-        self._is_downloader_ours = downloader is None
+        super().__init__(web or Web(HUGGINGFACE), library.folder / "unfinished", downloader)
         self._listed: set[str] = set()  # repositories
         self._shown: set[str] = set()  # their commits
         self._is_whole = False
-
-    def __enter__(self) -> "HuggingFaceCrawler":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        if self._loop is not None:
-            self._loop.wait(self._web.close())
-            self._loop.close()
-            self._loop = None
-        if self._is_downloader_ours and self._downloader is not None:
-            self._downloader.close()
-            self._downloader = None
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether reading on costs the hub something: it does."""
-        return True
 
     @property
     def is_whole(self) -> bool:
@@ -166,9 +141,6 @@ class HuggingFaceCrawler(Crawler):
                 "its file is given to those who agreed to its terms: agree on its page, "
                 "and set DIFFGRAPH_HUGGINGFACE_TOKEN"
             )
-        if self._downloader is None:
-            unfinished = self._library.folder / "unfinished"
-            self._downloader = Downloader(unfinished, self._web.token, [self._url])
         files = self._stated(listing)
         sha256, size = files.get(file.name, ("", 0))
         configuration = None
@@ -326,12 +298,6 @@ class HuggingFaceCrawler(Crawler):
 
     def _wait(self, path: str, query: Query | None = None) -> bytes:
         return self._background.wait(self._web.get(path, query))
-
-    @property
-    def _background(self) -> Background:
-        if self._loop is None:
-            self._loop = Background()
-        return self._loop
 
 
 def _commit_of(listing: Listing) -> str:
