@@ -15,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -199,7 +200,7 @@ def largest_difference(folder: Path) -> float:
 def main() -> None:
     """Measure all ways in turn and print what they took."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/merge-to-file"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "merge-to-file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer-rounds", type=int, default=1)
     parser.add_argument("--once", choices=WAYS)
