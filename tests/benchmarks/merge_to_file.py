@@ -200,7 +200,9 @@ def largest_difference(folder: Path) -> float:
 def main() -> None:
     """Measure all ways in turn and print what they took."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "merge-to-file")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "merge-to-file"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer-rounds", type=int, default=1)
     parser.add_argument("--once", choices=WAYS)
