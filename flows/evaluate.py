@@ -22,7 +22,8 @@ class Evaluation(Result, Compared):
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield the table, then where the rest is."""
-        yield f"{self.prompts} prompts, {self.summary.seeds} seeds, {self.drawn} images drawn now"
+        seeds = "1 seed" if self.summary.seeds == 1 else f"{self.summary.seeds} seeds"
+        yield f"{self.prompts} prompts, {seeds}, {self.drawn} images drawn now"
         yield score_table(self.summary)
         if self.left_out:
             yield f"{len(self.left_out)} prompts left out, e.g. {next(iter(self.left_out.items()))}"
