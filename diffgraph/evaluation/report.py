@@ -45,7 +45,7 @@ METHOD_TITLES: Mapping[str, str] = {
 METHOD_NOTES: Mapping[str, str] = {
     "base": "no experts at all",
     "single": "of the same selection, the expert that calibration likes best",
-    "best_single": "an oracle: of the selection, the best for this very prompt, by another seed if any",
+    "best_single": "an oracle: of the selection, the best for this prompt, by another seed if any",
     "uniform": "the same selection, equal coefficients that sum to one",
     "uniform_strength": "the same selection, every expert as strong as its page says",
     "random": "the same selection, coefficients drawn by lot",
