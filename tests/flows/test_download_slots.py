@@ -2,12 +2,23 @@
 
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
 from tasks.downloads import LIMIT, download_slot
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+
+
+@pytest.fixture(autouse=True)
+def no_limit_yet(prefect_server, our_environment):
+    """The server is the session's, and a limit that is there stays: other tests made one."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        client.delete_global_concurrency_limit_by_name(LIMIT)
 
 
 def test_no_more_files_at_once_than_all_may_fetch_together():
