@@ -10,7 +10,7 @@ from diffgraph.experts.expert import Expert
 from diffgraph.settings import Settings
 from tasks.hubs import Hub, opened
 from tasks.overrides import read_overrides
-from tasks.policies import NETWORK
+from tasks.policies import CRAWL
 from tasks.progress import report
 
 
@@ -44,7 +44,7 @@ class Discovered(BaseModel, frozen=True):
     """Whether the hub was read to its end."""
 
 
-@task(**NETWORK, task_run_name="discover {hub}")
+@task(**CRAWL, task_run_name="discover {hub}")
 def look_at_hub(
     hub: Hub,
     home: Path,

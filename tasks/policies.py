@@ -30,3 +30,6 @@ NETWORK: dict[str, Any] = {
     "retry_condition_fn": is_worth_another_try,
 }
 """Work that asks another machine."""
+
+CRAWL: dict[str, Any] = {**NETWORK, "retries": 1}
+"""A crawl: every request was tried patiently by its client, and what was read is kept."""

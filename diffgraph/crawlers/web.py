@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WORTH_TELLING = 4.0  # seconds of waiting
+
 AGENT = "diffgraph"
 PASSING = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 ANONYMOUS_PER_MINUTE = 60.0
@@ -220,7 +222,9 @@ class Web:
                     raise self._failure(path, busy) from None
                 pause = busy.seconds or min(wait, self.config.longest_wait)
                 wait *= 2
-                log.debug("%s%s: %s; again in about %.1f s", self.url, path, busy.why, pause)
+                # a person who waits for seconds wants to know what for
+                level = logging.WARNING if pause >= WORTH_TELLING else logging.DEBUG
+                log.log(level, "%s%s: %s; again in %.0f s", self.url, path, busy.why, pause)
                 await asyncio.sleep(pause * random.uniform(1.0, 1.5))
         raise AssertionError("the last try either returns or raises")
 

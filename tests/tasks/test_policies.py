@@ -6,7 +6,7 @@ import pytest
 from prefect.states import Completed, Failed
 
 from diffgraph import errors
-from tasks.policies import LOCAL, NETWORK, is_worth_another_try
+from tasks.policies import CRAWL, LOCAL, NETWORK, is_worth_another_try
 
 
 def verdict(error: BaseException) -> bool:
@@ -38,7 +38,7 @@ def test_success_is_not_worth_another_try():
 def test_no_result_is_cached_by_the_orchestrator():
     from prefect.cache_policies import NO_CACHE
 
-    for policy in (LOCAL, NETWORK):
+    for policy in (LOCAL, NETWORK, CRAWL):
         assert policy["cache_policy"] is NO_CACHE
         assert policy["persist_result"] is False
 
