@@ -8,13 +8,12 @@ at the speed of a plain copy on this device in this run.
 
 import argparse
 import random
-import statistics
 import time
 from collections.abc import Callable
 
 import sd15
 import torch
-from measuring import say, tell
+from measuring import compilations, copy_speed, each, say, tell, wait
 from torch import Tensor
 
 from diffgraph.experts.delta import CheckpointUpdate, LowRankUpdate
@@ -35,7 +34,7 @@ def measure(device: str, dtype: torch.dtype, small: bool) -> dict:
     } | {f"l{number}": sd15.random_lora(model, RANK, 9 + number, device) for number in range(LORAS)}
     plans = [_plan(number) for number in range(20)]
     least = _bytes(merger, deltas)
-    speed = _copy_speed(model.device, small)
+    speed = copy_speed(model.device, small)
     figures: dict = {
         "parameters": sum(value.numel() for value in merger.base.values()),
         "dtype": str(dtype).removeprefix("torch."),
@@ -44,7 +43,7 @@ def measure(device: str, dtype: torch.dtype, small: bool) -> dict:
         "copy gigabytes a second": round(speed / 1e9, 1),
         "bound_ms": round(1e3 * least / speed, 3),
     }
-    figures["merge_ms"] = _each(model.device, lambda k: merger.apply(plans[k % 20], deltas))
+    figures["merge_ms"] = each(model.device, lambda k: merger.apply(plans[k % 20], deltas))
     figures["times the bound"] = round(figures["merge_ms"] / figures["bound_ms"], 2)
     figures |= _incremental(merger, deltas, plans[0])
     figures |= _other_ways(merger, deltas, plans)
@@ -67,42 +66,15 @@ def _bytes(merger: Merger, deltas: dict) -> int:
     return 2 * base + sum(delta.bytes for delta in deltas.values())
 
 
-def _copy_speed(device: torch.device, small: bool) -> float:
-    """Return the bytes a second, read and written, of a large copy on the device."""
-    source = torch.randn(1 << (22 if small else 29), device=device)  # 2 GiB
-    target = torch.empty_like(source)
-    taken = _each(device, lambda _: target.copy_(source)) / 1e3
-    return 2 * source.nbytes / taken
-
-
-def _each(device: torch.device, work: Callable[[int], object], times: int = 20) -> float:
-    """Return the median milliseconds of a call, the host's own time included."""
-    for number in range(3):
-        work(number)
-    taken = []
-    for number in range(times):
-        _wait(device)
-        start = time.perf_counter()
-        work(number)
-        _wait(device)
-        taken.append(time.perf_counter() - start)
-    return round(1e3 * statistics.median(taken), 3)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def _incremental(merger: Merger, deltas: dict, plan: dict) -> dict:
     def change(ref: str) -> Callable[[int], object]:
         return lambda k: merger.apply({**plan, ref: 0.1 + 0.01 * (k % 7)}, deltas)
 
     device = merger.model.device
     return {
-        "one LoRA's coefficient changed_ms": _each(device, change("l0")),
-        "one checkpoint's coefficient changed_ms": _each(device, change("c0")),
-        "nothing changed_ms": _each(device, lambda _: merger.apply(plan, deltas)),
+        "one LoRA's coefficient changed_ms": each(device, change("l0")),
+        "one checkpoint's coefficient changed_ms": each(device, change("c0")),
+        "nothing changed_ms": each(device, lambda _: merger.apply(plan, deltas)),
     }
 
 
@@ -127,18 +99,18 @@ def _other_ways(merger: Merger, deltas: dict, plans: list) -> dict:
 
     device, figures = merger.model.device, {}
     with torch.no_grad():
-        figures["as a loop over parameters_ms"] = _each(device, loop, 3)
+        figures["as a loop over parameters_ms"] = each(device, loop, 3)
         if merger.model.device.type == "cuda":
-            figures["the checkpoints alone, by foreach in half precision_ms"] = _each(
+            figures["the checkpoints alone, by foreach in half precision_ms"] = each(
                 device, foreach, 5
             )
     only = [{ref: plan[ref] for ref in checkpoints} for plan in plans]
-    figures["the checkpoints alone_ms"] = _each(
+    figures["the checkpoints alone_ms"] = each(
         device, lambda k: merger.apply(only[k % 20], deltas), 5
     )
     lora = [{ref: plan[ref] for ref in plan if ref not in checkpoints} for plan in plans]
     merger.reset()
-    figures["the LoRAs alone_ms"] = _each(device, lambda k: merger.apply(lora[k % 20], deltas), 5)
+    figures["the LoRAs alone_ms"] = each(device, lambda k: merger.apply(lora[k % 20], deltas), 5)
     figures |= _tile_shapes(merger, deltas, plans)
     return figures
 
@@ -162,7 +134,7 @@ def _tile_shapes(merger: Merger, deltas: dict, plans: list) -> dict:
                 setattr(kernels, name, value)
             merger._fused._tiles.clear()
             key = "tile {}x{} by {} warps, block {} by {} warps_ms".format(*shape)
-            found[key] = _each(
+            found[key] = each(
                 merger.model.device, lambda k: merger.apply(plans[k % 20], deltas), 12
             )
     finally:
@@ -184,8 +156,6 @@ def _exactness(merger: Merger, deltas: dict, plan: dict) -> dict:
 @torch.no_grad()
 def _compiled(merger: Merger, deltas: dict, plans: list, small: bool) -> dict:
     """Return how often 20 plans make a compiled UNet compile again, and whether it sees them."""
-    from torch._dynamo.utils import counters
-
     unet = merger.model.components["unet"]
     device, dtype = merger.model.device, next(unet.parameters()).dtype
     size, width = unet.config.sample_size, unet.config.cross_attention_dim
@@ -198,10 +168,10 @@ def _compiled(merger: Merger, deltas: dict, plans: list, small: bool) -> dict:
     compiled = torch.compile(unet, backend="eager" if small else "inductor")
     start = time.perf_counter()
     compiled(*inputs, return_dict=False)[0]
-    _wait(device)
+    wait(device)
     took = time.perf_counter() - start
     say(f"compiled in {took:.0f} s")
-    before = _compilations(counters)
+    before = compilations()
     differences, results = [], []
     for plan in plans:
         merger.apply(plan, deltas)
@@ -212,15 +182,11 @@ def _compiled(merger: Merger, deltas: dict, plans: list, small: bool) -> dict:
             differences.append(float((found.float() - eager).norm() / eager.norm()))
     return {
         "compile_s": round(took, 1),
-        "recompilations over 20 plans": _compilations(counters) - before,
+        "recompilations over 20 plans": compilations() - before,
         "different results": len({float(result.sum()) for result in results}),
         "largest difference from the model that is not compiled": round(max(differences), 5),
-        "step_ms": _each(device, lambda _: compiled(*inputs, return_dict=False)[0], 10),
+        "step_ms": each(device, lambda _: compiled(*inputs, return_dict=False)[0], 10),
     }
-
-
-def _compilations(counters: dict) -> int:
-    return int(counters["stats"]["unique_graphs"])
 
 
 def _no_trace(merger: Merger, deltas: dict) -> bool:

@@ -40,6 +40,41 @@ def seconds(work: Callable[[], Any], times: int = 5) -> float:
     return round(statistics.median(taken), 4)
 
 
+def each(device: torch.device, work: Callable[[int], object], times: int = 20) -> float:
+    """Return the median milliseconds of a call, the host's own time included."""
+    for number in range(3):
+        work(number)
+    taken = []
+    for number in range(times):
+        wait(device)
+        start = time.perf_counter()
+        work(number)
+        wait(device)
+        taken.append(time.perf_counter() - start)
+    return round(1e3 * statistics.median(taken), 3)
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def copy_speed(device: torch.device, small: bool) -> float:
+    """Return the bytes a second, read and written, of a large copy on the device."""
+    source = torch.randn(1 << (22 if small else 29), device=device)  # 2 GiB
+    target = torch.empty_like(source)
+    taken = each(device, lambda _: target.copy_(source)) / 1e3
+    return 2 * source.nbytes / taken
+
+
+def compilations() -> int:
+    """Return how many graphs have been compiled so far."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
 def bundled(family: str = "emoji64", device: str = "cpu") -> tuple[Merger, dict[str, Path]]:
     """Return the family's base, and the weights files of its hub that can be merged."""
     chosen = get_family(family)

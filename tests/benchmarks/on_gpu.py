@@ -30,7 +30,7 @@ def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     device = "cpu" if given.small else "cuda"
-    for name, work in _benchmarks(device, given.small).items():
+    for name, work in _benchmarks(device, given.small, given.folder).items():
         if given.only and name not in given.only:
             continue
         start = time.perf_counter()
@@ -51,7 +51,7 @@ def main() -> None:
             torch.cuda.empty_cache()
 
 
-def _benchmarks(device: str, small: bool) -> dict[str, Callable[[], dict]]:
+def _benchmarks(device: str, small: bool, folder: Path) -> dict[str, Callable[[], dict]]:
     def in_place() -> dict:
         import in_place
 
@@ -61,6 +61,12 @@ def _benchmarks(device: str, small: bool) -> dict[str, Callable[[], dict]]:
         import lora_in_place
 
         return lora_in_place.measure(device, torch.float16, small)
+
+    def flux() -> dict:
+        import flux_in_place
+
+        partial = folder / f"partial-flux-in-place-{device}.json"
+        return flux_in_place.measure(device, small, partial=partial)
 
     def rollouts() -> dict:
         import rollouts
@@ -76,7 +82,13 @@ def _benchmarks(device: str, small: bool) -> dict[str, Callable[[], dict]]:
         )  # fmt: skip
         return {"passed": run.returncode == 0, "told": run.stdout[-1500:].splitlines()}
 
-    return {"kernels": kernels, "rollouts": rollouts, "loras-in-place": loras, "in-place": in_place}
+    return {
+        "kernels": kernels,
+        "rollouts": rollouts,
+        "loras-in-place": loras,
+        "in-place": in_place,
+        "flux-in-place": flux,
+    }
 
 
 if __name__ == "__main__":
