@@ -5,11 +5,13 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from diffgraph.artifacts import new_file
 from diffgraph.errors import DamagedFile, ExpertError
+from diffgraph.experts.name_patterns import NamePatterns
 from diffgraph.experts.naming import COMPONENTS
 from diffgraph.experts.weights_file import LENGTH_BYTES, WeightsFile, open_weights, shown
 
@@ -23,6 +25,7 @@ EVIDENCE = (
 )
 PEFT_FILE = "adapter_config.json"
 """Where PEFT keeps it: a file beside the weights, which `keep_configuration` puts into them."""
+PEFT_PREFIX = "base_model.model."
 MAX_CONFIG_BYTES = 1 << 20
 PEFT_METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's configuration: JSON, its names behind their component (`unet.r`)."""
@@ -63,17 +66,12 @@ class AlphaMetadata:
         """
         component, _, path = module.partition(".")
         prefix = f"{component}." if component in COMPONENTS else ""
-        paths = (f".{path}", f".{theirs}")
+        names = path, theirs.removeprefix(PEFT_PREFIX).removeprefix(prefix) or path
         alpha = self._of(prefix, "lora_alpha")
         pattern = self._of(prefix, "alpha_pattern")
         if isinstance(pattern, dict):
-            # literal names only: PEFT would run them as regular expressions, a stranger's too
-            fitting = (
-                value
-                for name, value in pattern.items()
-                if any(path.endswith(f".{name}") for path in paths)
-            )
-            alpha = next(fitting, alpha)
+            fitting = self._patterns(tuple(pattern)).first(names)
+            alpha = alpha if fitting is None else pattern[fitting]
         if alpha is None:
             return None, False
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not _is_finite(alpha):
@@ -90,9 +88,18 @@ class AlphaMetadata:
         }
         return {**self.config, **own}
 
+    def _patterns(self, patterns: tuple[str, ...]) -> NamePatterns:
+        try:
+            return _read_patterns(patterns)
+        except ValueError as error:
+            raise DamagedFile(f"{self.file}: the alphas of its configuration: {error}") from error
+
     def _of(self, prefix: str, name: str) -> Any:
         """Return an entry for a component, as diffusers keeps it, or for all, as PEFT does."""
         return self.config.get(prefix + name, self.config.get(name))
+
+
+_read_patterns = lru_cache(maxsize=4)(NamePatterns)  # asked for every module of a file
 
 
 def keep_configuration(path: Path, text: str) -> None:

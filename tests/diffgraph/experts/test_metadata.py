@@ -58,9 +58,24 @@ def test_single_modules_have_their_own_alpha(
     assert found.of_module(ours, theirs) == (alpha, False)
 
 
-def test_a_pattern_is_no_regular_expression(tmp_path: Path) -> None:
-    found = alphas(tmp_path, {"lora_alpha": 16, "alpha_pattern": {"(a|a)*b": 2, ".*": 3}})
-    assert found.of_module("unet.mid_block.attentions.0.proj_in") == (16.0, False)
+@pytest.mark.parametrize(
+    ("pattern", "alpha"),
+    [("mid_block.*to_q", 2.0), ("^proj_out", 2.0), ("(a+)+$", 16.0), (".*" * 101, 16.0)],
+)
+def test_patterns_mean_what_they_mean_to_peft(tmp_path: Path, pattern: str, alpha: float) -> None:
+    found = alphas(tmp_path, {"lora_alpha": 16, "transformer.alpha_pattern": {pattern: 2}})
+    assert alpha in {
+        found.of_module("transformer.mid_block.attentions.0.to_q")[0],
+        found.of_module("transformer.proj_out", "base_model.model.transformer.proj_out")[0],
+    }
+    inner = found.of_module("transformer.single_transformer_blocks.0.proj_out")
+    assert inner == (16.0, False)
+
+
+def test_too_many_patterns_are_refused(tmp_path: Path) -> None:
+    pattern = {f"(.|{number})*": 2 for number in range(500)}
+    with pytest.raises(DamagedFile, match=r"lora\.safetensors.*characters of patterns"):
+        alphas(tmp_path, {"lora_alpha": 16, "alpha_pattern": pattern}).of_module("unet.conv_in")
 
 
 @pytest.mark.parametrize("alpha", ["8", [8], True, float("nan"), float("inf")])
