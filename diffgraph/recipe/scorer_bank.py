@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class BankConfig:
     """How much is composed."""
 
-    blocks: int = 24
+    blocks: int = 40
     together: int = 4  # sets of treatments a block: the same subjects in each
     subjects: int = 160  # a block
     seed: int = 3
@@ -73,9 +73,11 @@ def compose_bank(art: Art, tokenizer: Any, config: BankConfig) -> Bank:
         pair: place
         for place, pair in enumerate(zip(art.subject.tolist(), art.style.tolist(), strict=True))
     }
-    sets = treatment_sets(config.blocks * config.together, False, rng)
     count = config.blocks * config.together
-    sets = [sets[int(place)] for place in np.resize(rng.permutation(len(sets)), count)]
+    whole = treatment_sets(count - count // 2, False, rng)
+    order = np.resize(rng.permutation(len(whole)), count - count // 2)
+    # each set beside a part of it: what is missing must be missed
+    sets = [names for place in order for names in (whole[place], _part(whole[place], rng))][:count]
     blocks = [sets[start : start + config.together] for start in range(0, count, config.together)]
     rows = [
         row
@@ -85,6 +87,12 @@ def compose_bank(art: Art, tokenizer: Any, config: BankConfig) -> Bank:
     log.info("bank of %d sets in %.0f s", len(sets), time.perf_counter() - started)
     images, drawn, ids = (torch.stack(part) for part in zip(*rows, strict=True))
     return Bank(images, drawn, ids, config.together)
+
+
+def _part(treatments: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
+    """Return the treatments without one of them."""
+    gone = int(rng.integers(len(treatments))) if treatments else 0
+    return treatments[:gone] + treatments[gone + 1 :]
 
 
 def _subjects(

@@ -1,11 +1,10 @@
 """How clean is a picture, whatever was asked for? Closeness to the nearest thing it could mean.
 
-Even drawn just as they should be, snow and stained glass come out further from their truth than a
-plain picture does. That is what a treatment costs; it is measured once and given back, so that a
-picture with a whole effect counts as no less clean than one without: half an effect does.
+What treatments cost even when drawn as they should be (scorer_costs.py) is given back, so that a
+picture with whole effects counts as no less clean than one without: half an effect does.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -13,23 +12,24 @@ from torch import Tensor
 from diffgraph.recipe.art import Art
 from diffgraph.recipe.truth import Composition, Truths, closeness_to, true_images
 
-MOST = 0.2  # closeness that a picture may be given back
-
 
 class Meanings:
     """What anybody could have meant of these subjects: any style, some sets of treatments."""
 
     def __init__(
-        self, art: Art, compositions: Sequence[Composition], costs: Mapping[str, float]
+        self,
+        art: Art,
+        compositions: Sequence[Composition],
+        cost: Callable[[Collection[str]], float],
     ) -> None:
         """Remember whose pictures are looked at.
 
         Args:
             art: on the pictures' device.
             compositions: what was asked for.
-            costs: closeness that a treatment takes even when drawn as it should be.
+            cost: the closeness that treatments take together even when drawn as they should be.
         """
-        self.art, self.compositions, self.costs = art, compositions, costs
+        self.art, self.compositions, self.cost = art, compositions, cost
         self.known: dict[tuple[str, ...], Truths] = {}
 
     def closeness(self, images: Tensor, treatments: tuple[str, ...]) -> Tensor:
@@ -45,7 +45,3 @@ class Meanings:
             self.closeness(images, treatments) + self.cost(treatments) for treatments in intended
         ]
         return torch.stack(each).amax(0).clamp(max=1.0)
-
-    def cost(self, treatments: Collection[str]) -> float:
-        """Return what treatments cost together."""
-        return min(MOST, sum(self.costs.get(name, 0.0) for name in treatments))

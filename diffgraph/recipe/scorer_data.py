@@ -27,6 +27,7 @@ from diffgraph.recipe.degrading import degraded
 from diffgraph.recipe.drawing import Easel
 from diffgraph.recipe.freeform import SUBJECTS
 from diffgraph.recipe.scorer_cleanness import Meanings
+from diffgraph.recipe.scorer_costs import Costs
 from diffgraph.recipe.scorer_plans import (
     DRAWN,
     asked_by_bench,
@@ -62,10 +63,10 @@ Plan = Mapping[str, float]
 class DataConfig:
     """How much is drawn."""
 
-    sets: int = 80  # of all parts together
-    test_sets: int = 10
-    prompts: int = 128  # a set: drawn together with one write of the weights
-    parts: int = 2  # of the training data: several GPUs may draw one each
+    sets: int = 160  # of all parts together
+    test_sets: int = 16
+    prompts: int = 80  # a set: drawn together with one write of the weights
+    parts: int = 3  # of the training data: several GPUs may draw one each
     seed: int = 0
 
 
@@ -155,7 +156,8 @@ def make_data(
     community = [recipe for recipe in COMMUNITY if recipe.slug in easel.updates]
     count = config.test_sets if held_out else -(-config.sets // config.parts)
     sets = treatment_sets(count, held_out, rng, covered(community))
-    costs = treatment_costs(easel, art, community, config)
+    plain = draw_compositions(art, (), config.prompts, np.random.default_rng([config.seed, 2]))
+    costs = Costs(easel, art, community, plain, config.seed)
     made = [
         _make_set(easel, art, community, names, costs, config.prompts, rng, generator)
         for names in sets
@@ -188,46 +190,12 @@ def joined(parts: Sequence[ScorerData]) -> ScorerData:
     )
 
 
-def treatment_costs(
-    easel: Easel, art: Art, community: Sequence[Recipe], config: DataConfig
-) -> dict[str, float]:
-    """Return how much further from their truth pictures are when a treatment is drawn as it should.
-
-    Measured for each treatment with its good expert alone at its recommended strength, against
-    the base without, on the same subjects.
-    """
-    rng = np.random.default_rng([config.seed, 2])
-    generator = torch.Generator(easel.model.device).manual_seed(config.seed + 2)
-    compositions = draw_compositions(art, (), config.prompts, rng)
-    noise = easel.noise(config.prompts, generator)
-    meant = Meanings(art, compositions, {})
-
-    def drawn_closeness(plan: Plan, treatments: tuple[str, ...]) -> float:
-        easel.write(plan)
-        prompts = [
-            captions.caption(art.subjects[own.subject], own.style, list(treatments), rng)
-            for own in compositions
-        ]
-        images = easel.draw_from(easel.context(prompts), noise)
-        return float(meant.closeness(images, treatments).mean())
-
-    plain = drawn_closeness({}, ())
-    return {
-        recipe.treatments[0]: max(
-            0.0,
-            plain - drawn_closeness({recipe.slug: recipe.strength}, tuple(recipe.treatments)),
-        )
-        for recipe in community
-        if recipe.kind == "peft" and recipe.quality == "good" and len(recipe.treatments) == 1
-    }
-
-
 def _make_set(  # noqa: PLR0913 (all that a set is drawn with)
     easel: Easel,
     art: Art,
     community: Sequence[Recipe],
     treatments: tuple[str, ...],
-    costs: Mapping[str, float],
+    costs: Costs,
     count: int,
     rng: np.random.Generator,
     generator: torch.Generator,
@@ -236,7 +204,7 @@ def _make_set(  # noqa: PLR0913 (all that a set is drawn with)
     compositions = draw_compositions(art, treatments, count, rng)
     prompts = tuple(wordings(art, composition, rng) for composition in compositions)
     truths = true_images(art, compositions)
-    meant = Meanings(art, compositions, costs)
+    meant = Meanings(art, compositions, costs.of)
     drawn, close, clean = [], [], []
     context = easel.context([own[0] for own in prompts])
     for kind, (plan, effects) in zip(DRAWN, plans_of(treatments, rng, community), strict=True):

@@ -28,6 +28,9 @@ SAME_SET, ANY = 3, 1  # strangers a group: of the same treatments, of any prompt
 TWINS = 3  # of a composed group: the same subject with other treatments
 STYLED_SHARE = 0.6  # of composed groups name a style
 SPOILT = 3  # freshly degraded images a group
+WHOLE = tuple(KINDS.index(kind) for kind in ("right 0.75", "right 1.0", "right 1.25", "truth"))
+PART = tuple(KINDS.index(kind) for kind in ("one right", "another right", "lacking"))
+"""All that was asked for, and a part of it only: the step from a good image to the right one."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class ScorerTraining:
 
     groups: int = 64  # drawn ones, a step
     composed: int = 48  # groups of the bank, a step
-    drawn: int = 7  # images of a drawn group's own, a step; at least `SAME_SET`
+    drawn: int = 8  # images of a drawn group's own, a step; at least `SAME_SET` + 2
     bank: BankConfig = field(default_factory=BankConfig)
     learning_rate: float = 2e-3
     steps: int | None = None  # instead of seconds
@@ -98,15 +101,18 @@ class Teacher:
             float(data.cleanness[:, : len(DRAWN)].std()),
         )
 
+        self.whole, self.part = (torch.tensor(own, device=device) for own in (WHOLE, PART))
         self.matched = self._matched().to(device)
 
     def _matched(self) -> Tensor:
-        """Return the pairs that differ in nothing but the subject, or in being spoilt."""
+        """Return the pairs of which one has another subject, is spoilt, or lacks a part."""
         last = range(self.members - SPOILT, self.members)
         drawn = [(place, self.config.drawn + place) for place in range(SAME_SET)]
         drawn += [(place, spoilt) for place, spoilt in enumerate(last)]
+        drawn += [(self.config.drawn - 2, self.config.drawn - 1)]
         strangers = range(2, 2 + SAME_SET)
-        composed = [(0, other) for other in (*strangers, *last)]
+        twin = self.members - SPOILT - ANY - TWINS
+        composed = [(0, other) for other in (*strangers, *last, twin)]
         groups = [drawn] * self.config.groups + [composed] * self.config.composed
         return torch.tensor(groups)
 
@@ -133,7 +139,9 @@ class Teacher:
         data, config, groups = self.data, self.config, self.config.groups
         draw = _Draw(generator)
         prompt = self.seen[draw.below(len(self.seen), groups)]
-        kind = draw.share(groups, len(KINDS)).topk(config.drawn).indices
+        kind = draw.share(groups, len(KINDS)).topk(config.drawn - 2).indices
+        whole, part = (own[draw.below(len(own), groups, 1)] for own in (self.whole, self.part))
+        kind = torch.cat([kind, whole, part], 1)
         own = prompt.unsqueeze(1)
         images = [data.images[own, kind]]
         close, clean = [data.closeness[own, kind]], [data.cleanness[own, kind]]

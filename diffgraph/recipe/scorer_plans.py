@@ -18,6 +18,7 @@ DRAWN = (
     "right mixed",
     "right mixed again",
     "one right",
+    "another right",
     "right and wrong",
     "wrong",
     "right and checkpoint",
@@ -105,13 +106,15 @@ def plans_of(
     # a prompt without treatments is served by a checkpoint: its strengths are what is varied
     main = right or some([recipe for recipe in checkpoints if recipe.quality == "good"], 1)
     wrong = some(others, int(rng.integers(1, 3)))
+    alone = some(main, len(main))  # in any order
     anything = some([*others, *right, *right, *checkpoints], int(rng.integers(2, 5)))
     plans: list[dict[str, float]] = [
         {},
         *(at(main, strength) for strength in STRENGTHS),
         at(main, 0.3, 1.8),
         at(main, 0.6, 1.3),
-        at(some(main, 1), 0.7, 1.2),
+        at(alone[:1], 0.7, 1.2),
+        at(alone[-1:], 0.7, 1.2),
         {**at(main, 0.7, 1.2), **at(wrong[:1], 0.5, 1.2)},
         at(wrong, 0.7, 1.2),
         {**at(main, 0.8, 1.1), **at(some(checkpoints, 1), 0.5, 1.0)},

@@ -182,25 +182,21 @@ class TextEncoder(nn.Module):
         return result
 
 
-class Patches(nn.Module):
-    """Images to 64 tokens and on through a transformer (https://arxiv.org/abs/2010.11929).
+class CellTransformer(nn.Module):
+    """The 64 cells of a trunk's features, on through a transformer."""
 
-    A convolution comes first (https://arxiv.org/abs/2106.14881): dots and lines are finer than a
-    patch.
-    """
-
-    def __init__(self, width: int, layers: int, heads: int = 4):
+    def __init__(self, inside: int, width: int, layers: int, heads: int = 4):
         super().__init__()
-        self.stem = nn.Sequential(Down(3, 32), nn.Conv2d(32, width, 4, stride=4))
+        self.project = nn.Linear(inside, width)
         self.position = nn.Parameter(torch.randn(64, width) * 0.02)
         self.blocks = nn.ModuleList(
             TransformerBlock(width, heads, expansion=2) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (n, 64, width) of prepared images."""
-        tokens = self.stem(images).flatten(2).transpose(1, 2) + self.position
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (n, 64, width) of features (n, inside, 8, 8)."""
+        tokens = self.project(features.flatten(2).transpose(1, 2)) + self.position
         for block in self.blocks:
             tokens = block(tokens)
         result: Tensor = self.norm(tokens)

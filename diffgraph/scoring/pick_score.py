@@ -1,7 +1,8 @@
 """Which of two images would be picked? Stands where PickScore does.
 
-A patch transformer and a text encoder; the scaled cosine is trained so that its softmax over two
-images of one prompt predicts the pick (https://arxiv.org/abs/2305.01569).
+A transformer over the cells of a convolutional trunk, the hybrid of
+https://arxiv.org/abs/2010.11929, and a text encoder; the scaled cosine is trained so that its
+softmax over two images of one prompt predicts the pick (https://arxiv.org/abs/2305.01569).
 """
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
 from diffgraph.scoring.learned import LearnedScorer
-from diffgraph.scoring.networks import Patches, TextEncoder
+from diffgraph.scoring.networks import CellTransformer, ConvTrunk, TextEncoder
 
 WIDTH = 96
 
@@ -19,14 +20,15 @@ class PickNetwork(nn.Module):
 
     def __init__(self, vocabulary: int, end: int):
         super().__init__()
-        self.patches = Patches(WIDTH, layers=4)
+        self.trunk = ConvTrunk()
+        self.cells = CellTransformer(self.trunk.width, WIDTH, layers=2)
         self.see = nn.Linear(2 * WIDTH, WIDTH)
         self.read = TextEncoder(vocabulary, end, width=64, layers=2, outside=WIDTH)
         self.log_temperature = nn.Parameter(torch.tensor(2.6))
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         """Return the cosine times the temperature: (n,)."""
-        tokens = self.patches(images)
+        tokens = self.cells(self.trunk(images))
         seen = self.see(torch.cat([tokens.mean(1), tokens.amax(1)], dim=1)).float()
         cosine = F.cosine_similarity(seen, self.read(ids).float(), dim=-1)
         return cosine * self.log_temperature.exp()
