@@ -150,6 +150,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Policy updates.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Train as this planner was: its id, or shipped.")
+    ] = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -165,7 +168,8 @@ def train(
     with pipeline(settings):
         from flows.train_planner import train as run
 
-        tell(run(snapshot=snapshot, steps=steps, seed=seed, family=settings.family), json)
+        done = run(snapshot=snapshot, steps=steps, seed=seed, family=settings.family, like=like)
+        tell(done, json)
 
 
 @app.command()

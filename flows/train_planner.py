@@ -9,9 +9,13 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from pydantic import ValidationError
 
+from diffgraph.errors import MissingInput
 from diffgraph.evaluation.prompt_sets import load_prompts
+from diffgraph.families import get_family
 from diffgraph.merging.plan import MergePlan, Normalisation
+from diffgraph.planner.planner import Planner
 from diffgraph.planner.training import StepRecord, TrainingConfig, TrainingPrompt, history
 from diffgraph.planner.training import train as train_planner
 from diffgraph.settings import Settings
@@ -26,6 +30,8 @@ from tasks.training import choose_experts, promote, score_rollouts, try_planner
 ONE_IN = 8
 """One in so many training prompts is kept back: planners are compared on them."""
 MOST_TRIALS = 48
+SHIPPED = "shipped"
+"""Names the planner that comes with a family."""
 
 
 class Training(Result):
@@ -61,6 +67,7 @@ def train(
     normalisation: Normalisation = "strength",
     prompts: int | None = None,
     family: str | None = None,
+    like: str | None = None,
 ) -> Training:
     """Train a planner on generated and scored images; promote it if it is better.
 
@@ -71,11 +78,14 @@ def train(
         normalisation: what predicted weights stand for; softmax is the paper's.
         prompts: practise on so many of the training prompts at most.
         family: the model family; the setting if unset.
+        like: train as this planner was, what is asked for here aside: its id, or `shipped` for the
+            one that comes with the family.
     """
     settings = Settings()
     family = family or settings.family
     studio = Studio.of(settings, family, snapshot)
-    config = _config(studio.overrides, steps=steps, seed=seed, normalisation=normalisation)
+    start = TrainingConfig() if like is None else _as(like, settings.home, family)
+    config = _config(start, studio.overrides, steps=steps, seed=seed, normalisation=normalisation)
     texts = [prompt.text for prompt in load_prompts("train", limit=prompts, family=family)]
     trials = texts[::ONE_IN][:MOST_TRIALS]
     practice = [text for text in texts if text not in set(texts[::ONE_IN])]
@@ -171,8 +181,6 @@ def _reward_of_champion(
     settings: Settings, studio: Studio, trials: list[str], name: str
 ) -> float | None:
     """Return how good the planner in force is on this graph; None if there is none."""
-    from diffgraph.errors import MissingInput
-
     try:
         folder = champion_folder(settings.home, studio.family_name)
     except MissingInput:
@@ -187,9 +195,25 @@ def _share(settings: Settings) -> int:
     return max(len(settings.gpus), settings.workers, 1)
 
 
-def _config(overrides: Overrides, **given: Any) -> TrainingConfig:
-    """Return how to train: what was asked for, else what the config file says, else the default."""
-    base, default = overrides.of(TrainingConfig()), TrainingConfig()
+def _as(like: str, home: Path, family: str) -> TrainingConfig:
+    """Return how a planner was trained."""
+    assets = get_family(family).assets
+    if like == SHIPPED and assets is not None:
+        folder = assets / "planner"
+    elif like.isalnum() and (home / "planners" / like).is_dir():
+        folder = home / "planners" / like
+    else:
+        raise MissingInput(f"{home} holds no planner {like!r} of {family} to train like")
+    told = Planner.load(folder).config.training
+    try:
+        return TrainingConfig.model_validate(told)
+    except ValidationError as error:
+        raise MissingInput(f"{folder} does not say how it was trained: {error}") from error
+
+
+def _config(start: TrainingConfig, overrides: Overrides, **given: Any) -> TrainingConfig:
+    """Return how to train: what was asked for, else what the config file says, else the start."""
+    base, default = overrides.of(start), TrainingConfig()
     asked = {
         name: value
         for name, value in given.items()

@@ -217,6 +217,29 @@ class TestTrain:
         } == state
 
 
+    def test_like_another_is_with_its_settings(self, home, trained):
+        from flows.train_planner import train
+
+        again = train(steps=1, prompts=24, like=trained.planner)
+        assert again.planner == trained.planner  # nothing is different, so nothing is new
+
+    def test_like_the_one_that_ships_is_with_its_settings(self, home):
+        from diffgraph.families.emoji64 import ASSETS
+        from diffgraph.planner.planner import Planner
+        from flows.train_planner import _as
+
+        told = _as("shipped", home, "emoji64").model_dump(mode="json")
+        assert told == Planner.load(ASSETS / "planner").config.training
+
+    @pytest.mark.parametrize(("like", "family"), [("../x", "emoji64"), ("shipped", "sd15")])
+    def test_like_an_unknown_one_is_an_error_that_names_it(self, home, like, family):
+        from diffgraph.errors import MissingInput
+        from flows.train_planner import _as
+
+        with pytest.raises(MissingInput, match=like):
+            _as(like, home, family)
+
+
 class TestEvaluate:
     def test_methods_are_compared_and_told(self, diffgraph, home, tmp_path):
         page = tmp_path / "report.html"
