@@ -14,6 +14,10 @@ Shapes = Mapping[str, Sequence[int]]
 
 OURS = "transformer."
 BLOCK = re.compile(r"transformer\.(single_)?transformer_blocks\.(\d+)\.")
+THEIR_BLOCK = re.compile(r"(double|single)_blocks\.(\d+)\.(.+)")
+NORMS = ("query_norm", "key_norm")
+KINDS = {"scale": "weight"}  # theirs -> ours
+OPTIONAL = "guidance_in."  # schnell has no guidance distilled into it
 
 OUTER: Mapping[str, str] = {
     "img_in": "x_embedder",
@@ -88,9 +92,67 @@ def parameters(shapes: Shapes) -> dict[str, Placements]:
             )
             if all(placement.name in shapes for placement in ours):
                 # their norms have a scale
-                their_kind = "scale" if theirs.endswith(("query_norm", "key_norm")) else kind
+                their_kind = "scale" if theirs.endswith(NORMS) else kind
                 found[f"{theirs}.{their_kind}"] = ours
     return found
+
+
+def our_shapes(theirs: Shapes) -> dict[str, tuple[int, ...]]:
+    """Return our parameters' shapes as a file in the makers' layout has them.
+
+    Nobody has to describe its model: queries, keys and values have as many rows as columns.
+
+    Args:
+        theirs: key -> shape; keys that are not the makers' are left out.
+
+    Raises:
+        ValueError: a fused tensor is too small for what it holds.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for key, shape in theirs.items():
+        module, _, kind = key.rpartition(".")
+        ours = _our_modules(module)
+        weight = theirs.get(f"{module}.weight", shape)  # norms have none, only a scale
+        if not ours or not shape or (len(ours) > 1 and len(weight) != 2):
+            continue
+        sizes = [shape[0]]
+        if len(ours) > 1:
+            sizes = [weight[1]] * 3
+            sizes += [weight[0] - sum(sizes)] * (len(ours) - len(sizes))
+        if min(sizes) < 0 or sum(sizes) != shape[0] or shape[0] != weight[0]:
+            raise ValueError(f"{key} cannot be {tuple(shape)}")
+        for name, rows in zip(ours, sizes, strict=True):
+            found[f"{OURS}{name}.{KINDS.get(kind, kind)}"] = (rows, *shape[1:])
+    return found
+
+
+def missing(shapes: Shapes) -> list[str]:
+    """Return the makers' names of what a whole model lacks."""
+    there = parameters(shapes)
+    wanted = {f"{name}.{kind}" for name in (*OUTER, SWAPPED[0]) for kind in ("weight", "bias")}
+    matches = [match for key in there if (match := THEIR_BLOCK.match(key))]
+    for kind, table in (("double", DOUBLE), ("single", SINGLE)):
+        count = max((int(match[2]) + 1 for match in matches if match[1] == kind), default=1)
+        for number in range(count):
+            for name in table:
+                kinds = ("scale",) if name.endswith(NORMS) else ("weight", "bias")
+                wanted |= {f"{kind}_blocks.{number}.{name}.{each}" for each in kinds}
+    return sorted(key for key in wanted - there.keys() if not key.startswith(OPTIONAL))
+
+
+def _our_modules(theirs: str) -> tuple[str, ...]:
+    """Return what one of the makers' modules holds, without our prefix; nothing if it is not."""
+    if theirs == SWAPPED[0]:
+        return (SWAPPED[1],)
+    if theirs in OUTER:
+        return (OUTER[theirs],)
+    match = THEIR_BLOCK.fullmatch(theirs)
+    if match is None:
+        return ()
+    table, head = (DOUBLE, "") if match[1] == "double" else (SINGLE, "single_")
+    return tuple(
+        f"{head}transformer_blocks.{int(match[2])}.{path}" for path in table.get(match[3], ())
+    )
 
 
 def xlabs_modules(shapes: Shapes) -> dict[str, Placements]:

@@ -24,6 +24,7 @@ from diffgraph.merging.layouts import Slot
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.rules import PlannedMerge
 from diffgraph.merging.weights_writer import WeightsWriter, new_weights
+from diffgraph.merging.widening import widen
 
 BLOCK = 1 << 18  # entries that are summed at a time: they fit a core's own cache
 PIECE = 1 << 21  # entries that a thread takes on at a time
@@ -72,12 +73,14 @@ class Workspace:
     def __init__(self, dtype: torch.dtype):
         self.total = torch.empty(0)
         self.wide = torch.empty(0)
+        self.bits = torch.empty(0, dtype=torch.int16)
         self.out = torch.empty(0, dtype=dtype)
 
     def fit(self, block: int, piece: int) -> None:
         """Have room for so many entries a block and a piece."""
         if len(self.total) < block:
             self.total, self.wide = torch.empty(block), torch.empty(block)
+            self.bits = torch.empty(block, dtype=torch.int16)
         if len(self.out) < piece:
             self.out = torch.empty(piece, dtype=self.out.dtype)
 
@@ -175,6 +178,8 @@ class FileMerge:
         parts = []
         for place in slot.merged:
             base = self.base.merged[place.name].value
+            if base.dtype.itemsize == 1:  # which torch computes nothing with
+                base = base.float()
             parts.append(self.planned.parameter(place.name, base, self.updates(place.name)))
         if len(parts) == 1 and not slot.merged[0].rows:
             return parts[0].reshape(slot.shape)
@@ -321,14 +326,15 @@ def _weighted(
     terms: tuple[tuple[float, Tensor], ...], start: int, stop: int, space: Workspace
 ) -> Tensor:
     """Return the weighted sum of some entries in the thread's memory."""
-    total, wide = space.total[: stop - start], space.wide[: stop - start]
+    count = stop - start
+    total, wide, bits = space.total[:count], space.wide[:count], space.bits[:count]
     for number, (value, entries) in enumerate(terms):
         if number == 0:
-            total.copy_(entries[start:stop])
+            widen(entries[start:stop], total, bits)
             if value != 1.0:
                 total.mul_(value)
         else:
-            wide.copy_(entries[start:stop])
+            widen(entries[start:stop], wide, bits)
             total.add_(wide, alpha=value)
     return total
 

@@ -13,12 +13,11 @@ import torch
 
 from diffgraph.artifacts import new_folder
 from diffgraph.errors import MissingInput
-from diffgraph.merging.base_files import AUTOENCODER, BaseFiles
+from diffgraph.merging.base_files import AUTOENCODER, DENOISERS, TEXT_ENCODERS, BaseFiles
 from diffgraph.merging.layouts import Slot, diffusers
 from diffgraph.merging.to_file import FileMerge, OnProgress
 
-TEXT = ("text_encoder", "text_encoder_2")
-WEIGHTS = {**dict.fromkeys(TEXT, "model.safetensors")}
+WEIGHTS = dict.fromkeys(TEXT_ENCODERS, "model.safetensors")
 USUAL_WEIGHTS = "diffusion_pytorch_model.safetensors"
 TYPE_KEYS = ("dtype", "torch_dtype")  # transformers' word, now and before version 5
 COPIED = ("*.json", "*.txt", "*.model")
@@ -38,7 +37,7 @@ def write_folder(
     """Write a folder in the diffusers layout, whole or not at all.
 
     Raises:
-        MissingInput: there is something of that name already.
+        MissingInput: there is something of that name already, or the base lacks a component.
         StorageError, DamagedFile, PlanError: as `FileMerge.write`.
     """
     if folder.exists():
@@ -47,6 +46,12 @@ def write_folder(
     components[AUTOENCODER] = {
         key: Slot(stored.value.shape, copied=stored) for key, stored in base.autoencoder.items()
     }
+    for component in (*DENOISERS, *TEXT_ENCODERS, AUTOENCODER):
+        if not components.get(component) and (base.folder / component / "config.json").is_file():
+            raise MissingInput(
+                f"{base.folder} lacks the weights of its {component}, which a folder holds; "
+                "a single file does without"
+            )
     with new_folder(folder) as part:
         for component, slots in components.items():
             path = part / component / WEIGHTS.get(component, USUAL_WEIGHTS)
