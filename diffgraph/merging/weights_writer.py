@@ -23,6 +23,7 @@ CODES: Mapping[torch.dtype, str] = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
 }
 ALIGNMENT = 8  # bytes; the numbers begin at a multiple, as the format asks
 CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}

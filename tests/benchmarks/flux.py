@@ -52,18 +52,7 @@ def build_transformer(
     small: bool, device: str, dtype: torch.dtype, blocks: tuple[int, int] | None
 ) -> nn.Module:
     """Return the transformer, whose numbers are drawn on the device in the type they keep."""
-    from diffusers import FluxTransformer2DModel
-
-    double, single = blocks or (SMALL_BLOCKS if small else BLOCKS)
-    with torch.device("meta"):
-        transformer = FluxTransformer2DModel(
-            num_layers=double,
-            num_single_layers=single,
-            num_attention_heads=2 if small else 24,
-            joint_attention_dim=64 if small else 4096,
-            pooled_projection_dim=32 if small else 768,
-            guidance_embeds=True,
-        )
+    transformer = describe(small, blocks)
     transformer = transformer.to(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
@@ -73,14 +62,42 @@ def build_transformer(
     return transformer
 
 
-def adapted(model: Flux) -> Iterator[tuple[str, nn.Module]]:
+def describe(small: bool, blocks: tuple[int, int] | None) -> nn.Module:
+    """Return the transformer without its numbers."""
+    from diffusers import FluxTransformer2DModel
+
+    double, single = blocks or (SMALL_BLOCKS if small else BLOCKS)
+    with torch.device("meta"):
+        return FluxTransformer2DModel(
+            num_layers=double,
+            num_single_layers=single,
+            num_attention_heads=2 if small else 24,
+            joint_attention_dim=64 if small else 4096,
+            pooled_projection_dim=32 if small else 768,
+            guidance_embeds=True,
+        )
+
+
+class Described:
+    """What writing LoRAs for a model needs of it, without its numbers."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.device = torch.device("cpu")
+        self.transformer = transformer
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return parameters of no memory by our names."""
+        return {f"transformer.{name}": value for name, value in self.transformer.named_parameters()}
+
+
+def adapted(model: Flux | Described) -> Iterator[tuple[str, nn.Module]]:
     """Yield what trainers adapt: every linear layer of every block, modulations included."""
     for name, module in model.transformer.named_modules():
         if isinstance(module, nn.Linear) and name.startswith(BOTH_KINDS):
             yield name, module
 
 
-def write_peft(model: Flux, rank: int, seed: int, path: Path) -> None:
+def write_peft(model: Flux | Described, rank: int, seed: int, path: Path) -> None:
     """Write a random LoRA as diffusers saves it, in bfloat16; without an alpha, the rank is one."""
     generator = torch.Generator(model.device).manual_seed(seed)
     tensors = {}
@@ -91,7 +108,7 @@ def write_peft(model: Flux, rank: int, seed: int, path: Path) -> None:
     save_file(tensors, path)
 
 
-def write_kohya(model: Flux, rank: int, seed: int, path: Path) -> None:
+def write_kohya(model: Flux | Described, rank: int, seed: int, path: Path) -> None:
     """Write one of the same layers as kohya's trainer does, queries, keys and values fused."""
     generator = torch.Generator(model.device).manual_seed(seed)
     shapes = {name: tuple(value.shape) for name, value in model.parameters().items()}
