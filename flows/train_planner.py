@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from diffgraph.errors import MissingInput
 from diffgraph.evaluation.prompt_sets import load_prompts
-from diffgraph.families import get_family
 from diffgraph.merging.plan import MergePlan, Normalisation
 from diffgraph.planner.planner import Planner
 from diffgraph.planner.training import StepRecord, TrainingConfig, TrainingPrompt, history
@@ -23,15 +22,13 @@ from flows.printing import Result, Rows
 from flows.runners import runner_for
 from tasks.overrides import Overrides
 from tasks.progress import report
-from tasks.studio import Studio, champion_folder
+from tasks.studio import Studio, champion_folder, planner_folder
 from tasks.tracking import Recorded, record_training
 from tasks.training import choose_experts, promote, score_rollouts, try_planner
 
 ONE_IN = 8
 """One in so many training prompts is kept back: planners are compared on them."""
 MOST_TRIALS = 48
-SHIPPED = "shipped"
-"""Names the planner that comes with a family."""
 
 
 class Training(Result):
@@ -197,13 +194,7 @@ def _share(settings: Settings) -> int:
 
 def _as(like: str, home: Path, family: str) -> TrainingConfig:
     """Return how a planner was trained."""
-    assets = get_family(family).assets
-    if like == SHIPPED and assets is not None:
-        folder = assets / "planner"
-    elif like.isalnum() and (home / "planners" / like).is_dir():
-        folder = home / "planners" / like
-    else:
-        raise MissingInput(f"{home} holds no planner {like!r} of {family} to train like")
+    folder = planner_folder(home, family, like)
     told = Planner.load(folder).config.training
     try:
         return TrainingConfig.model_validate(told)

@@ -143,7 +143,14 @@ class Studio:
         """What makes every method's plans."""
         from diffgraph.evaluation.methods import MethodPlans
 
-        return MethodPlans(self.snapshot, self.planner, self.embedder, self.select)
+        return MethodPlans(
+            self.snapshot, self.planner, self.embedder, self.select, self.open_planner
+        )
+
+    def open_planner(self, planner_id: str) -> "Planner":
+        """Return a planner of the home by its id; raises `MissingInput`."""
+        folder = planner_folder(self.home, self.family_name, planner_id)
+        return _planner(folder, (folder / "config.json").stat().st_mtime_ns)
 
     def configs(self) -> dict[str, dict[str, object]]:
         """Return how experts are chosen and images sampled, for the record of a run."""
@@ -246,6 +253,21 @@ def champion_folder(home: Path, family: str) -> Path:
     if assets is None or not (assets / "planner").is_dir():
         raise MissingInput(f"{home} holds no planner yet: run `diffgraph train` first")
     return assets / "planner"
+
+
+SHIPPED = "shipped"
+"""Names the planner that comes with a family."""
+
+
+def planner_folder(home: Path, family: str, planner_id: str) -> Path:
+    """Return the folder of a planner of the home, or of the one that comes with the family."""
+    assets = get_family(family).assets
+    folder = home / "planners" / planner_id
+    if planner_id == SHIPPED and assets is not None:
+        folder = assets / "planner"
+    if not planner_id.isalnum() or not (folder / "config.json").is_file():
+        raise MissingInput(f"{home} holds no planner {planner_id[:80]!r} of {family}")
+    return folder
 
 
 # Loading a model takes seconds: a process does it once, and only for the family it works on.

@@ -22,6 +22,10 @@ class ReviewConfig(BaseModel, frozen=True):
     least_without_words: float = Field(
         default=0.45, description="the same, for an expert that shares no word with what was asked"
     )
+    least_without_noun: float = Field(
+        default=0.60,
+        description="the same, for an adapter that was found by the subject and does not name it",
+    )
     share_of_best: float = Field(default=0.75, description="of the best expert for the same part")
     alike: float = Field(
         default=0.9, description="share of the best similarity that is no worse, only worded so"
@@ -47,7 +51,7 @@ def review(
     ):
         ranked = _ranked(request, candidates, places, config)
         for place, reason, is_kept in _one_query(
-            [candidates[i] for i in ranked], ranked, kept, config
+            request, [candidates[i] for i in ranked], ranked, kept, config
         ):
             verdicts[place] = Verdict(ref=candidates[place].ref, kept=is_kept, reason=reason)
     return tuple(verdicts[place] for place in range(len(candidates)))
@@ -77,7 +81,11 @@ def _breadth(kind: str, candidate: Candidate) -> int:
 
 
 def _one_query(
-    ranked: Sequence[Candidate], places: Sequence[int], kept: list[Candidate], config: ReviewConfig
+    request: Request,
+    ranked: Sequence[Candidate],
+    places: Sequence[int],
+    kept: list[Candidate],
+    config: ReviewConfig,
 ) -> list[tuple[int, str, bool]]:
     """Judge the candidates of one part of the request, best first; add the kept ones to `kept`."""
     results: list[tuple[int, str, bool]] = []
@@ -87,6 +95,8 @@ def _one_query(
         asked = content_stems(candidate.query)
         shared = asked & content_stems(f"{candidate.name} {candidate.text}")
         reason = _why_irrelevant(candidate, bool(shared), best, config)
+        if reason is None and candidate.query.lower() not in request.attributes:
+            reason = _why_no_subject(candidate, shared, config)
         if reason is None:
             reason = _why_redundant(candidate, shared - covered, kept, config)
         if reason is not None:
@@ -110,6 +120,22 @@ def _why_irrelevant(
             f" ({candidate.similarity:.2f} < {best:.2f})"
         )
     return None
+
+
+def _why_no_subject(
+    candidate: Candidate, shared: frozenset[str], config: ReviewConfig
+) -> str | None:
+    """Return why an adapter that was found by the subject does not draw it.
+
+    "Fire glow" shares a word with "fire engine", and "old photograph" one with "old woman": what
+    counts is the noun, the last word. A checkpoint may know a subject that its page does not name.
+    """
+    named = content_words(candidate.query)
+    if candidate.kind == "checkpoint" or not named or stem(named[-1]) in shared:
+        return None
+    if candidate.similarity >= config.least_without_noun:
+        return None
+    return f"its page does not speak of {named[-1]!r}, the subject asked for"
 
 
 def _why_redundant(

@@ -38,6 +38,12 @@ EMPTY_WORDS = frozenset(
 )
 """Words that any page or prompt may hold: they tell no skill from another."""
 
+_ONE_WORD = re.compile(r"\bline[\s-]+art\b", re.I)
+"""What says nothing in two words: a page of "white lines" is not about line art."""
+
+_PLURAL_ONLY = frozenset({"glasses"})
+"""What means something else in the singular."""
+
 _BRITISH = (("colour", "color"), ("grey", "gray"), ("jewellery", "jewelry"), ("centre", "center"))
 
 
@@ -68,6 +74,8 @@ def stem(word: str) -> str:
     Rough on purpose: it only has to treat the two texts that are compared alike.
     """
     word = word.lower().removesuffix("'s").replace("'", "")
+    if word in _PLURAL_ONLY:
+        return word
     for british, american in _BRITISH:
         word = word.replace(british, american)
     if len(word) > 4 and word.endswith("ies"):
@@ -89,7 +97,12 @@ def stem(word: str) -> str:
 
 def words(text: str) -> tuple[str, ...]:
     """Return the words of a text in lower case, in order."""
-    return tuple(match.lower() for match in WORD.findall(text.translate(_TYPOGRAPHY)))
+    return tuple(match.lower() for match in WORD.findall(joined(text.translate(_TYPOGRAPHY))))
+
+
+def joined(text: str) -> str:
+    """Return a text in which what has a meaning only together is one word."""
+    return _ONE_WORD.sub("lineart", text)
 
 
 def content_words(text: str) -> tuple[str, ...]:

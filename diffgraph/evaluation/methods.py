@@ -20,6 +20,9 @@ ORACLE = "best_single"
 PLANNED: dict[str, Normalisation | None] = {"diffgraph": None, "diffgraph_softmax": "softmax"}
 """The methods that ask the planner, with another normalisation than its own."""
 
+OTHER_PLANNER = "planner:"
+"""Before the id of a planner of the home: what it plans, by its own normalisation."""
+
 METHODS = ("base", "single", ORACLE, "uniform", "uniform_strength", *reversed(PLANNED))
 """What is compared unless asked otherwise."""
 
@@ -33,6 +36,7 @@ class MethodPlans:
         planner: "Planner",
         embedder: "TextEmbedder",
         select: Callable[[str], Selection],
+        open_planner: "Callable[[str], Planner] | None" = None,
     ) -> None:
         """Remember what plans are made from.
 
@@ -41,9 +45,10 @@ class MethodPlans:
             planner: a trained one.
             embedder: the one that the snapshot was made with.
             select: prompt → the experts it needs.
+            open_planner: id → another planner, to be compared with this one; raises `MissingInput`.
         """
         self.snapshot, self.planner, self.embedder = snapshot, planner, embedder
-        self._select = select
+        self._select, self._open = select, open_planner
         self._selections: dict[str, Selection] = {}
 
     def __call__(self, method: str, prompt: EvaluationPrompt) -> Sequence[MergePlan]:
@@ -60,12 +65,20 @@ class MethodPlans:
         if method == ORACLE:
             return Single().candidates(selection, self.snapshot)
         if method in PLANNED:
-            embedding = self.embedder.embed([selection.prompt])[0]
-            return [self.planner.plan(self.snapshot, selection, embedding, PLANNED[method])]
+            return [self._planned(self.planner, selection, PLANNED[method])]
+        if method.startswith(OTHER_PLANNER) and self._open is not None:
+            other = self._open(method.removeprefix(OTHER_PLANNER))
+            return [self._planned(other, selection, None)]
         if method in BASELINES:
             return [BASELINES[method].plan(selection, self.snapshot)]
-        known = ", ".join(sorted({*METHODS, *BASELINES}))
+        known = ", ".join(sorted({*METHODS, *BASELINES, f"{OTHER_PLANNER}ID"}))
         raise InputError(f"no method is called {method!r}: there is {known}")
+
+    def _planned(
+        self, planner: "Planner", selection: Selection, normalisation: Normalisation | None
+    ) -> MergePlan:
+        embedding = self.embedder.embed([selection.prompt])[0]
+        return planner.plan(self.snapshot, selection, embedding, normalisation)
 
     def selection(self, prompt: str) -> Selection:
         """Return the experts chosen for a prompt: asked once, the same for all methods."""

@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgraph.agents.words import WORD, content_stems, words
+from diffgraph.agents.words import WORD, content_stems, joined, words
 from diffgraph.experts.expert import Kind
 
 TIMES_COUNT = (0.7, 0.9, 1.0)
@@ -269,7 +269,7 @@ def _by_trigger(
 
 def _stems(text: str) -> Iterator[str]:
     """Yield the stems of a text's content words, each time they are said."""
-    for word in WORD.findall(text):
+    for word in WORD.findall(joined(text)):
         stems = _STEMS_OF.get(word)
         if stems is None:
             stems = _stems_of(word)

@@ -216,7 +216,6 @@ class TestTrain:
             f: f.stat().st_mtime_ns for f in (trained.folder / "checkpoints").rglob("*")
         } == state
 
-
     def test_like_another_is_with_its_settings(self, home, trained):
         from flows.train_planner import train
 
@@ -241,6 +240,20 @@ class TestTrain:
 
 
 class TestEvaluate:
+    def test_planners_of_the_home_are_compared_by_their_ids(
+        self, diffgraph, trained_home, monkeypatch
+    ):
+        monkeypatch.setenv("DIFFGRAPH_HOME", str(trained_home))
+        planner = "planner:" + json.loads((trained_home / "told.json").read_text())["planner"]
+        arguments = ("evaluate", "--limit", "2", "--json", "--methods")
+        told = diffgraph(*arguments, f"diffgraph,{planner}")
+        assert told.code == 0, told.err
+        methods = {method["method"] for method in told.json["summary"]["methods"]}
+        assert methods == {"diffgraph", planner}
+        unknown = diffgraph(*arguments, "diffgraph,planner:0000")
+        assert unknown.code == 1
+        assert "0000" in unknown.err
+
     def test_methods_are_compared_and_told(self, diffgraph, home, tmp_path):
         page = tmp_path / "report.html"
         arguments = ("evaluate", "--methods", "base,uniform,diffgraph", "--limit", "2",

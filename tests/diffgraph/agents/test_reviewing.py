@@ -1,3 +1,5 @@
+import pytest
+
 from diffgraph.agents import Candidate, OfflineAgent
 
 AGENT = OfflineAgent()
@@ -55,6 +57,31 @@ def test_drops_a_second_expert_with_the_same_skill_for_another_part():
     sepia = candidate("Sepia", "brown sepia tones old photo", "sepia", 0.9)
     old = candidate("Old Photo", "brown sepia tones old photo look", "old photograph", 0.8)
     assert kept(sepia, old) == ["Sepia"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "query", "name", "text", "similarity", "is_kept"),
+    [
+        ("a fire engine", "fire engine", "Fire Glow", "a fiery glow, on fire", 0.51, False),
+        ("an old woman", "old woman", "Old Photograph", "an old photograph", 0.4, False),
+        ("a crescent moon", "crescent moon", "Moonlit", "night in the moonlight", 0.55, False),
+        ("an old woman", "old woman", "Granny", "portraits of an elderly woman", 0.5, True),
+        ("a fire engine", "fire engine", "Fire Truck", "big red trucks", 0.7, True),  # as near
+        ("a dog, old photograph", "old photograph", "Old Photo", "an old photo", 0.5, True),
+    ],
+)
+def test_an_adapter_for_the_subject_names_it_or_is_very_near(
+    prompt, query, name, text, similarity, is_kept
+):
+    found = candidate(name, text, query, similarity)
+    (verdict,) = AGENT.review(AGENT.parse(prompt), [found])
+    assert verdict.kept == is_kept, verdict.reason
+
+
+def test_a_checkpoint_may_know_a_subject_that_its_page_does_not_name():
+    found = candidate("Trucks", "everything that rolls, on fire", "fire engine", 0.5, "checkpoint")
+    (verdict,) = AGENT.review(AGENT.parse("a fire engine"), [found])
+    assert verdict.kept
 
 
 def test_a_checkpoint_that_does_the_style_makes_an_adapter_needless():

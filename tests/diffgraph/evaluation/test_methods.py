@@ -76,6 +76,17 @@ def test_without_experts_every_method_plans_the_base(plans):
     assert {plan.id for method in METHODS for plan in plans(method, prompt)} == {base.id}
 
 
+def test_another_planner_is_compared_by_its_id(plans):
+    other = PlannerConfig(family="emoji64", snapshot="x", normalisation="softmax", seed=3)
+    planners = {"abc": Planner.new(other)}
+    both = MethodPlans(
+        plans.snapshot, plans.planner, plans.embedder, plans.selection, planners.__getitem__
+    )
+    (ours,), (theirs,) = both("diffgraph", PROMPT), both("planner:abc", PROMPT)
+    assert theirs.normalisation == "softmax"
+    assert [e.ref for e in ours.experts] == [e.ref for e in theirs.experts]
+
+
 def test_an_unknown_method_is_named(plans):
     with pytest.raises(InputError, match="magic"):
         plans("magic", PROMPT)
