@@ -27,6 +27,7 @@ from diffgraph.merging.weights_writer import WeightsWriter, new_weights
 from diffgraph.merging.widening import widen
 
 BLOCK = 1 << 18  # entries that are summed at a time: they fit a core's own cache
+PRODUCT = 1 << 20  # with low-rank updates: a product of more rows takes less time an entry
 PIECE = 1 << 21  # entries that a thread takes on at a time
 NO_SHARE = 2.0**-30
 """The base counts for nothing when what is left of 1 for it is a rounding error."""
@@ -290,8 +291,9 @@ class _Work:
 
     def _sum(self, piece: _Piece, run: Run, space: Workspace) -> None:
         count, width = piece.stop - piece.first, piece.slot.shape[1:].numel()
-        step = max(1, BLOCK // width) * width
-        space.fit(step, count)
+        block = PRODUCT if run.terms.low_rank else BLOCK
+        step = max(1, block // width) * width
+        space.fit(min(step, count), count)
         low_rank = [
             (value * item.scale, item.up, item.down.float()) for value, item in run.terms.low_rank
         ]
