@@ -248,3 +248,14 @@ def test_a_thread_pool_of_torch_is_as_it_was(tmp_path: Path, base: BaseFiles) ->
     merge = FileMerge(MergePlan(family="emoji64"), {}, base)
     merge.write(tmp_path / "merged.safetensors", slots, torch.float16, {})
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("dtype", weights_writer.CODES)
+def test_the_writer_knows_its_types(tmp_path: Path, dtype: torch.dtype) -> None:
+    path, values = tmp_path / "weights.safetensors", torch.linspace(-2, 2, 12).to(dtype)
+    with weights_writer.new_weights(path, {"a": (3, 4)}, dtype, {}) as writer:
+        writer.write("a", values[8:], 8)
+        writer.write("a", values[:8])
+    found = load_file(path)["a"]
+    assert found.dtype == dtype
+    assert torch.equal(found.float().reshape(-1), values.float())
