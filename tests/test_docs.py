@@ -139,12 +139,35 @@ def methods() -> str:
     return "\n".join(lines)
 
 
+def closeness() -> str:
+    """What `docs/closeness.py` found, kept in docs/figures."""
+    from diffgraph.evaluation.report import METHOD_TITLES
+
+    found = json.loads((FIGURES / "closeness.json").read_text(encoding="utf-8"))
+
+    def told(values: list[float], sign: str) -> str:
+        mean, low, high = (format(value, f"{sign}.3f") for value in values)
+        return f"{mean} [{low}, {high}]"
+
+    lines = [
+        f"{found['prompts']} prompts, one seed.",
+        "",
+        "| method | closeness to the truth | lead of DiffGraph |",
+        "|---|---|---|",
+    ]
+    for row in found["methods"]:
+        lead = told(row["lead"], "+") if row["lead"] else ""
+        lines.append(f"| {METHOD_TITLES[row['method']]} | {told(row['closeness'], '')} | {lead} |")
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, tuple[Path, Callable[[], str]]] = {
     "verbs": (OPERATIONS, verbs),
     "tables": (OPERATIONS, tables),
     "configs": (OPERATIONS, configs),
     "speed": (PERFORMANCE, speed),
     "methods": (PERFORMANCE, methods),
+    "closeness": (PERFORMANCE, closeness),
 }
 
 
