@@ -198,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="for the files; by default a temporary one")
     parser.add_argument("--blocks", nargs=2, type=int, default=flux.BLOCKS)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1, help="3 or more: the first copy is slow")
     parser.add_argument("--once", choices=WAYS)
     given = parser.parse_args()
     if given.once:
