@@ -81,8 +81,8 @@ def train(
     settings = Settings()
     family = family or settings.family
     studio = Studio.of(settings, family, snapshot)
-    start = TrainingConfig() if like is None else _as(like, settings.home, family)
-    config = _config(start, studio.overrides, steps=steps, seed=seed, normalisation=normalisation)
+    start = None if like is None else _as(like, settings.home, family)
+    config = _config(studio.overrides, start, steps=steps, seed=seed, normalisation=normalisation)
     texts = [prompt.text for prompt in load_prompts("train", limit=prompts, family=family)]
     trials = texts[::ONE_IN][:MOST_TRIALS]
     practice = [text for text in texts if text not in set(texts[::ONE_IN])]
@@ -202,9 +202,12 @@ def _as(like: str, home: Path, family: str) -> TrainingConfig:
         raise MissingInput(f"{folder} does not say how it was trained: {error}") from error
 
 
-def _config(start: TrainingConfig, overrides: Overrides, **given: Any) -> TrainingConfig:
+def _config(
+    overrides: Overrides, start: TrainingConfig | None = None, **given: Any
+) -> TrainingConfig:
     """Return how to train: what was asked for, else what the config file says, else the start."""
-    base, default = overrides.of(start), TrainingConfig()
+    default = TrainingConfig()
+    base = overrides.of(start or default)
     asked = {
         name: value
         for name, value in given.items()
