@@ -1,26 +1,33 @@
 """What does a base model hold, on the disk?
 
-A folder in the diffusers layout, or FLUX's transformer in a single file. A merge into a file needs
-the base's weights one after the other and never a model of them: its files are mapped, and a tensor
-costs memory while it is looked at. No library of models is loaded.
+A folder in the diffusers layout, a single-file checkpoint of Stable Diffusion 1.5, or FLUX's
+transformer in a single file. A merge into a file needs the base's weights one after the other and
+never a model of them: its files are mapped, and a tensor costs memory while it is looked at. No
+library of models is loaded.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from diffgraph.errors import MissingInput
-from diffgraph.experts.formats.checkpoint import is_skipped
+from diffgraph.experts.formats.checkpoint import is_skipped, squeezed
+from diffgraph.experts.naming import Vocabulary
+from diffgraph.experts.naming_ldm import ldm
 from diffgraph.experts.weights_file import WeightsFile, open_weights, shown
-from diffgraph.families import flux_layout
-from diffgraph.families.bases import base_of
+from diffgraph.families import bases, flux_layout
 from diffgraph.families.family import Family
 from diffgraph.families.flux import PREFIX, QUANTISED
+from diffgraph.families.stable_diffusion_layout import Shapes, component_shapes
+from diffgraph.merging.autoencoder_names import autoencoder_key, decoder_blocks
 
-DENOISERS = ("unet", "transformer")
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+UNET = "unet"
+CLIP = "text_encoder"
+DENOISERS = (UNET, "transformer")
+TEXT_ENCODERS = (CLIP, "text_encoder_2")
 """The components whose weights experts change, in the order they are written."""
 
 AUTOENCODER = "vae"
@@ -63,8 +70,45 @@ class BaseFiles:
 
 def open_base(family: Family) -> BaseFiles:
     """Map the files of a family's base; raises `MissingInput` if they are not there."""
-    found = base_of(family)
-    return open_file(found.file, found.folder) if found.file else open_folder(found.folder)
+    found = bases.base_of(family)
+    if not found.file:
+        return open_folder(found.folder)
+    if UNET in family.components:
+        return open_checkpoint(family, found)
+    return open_file(found.file, found.folder)
+
+
+def open_checkpoint(family: Family, base: bases.Base) -> BaseFiles:
+    """Map a single-file checkpoint of Stable Diffusion 1.5's architecture.
+
+    A text encoder or an autoencoder that it lacks comes from where sampling takes it.
+
+    Args:
+        family: which base.
+        base: the file, with the names of the first Stable Diffusion code, and the folder of what
+            describes it. The file must hold the UNet; an average beside it is not looked at.
+
+    Raises:
+        MissingInput: a component is missing or not whole, of another shape, or quantised.
+        ServiceUnavailable, ServiceRefused: the file lacks a component, and so does this machine.
+    """
+    if base.file is None:
+        raise MissingInput(f"{base.folder} is a folder, not a single-file checkpoint")
+    with open_weights(base.file) as file:
+        _refuse_quantised(file)
+    unet, text, autoencoder = (
+        component_shapes(base.folder, component) for component in (UNET, CLIP, AUTOENCODER)
+    )
+    merged = _held(file, UNET, unet, ldm(f"{UNET}.{path}" for path in unet))
+    if not merged:
+        raise MissingInput(f"{base.file} is not a Stable Diffusion checkpoint: it has no UNet")
+    held = _held(file, CLIP, text, ldm(()))
+    merged |= held or _text_encoders(bases.weights_of(family, base, CLIP).parent)
+    blocks = decoder_blocks(autoencoder)
+    held = _held(file, AUTOENCODER, autoencoder, lambda name: (_ldm_autoencoder(name, blocks),))
+    found = {stored.key: stored for stored in held.values()}
+    found = found or _autoencoder(bases.weights_of(family, base, AUTOENCODER).parent)
+    return BaseFiles(base.folder, merged, found)
 
 
 def open_file(file: Path, folder: Path) -> BaseFiles:
@@ -80,8 +124,8 @@ def open_file(file: Path, folder: Path) -> BaseFiles:
     merged = dict(_transformer(file))
     if not any(name.startswith(f"{flux_layout.OURS}transformer_blocks.") for name in merged):
         raise MissingInput(
-            f"{file} is a single file and not FLUX's transformer: to merge to a file, a folder in "
-            "the diffusers layout is needed; DIFFGRAPH_BASES says where it is"
+            f"{file} is a single file and not FLUX's transformer: DIFFGRAPH_BASES says where a "
+            "base is"
         )
     lacks = flux_layout.missing({name: stored.value.shape for name, stored in merged.items()})
     if lacks:
@@ -122,7 +166,7 @@ def _text_encoders(folder: Path) -> dict[str, StoredTensor]:
     found = {}
     for component in TEXT_ENCODERS:
         for stored in _component(folder, component):
-            path = stored.key.removeprefix(LEGACY) if component == "text_encoder" else stored.key
+            path = stored.key.removeprefix(LEGACY) if component == CLIP else stored.key
             found[f"{component}.{path}"] = stored
     return found
 
@@ -131,15 +175,52 @@ def _autoencoder(folder: Path) -> dict[str, StoredTensor]:
     return {stored.key: stored for stored in _component(folder, AUTOENCODER)}
 
 
+def _refuse_quantised(file: WeightsFile) -> None:
+    for key in file.entries:
+        if key.endswith(QUANTISED):
+            raise MissingInput(
+                f"{file.path.name} is quantised ({shown(key)}): a base has whole weights"
+            )
+
+
+def _held(
+    file: WeightsFile, component: str, shapes: Shapes, vocabulary: Vocabulary
+) -> dict[str, StoredTensor]:
+    """Return a component of a single file by our names; nothing if the file has none of it."""
+    found, missing = {}, []
+    for path, shape in shapes.items():
+        name = f"{component}.{path}"
+        key = next((key for key in vocabulary(name) if key in file.entries), None)
+        if key is None:
+            missing.append(path)
+            continue
+        entry = file.entries[key]
+        if not entry.dtype.is_floating_point:
+            raise MissingInput(f"{file.path.name} is quantised ({shown(key)} are whole numbers)")
+        if squeezed(entry.shape) != squeezed(torch.Size(shape)):
+            raise MissingInput(
+                f"{file.path.name}: {shown(key)} should be {shape}, found {tuple(entry.shape)}"
+            )
+        written = f"{LEGACY}{path}" if component == CLIP else path
+        value = file.tensor(key).reshape(shape)  # a kernel of 1x1 may be written as a matrix
+        found[name] = StoredTensor(component, written, value, file, key)
+    if found and missing:
+        raise MissingInput(
+            f"{file.path} lacks {len(missing)} weights of its {component}, for one {missing[0]}"
+        )
+    return found
+
+
+def _ldm_autoencoder(name: str, blocks: int) -> str:
+    return autoencoder_key(name.removeprefix(f"{AUTOENCODER}."), blocks)
+
+
 def _transformer(path: Path) -> Iterator[tuple[str, StoredTensor]]:
     """Yield what a single file holds by our names; fused tensors are cut, nothing is read."""
     with open_weights(path) as file:
+        _refuse_quantised(file)
         found = {}  # their name, or ours -> the file's key
         for key, entry in file.entries.items():
-            if key.endswith(QUANTISED):
-                raise MissingInput(
-                    f"{path.name} is quantised ({shown(key)}): a base has whole weights"
-                )
             if entry.dtype.is_floating_point:
                 found[key.removeprefix(PREFIX)] = key
     shapes = {name: file.entries[key].shape for name, key in found.items()}

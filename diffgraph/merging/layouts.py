@@ -5,7 +5,6 @@
 * `diffusers`: a folder with a file for each component, what `from_pretrained` loads.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,27 +16,10 @@ from diffgraph.errors import PlanError
 from diffgraph.experts.naming_ldm import ldm
 from diffgraph.families import flux_layout
 from diffgraph.families.layout import Placement, Placements
+from diffgraph.merging.autoencoder_names import autoencoder_key, decoder_blocks
 from diffgraph.merging.base_files import BaseFiles, StoredTensor
 
 Layout = Literal["single-file", "diffusers"]
-
-LDM_AUTOENCODER = "first_stage_model."
-RESNET = {"conv_shortcut": "nin_shortcut"}
-ATTENTION = {
-    "group_norm": "norm",
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "proj_out",
-    "query": "q",  # as diffusers before 0.18 named them
-    "key": "k",
-    "value": "v",
-    "proj_attn": "proj_out",
-}
-INNER = re.compile(
-    r"(?P<side>encoder|decoder)\.(?:(?:down|up)_blocks\.(?P<block>\d+)|mid_block)\."
-    r"(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<layer>\d+)\.(?P<rest>.+)"
-)
 
 
 @dataclass(frozen=True)
@@ -70,8 +52,9 @@ def single_file(base: BaseFiles) -> dict[str, Slot]:
         if key is None:
             raise PlanError(f"{name} has no name in a single-file checkpoint")
         slots[key] = Slot(shape, (Placement(name),))
+    blocks = decoder_blocks(base.autoencoder)
     for key, stored in base.autoencoder.items():
-        path = autoencoder_key(key, _blocks(base.autoencoder))
+        path = autoencoder_key(key, blocks)
         slots[path] = Slot(_kernelled(path, stored.value), copied=stored)
     return slots
 
@@ -89,45 +72,6 @@ def diffusers(base: BaseFiles) -> dict[str, dict[str, Slot]]:
         slot = Slot(stored.value.shape, (Placement(name),))
         found.setdefault(stored.component, {})[stored.key] = slot
     return found
-
-
-def autoencoder_key(key: str, blocks: int) -> str:
-    """Return what a single-file checkpoint calls a tensor of the autoencoder.
-
-    Args:
-        key: diffusers' name.
-        blocks: of the decoder; the first code counts them from the other end.
-    """
-    path = key.replace("conv_norm_out", "norm_out")
-    match = INNER.fullmatch(path)
-    if match is None:
-        return LDM_AUTOENCODER + path
-    side, kind, layer, rest = match["side"], match["kind"], int(match["layer"]), match["rest"]
-    if match["block"] is None:
-        inner = f"attn_{layer + 1}" if kind == "attentions" else f"block_{layer + 1}"
-        return f"{LDM_AUTOENCODER}{side}.mid.{inner}.{_renamed(rest)}"
-    block = int(match["block"])
-    way = f"down.{block}" if side == "encoder" else f"up.{blocks - 1 - block}"
-    if kind == "resnets":
-        return f"{LDM_AUTOENCODER}{side}.{way}.block.{layer}.{_renamed(rest)}"
-    sampler = "downsample" if kind == "downsamplers" else "upsample"
-    return f"{LDM_AUTOENCODER}{side}.{way}.{sampler}.{rest}"
-
-
-def _renamed(rest: str) -> str:
-    for ours, theirs in (ATTENTION | RESNET).items():
-        if rest.startswith(f"{ours}."):
-            return theirs + rest.removeprefix(ours)
-    return rest
-
-
-def _blocks(autoencoder: Mapping[str, object]) -> int:
-    numbers = [
-        int(match["block"])
-        for key in autoencoder
-        if (match := INNER.fullmatch(key)) and match["block"] and match["side"] == "decoder"
-    ]
-    return max(numbers, default=-1) + 1
 
 
 def _kernelled(key: str, value: Tensor) -> torch.Size:
