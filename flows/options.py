@@ -40,6 +40,9 @@ Exclude = Annotated[
     list[Path] | None,
     typer.Option(help="A file of prompts to train or test on: never reference prompts."),
 ]
+Like = Annotated[
+    str | None, typer.Option(help="Train as this planner was trained: its id, or shipped.")
+]
 Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from diffgraph.settings import Settings
 from flows.app import app, tell
 from flows.options import (
     Agent,
@@ -23,6 +24,7 @@ from flows.options import (
     HubSince,
     HubUrl,
     Json,
+    Like,
     Method,
     Scheduler,
     Source,
@@ -113,6 +115,7 @@ def refresh(
     url: HubUrl = None,
     candidates: Candidates = None,
     exclude: Exclude = None,
+    like: Like = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -128,7 +131,9 @@ def refresh(
     )
     from tasks.hubs import hub_of
 
-    hub_of(source, path, url, settings.family)  # what cannot be meant is told before it starts
+    # what cannot be meant is told before it starts
+    hub_of(source, path, url, settings.family)
+    _demand_planner(settings, like)
     with pipeline(settings):
         from flows.refresh import refresh as run
 
@@ -141,6 +146,7 @@ def refresh(
             url=url,
             since=since,
             limit=limit,
+            like=like,
         )
         tell(night, json)
 
@@ -150,9 +156,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Policy updates.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
-    like: Annotated[
-        str | None, typer.Option(help="Train as this planner was: its id, or shipped.")
-    ] = None,
+    like: Like = None,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -165,11 +169,20 @@ def train(
     settings = settings_of(
         home, family, config=config, gpus=gpus, scheduler=scheduler, workers=workers
     )
+    _demand_planner(settings, like)
     with pipeline(settings):
         from flows.train_planner import train as run
 
         done = run(snapshot=snapshot, steps=steps, seed=seed, family=settings.family, like=like)
         tell(done, json)
+
+
+def _demand_planner(settings: Settings, like: str | None) -> None:
+    """Raise `MissingInput` if there is no planner to train like."""
+    if like is not None:
+        from tasks.studio import planner_folder
+
+        planner_folder(settings.home, settings.family, like)
 
 
 @app.command()

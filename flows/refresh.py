@@ -16,7 +16,7 @@ from flows.discover import Discovery, discover
 from flows.printing import Result, Rows
 from flows.train_planner import Training, train
 from tasks.hubs import Hub, hub_of
-from tasks.studio import champion_folder
+from tasks.studio import champion_folder, planner_folder
 
 DUE_AFTER = 0.1
 """The share of a graph's experts that are news to the planner before it is trained again."""
@@ -53,6 +53,7 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     url: str | None = None,
     since: datetime | None = None,
     limit: int | None = None,
+    like: str | None = None,
 ) -> Refresh:
     """Bring library, graph and planner up to date with a hub, and say what changed.
 
@@ -68,16 +69,21 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
         url: the address of a live hub; the setting's if unset.
         since: look only at experts that were published since.
         limit: take so many new or changed experts at most.
+        like: if training is due, train as this planner was: its id, or `shipped`.
     """
     settings = Settings()
     family = family or settings.family
+    if like is not None:
+        planner_folder(settings.home, family, like)  # a slip is told now, not after hours
     hub = hub_of(source, path, url, family)
     found = discover(path=path, family=family, limit=limit, since=since, source=source, url=url)
     built = build(
         family=family, reference_prompts=reference_prompts, candidates=candidates, exclude=exclude
     )
     is_due, why = _is_training_due(settings, family, built, hub)
-    trained = train(steps=steps, prompts=training_prompts, family=family) if is_due else None
+    trained = (
+        train(steps=steps, prompts=training_prompts, family=family, like=like) if is_due else None
+    )
     night = Refresh(discovery=found, build=built, training=trained, why=why)
     told = [line for line in night.lines() if isinstance(line, str)]
     create_markdown_artifact("\n\n".join(told), key="what-changed")

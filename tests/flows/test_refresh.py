@@ -65,6 +65,7 @@ def test_new_experts_of_a_live_hub_come_in_once(diffgraph, home, tmp_path, monke
         (["--url", "http://127.0.0.1:1"], "--source"),
         (["--source", "civitai", "--path", "."], "--url"),
         (["--source", "huggingface"], "emoji64 has no base model on Hugging Face"),
+        (["--like", "0000"], "no planner '0000' of emoji64"),
     ],
 )
 def test_what_cannot_be_meant_is_told_before_it_starts(diffgraph, tmp_path, arguments, says):
