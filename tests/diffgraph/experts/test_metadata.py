@@ -60,7 +60,13 @@ def test_single_modules_have_their_own_alpha(
 
 @pytest.mark.parametrize(
     ("pattern", "alpha"),
-    [("mid_block.*to_q", 2.0), ("^proj_out", 2.0), ("(a+)+$", 16.0), (".*" * 101, 16.0)],
+    [
+        ("mid_block.*to_q", 2.0),
+        ("^proj_out", 2.0),
+        ("(a+)+$", 16.0),
+        (".*" * 101, 2.0),
+        ("(?=p)", 16.0),
+    ],
 )
 def test_patterns_mean_what_they_mean_to_peft(tmp_path: Path, pattern: str, alpha: float) -> None:
     found = alphas(tmp_path, {"lora_alpha": 16, "transformer.alpha_pattern": {pattern: 2}})
