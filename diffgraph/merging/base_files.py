@@ -2,8 +2,7 @@
 
 A folder in the diffusers layout, a single-file checkpoint of Stable Diffusion 1.5, or FLUX's
 transformer in a single file. A merge into a file needs the base's weights one after the other and
-never a model of them: its files are mapped, and a tensor costs memory while it is looked at. No
-library of models is loaded.
+never a model of them: its files are mapped, and a tensor costs memory while it is looked at.
 """
 
 from collections.abc import Iterator, Mapping

@@ -64,7 +64,6 @@ def test_single_modules_have_their_own_alpha(
         ("mid_block.*to_q", 2.0),
         ("^proj_out", 2.0),
         ("(a+)+$", 16.0),
-        (".*" * 101, 2.0),
         ("(?=p)", 16.0),
     ],
 )
@@ -79,7 +78,7 @@ def test_patterns_mean_what_they_mean_to_peft(tmp_path: Path, pattern: str, alph
 
 
 def test_too_many_patterns_are_refused(tmp_path: Path) -> None:
-    pattern = {f"(.|{number})*": 2 for number in range(500)}
+    pattern = {f"(.|{number})*": 2 for number in range(1000)}
     with pytest.raises(DamagedFile, match=r"lora\.safetensors.*characters of patterns"):
         alphas(tmp_path, {"lora_alpha": 16, "alpha_pattern": pattern}).of_module("unet.conv_in")
 
