@@ -109,7 +109,7 @@ def test_a_key_with_control_characters_is_shown_harmlessly(tmp_path: Path) -> No
     assert "\x1b" not in message
 
 
-def test_a_pattern_of_alphas_is_never_run_as_an_expression(tmp_path: Path) -> None:
+def test_a_pattern_of_alphas_cannot_take_for_ever(tmp_path: Path) -> None:
     """PEFT reads these names as regular expressions: this one would take for ever."""
     evil = json.dumps({"unet.alpha_pattern": {"(a+)+$": 3}, "unet.lora_alpha": 4})
     path = tmp_path / "x.safetensors"
