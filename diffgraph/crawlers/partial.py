@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -131,6 +131,6 @@ class PartialFile:
 def sweep(folder: Path) -> None:
     """Remove what nobody has gone on with for two weeks."""
     for left in (*folder.glob("*.part"), *folder.glob("*.json")):
-        with storing(left):
+        with storing(left), suppress(FileNotFoundError):  # a run beside this one has finished it
             if left.stat().st_mtime < time.time() - STALE_SECONDS:
-                left.unlink(missing_ok=True)
+                left.unlink()
