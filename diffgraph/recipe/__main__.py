@@ -8,7 +8,10 @@ from pathlib import Path
 from diffgraph.recipe import stages
 from diffgraph.recipe.expert_stage import make_some_experts
 from diffgraph.recipe.proofs import ProofConfig
+from diffgraph.recipe.scorer_stage import make_some_scorers
 from diffgraph.recipe.workshop import Workshop, rehearsal
+
+HERE = {"experts": make_some_experts, "scorers": make_some_scorers}
 
 
 def main() -> None:
@@ -21,13 +24,16 @@ def main() -> None:
     parser.add_argument("stage", choices=tuple(stages.STAGES))
     add_workshop(parser)
     parser.add_argument(
-        "--only", default="", help="experts to train right here, or proofs to run; comma-separated"
+        "--only",
+        default="",
+        help="what a stage makes, right here: experts, scorers and their data (training-0, …, "
+        "test), or proofs; comma-separated",
     )
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     workshop, only = workshop_of(given), tuple(filter(None, given.only.split(",")))
-    if only and given.stage == "experts":
-        make_some_experts(workshop, only)
+    if only and given.stage in HERE:
+        HERE[given.stage](workshop, only)
         return
     if only and given.stage == "prove":
         config = workshop.proofs or ProofConfig.for_device(workshop.device)

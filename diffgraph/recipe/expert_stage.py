@@ -1,10 +1,7 @@
-"""How are dozens of experts trained as fast as the GPUs allow? In processes of their own."""
+"""How are dozens of experts trained as fast as the GPUs allow? In several processes."""
 
 import json
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,6 +12,7 @@ from diffgraph.artifacts import write_text
 from diffgraph.errors import MissingInput
 from diffgraph.recipe.art import Art
 from diffgraph.recipe.community import Recipe, recipe_of
+from diffgraph.recipe.crew import shares_of, work_together
 from diffgraph.recipe.finetune import train_adapter, train_checkpoint
 from diffgraph.recipe.lessons import expert_lessons
 from diffgraph.recipe.workshop import Workshop
@@ -25,38 +23,9 @@ log = logging.getLogger(__name__)
 def make_experts(workshop: Workshop) -> list[Path]:
     """Train every expert that is not there yet, in several processes over the GPUs."""
     todo = sorted(workshop.missing(), key=lambda recipe: -recipe.steps)
-    gpus = workshop.gpus if workshop.device == "cuda" else ()
-    workers = workshop.workers
     started = time.perf_counter()
-    processes = []
-    for number in range(min(workers, len(todo))):
-        slugs = [recipe.slug for recipe in todo[number::workers]]
-        environment = dict(os.environ)
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
-        command = [
-            sys.executable,
-            "-m",
-            "diffgraph.recipe",
-            "experts",
-            "--cache",
-            str(workshop.cache),
-            "--out",
-            str(workshop.out),
-            "--device",
-            workshop.device,
-            "--only",
-            ",".join(slugs),
-        ]
-        if workshop.pictures is not None:
-            command.append("--rehearse")
-        processes.append(subprocess.Popen(command, env=environment))
-    try:
-        for process in processes:
-            process.wait()
-    finally:  # whoever stops this process stops what it started
-        for process in processes:
-            process.terminate()
+    shares = shares_of([recipe.slug for recipe in todo], workshop.workers)
+    work_together(workshop, "experts", shares)
     log.info("experts: %.0f s", time.perf_counter() - started)
     lost = [recipe.slug for recipe in workshop.missing()]
     if lost:
@@ -100,14 +69,14 @@ def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path
     }
     # before the weights: whatever has weights has its record, even if this process is killed
     write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    _write(student, recipe, base, path)
+    write(student, recipe, base, path)
     log.info(
         "%s: %.0f s, %d KB", recipe.slug, time.perf_counter() - started, path.stat().st_size // 1024
     )
     return path
 
 
-def _write(student: Any, recipe: Recipe, base: Any, path: Path) -> None:
+def write(student: Any, recipe: Recipe, base: Any, path: Path) -> None:
     """Write what was learnt as the recipe's maker publishes it."""
     from diffgraph.recipe.writing import Layout, write_adapter, write_checkpoint
 

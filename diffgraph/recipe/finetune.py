@@ -9,6 +9,7 @@ import torch
 from diffgraph.recipe.community import Recipe
 from diffgraph.recipe.denoiser import Lessons, train_denoiser
 from diffgraph.recipe.loop import LoopConfig, LoopReport
+from diffgraph.recipe.rounding import keep_what_ships, learn_as_shipped
 
 BATCH = 256
 ATTENTION = r".*attn2\.(to_q|to_k|to_v|to_out\.0)"
@@ -44,10 +45,13 @@ def train_adapter(
 def train_checkpoint(
     unet: Any, text_encoder: Any, recipe: Recipe, lessons: Lessons, batch: int = BATCH
 ) -> tuple[Any, LoopReport]:
-    """Return a fully fine-tuned copy of the UNet, and a report."""
+    """Return a fully fine-tuned copy of the UNet, rounded as its file will be, and a report."""
     student = copy.deepcopy(unet).requires_grad_(True)
-    parameters = list(student.parameters())
-    return student, _teach(student, text_encoder, parameters, recipe, lessons, batch)
+    if recipe.dtype == "fp8":
+        learn_as_shipped(student, recipe.strength)
+    report = _teach(student, text_encoder, list(student.parameters()), recipe, lessons, batch)
+    keep_what_ships(student)
+    return student, report
 
 
 def _teach(

@@ -37,7 +37,9 @@ class ProofConfig:
     """How much is drawn. The default is for a GPU."""
 
     skills: SkillsConfig = field(default_factory=SkillsConfig)
-    scorers: DataConfig = field(default_factory=lambda: DataConfig(test_sets=16, seed=90210))
+    scorers: DataConfig = field(
+        default_factory=lambda: DataConfig(test_sets=16, prompts=80, seed=90210)
+    )
     headroom: HeadroomConfig = field(default_factory=HeadroomConfig)
     only: tuple[str, ...] = ()
 

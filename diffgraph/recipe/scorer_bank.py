@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 class BankConfig:
     """How much is composed."""
 
-    blocks: int = 40
+    blocks: int = 240
     together: int = 4  # sets of treatments a block: the same subjects in each
-    subjects: int = 160  # a block
+    subjects: int = 40  # a block
     seed: int = 3
 
 

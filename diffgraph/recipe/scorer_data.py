@@ -63,10 +63,10 @@ Plan = Mapping[str, float]
 class DataConfig:
     """How much is drawn."""
 
-    sets: int = 160  # of all parts together
+    sets: int = 480  # of all parts together; pairs that were seen are what new pairs are judged by
     test_sets: int = 16
-    prompts: int = 80  # a set: drawn together with one write of the weights
-    parts: int = 3  # of the training data: several GPUs may draw one each
+    prompts: int = 40  # a set: drawn together with one write of the weights
+    parts: int = 8  # of the training data: several GPUs may draw some each
     seed: int = 0
 
 

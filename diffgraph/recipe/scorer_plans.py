@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from functools import cache
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -65,19 +65,25 @@ def treatment_sets(
     """
     known = covered() if known is None else frozenset(known)
     sizes = (0.0, 0.0, 1.0, 0.0) if held_out else SIZES
-    chosen: list[tuple[str, ...]] = []
-    used = dict.fromkeys(sorted(known), 0)
-    for size, share in enumerate(sizes):
-        options = [
+    options = [
+        [
             names
             for names in (compatible_sets(size) if size else [()])
             if known.issuperset(names) and is_held_out(names) == held_out
         ]
-        for _ in range(round(share * count) if options else 0):
+        for size in range(len(sizes))
+    ]
+    shares = [share if able else 0.0 for share, able in zip(sizes, options, strict=True)]
+    ends = np.round(np.cumsum(shares) / max(sum(shares), 1e-9) * count).astype(int)
+    chosen: list[tuple[str, ...]] = []
+    used = dict.fromkeys(sorted(known), 0)
+    for size, (start, end) in enumerate(pairwise([0, *ends.tolist()])):
+        for _ in range(end - start):
             tired = [
-                sum(used[name] for name in names) / max(1, size) + rng.random() for names in options
+                sum(used[name] for name in names) / max(1, size) + rng.random()
+                for names in options[size]
             ]
-            best = options[int(np.argmin(tired))]
+            best = options[size][int(np.argmin(tired))]
             chosen.append(best)
             for name in best:
                 used[name] += 1

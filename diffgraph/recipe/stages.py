@@ -27,11 +27,9 @@ from diffgraph.recipe.expert_stage import make_experts
 from diffgraph.recipe.lessons import base_lessons, flatten
 from diffgraph.recipe.proofs import prove
 from diffgraph.recipe.publish import publish
-from diffgraph.recipe.train_scorers import make_scorers
+from diffgraph.recipe.scorer_stage import make_scorers
 from diffgraph.recipe.treatments import TREATMENTS
 from diffgraph.recipe.workshop import SEED, Workshop
-from diffgraph.scoring import SCORE_NAMES
-from diffgraph.scoring.learned import CONFIG
 
 log = logging.getLogger(__name__)
 
@@ -140,21 +138,6 @@ def _art(workshop: Workshop) -> None:
     pack_art(workshop.cache)
 
 
-def _scorers(workshop: Workshop) -> None:
-    if all((workshop.out / "scorers" / name / CONFIG).is_file() for name in SCORE_NAMES):
-        return  # without reading gigabytes of images first
-    make_scorers(
-        workshop.art(),
-        workshop.out / "base",
-        workshop.out / "weights",
-        workshop.out,
-        workshop.device,
-        workshop.scorer_seconds,
-        workshop.scorer_data,
-        workshop.scorer_training,
-    )
-
-
 def _publish(workshop: Workshop) -> None:
     publish(workshop.out, workshop.assets, workshop.device, workshop.community())
 
@@ -169,7 +152,7 @@ STAGES: Mapping[str, Callable[[Workshop], object]] = {
     "base": make_base,
     "refine": refine_base,
     "experts": make_experts,
-    "scorers": _scorers,
+    "scorers": make_scorers,
     "publish": _publish,
     "prove": _prove,
 }

@@ -1,38 +1,24 @@
 """How do the five scorers learn?
 
-The data is drawn with the real base and community (scorer_data.py), every step draws lessons from
-it (scorer_lessons.py), and each scorer minimises a loss of its own (scorer_losses.py). The five
-differ in network, loss, seed and in the prompts they see: each leaves out a fifth of them. The
-others begin with what the contrastive one knows.
+Every step draws lessons from data and bank (scorer_lessons.py), and each scorer minimises a loss of
+its own (scorer_losses.py). The five differ in network, loss, seed and in the prompts they see: each
+leaves out a fifth of them. The others begin with what the contrastive one knows.
 """
 
 import logging
 import zlib
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffgraph.families.emoji64 import EMOJI64
-from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.recipe.art import Art
-from diffgraph.recipe.community import COMMUNITY
-from diffgraph.recipe.drawing import Easel, read_updates
 from diffgraph.recipe.loop import LoopConfig, optimise
 from diffgraph.recipe.measures import rank_correlation
 from diffgraph.recipe.scorer_bank import Bank, compose_bank
-from diffgraph.recipe.scorer_data import (
-    KINDS,
-    DataConfig,
-    ScorerData,
-    joined,
-    load_data,
-    make_data,
-    save_data,
-)
+from diffgraph.recipe.scorer_data import KINDS, ScorerData
 from diffgraph.recipe.scorer_lessons import ScorerTraining, Teacher
 from diffgraph.recipe.scorer_losses import LOSSES
 from diffgraph.recipe.scorer_plans import DRAWN
@@ -42,84 +28,14 @@ from diffgraph.scoring.learned import CONFIG, LearnedScorer, ScorerConfig
 
 log = logging.getLogger(__name__)
 
-SHARES = {"aesthetic_score": 0.5}  # of the time: it begins with a trained encoder
+ORDER = ("clip_score", "aesthetic_score", "image_reward", "pick_score", "hps")
+"""The first is what the others begin with."""
 TRANSFORMERS = ("image_reward", "pick_score")  # learn at half the rate
 SCALES = {"image_reward": (0.0, 100.0), "hps": (25.0, 5.0), "aesthetic_score": (5.5, 1.5)}
 """Offset and scale of standardised ratings, so that scores look as people expect."""
 
 
-def make_scorers(  # noqa: PLR0913 (a stage's paths and configs)
-    art: Art,
-    base: Path,
-    weights: Path,
-    out: Path,
-    device: str = "cuda",
-    seconds_each: float = 60.0,
-    data: DataConfig | None = None,
-    config: ScorerTraining | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Draw the data with the real base and experts and train all five scorers; resumable.
-
-    Args:
-        art: all of it.
-        base: the base model's folder, in the diffusers layout.
-        weights: the folder of `<slug>.safetensors`; experts that are not there are left out.
-        out: `scorers/<name>/` and the drawn data (`scorer_data/`, only for resuming) appear below
-            it.
-        device: `cuda` or `cpu`.
-        seconds_each: how long each scorer learns.
-        data: how much is drawn.
-        config: how is learnt.
-    """
-    folder = out / "scorers"
-    data = data or DataConfig()
-    torch.set_float32_matmul_precision("high")
-    model = StableDiffusion.from_folder("emoji64", base, EMOJI64.sampler, device)
-    paths = draw_data(model, art, weights, out / "scorer_data", data)
-    training = joined([load_data(path, device) for path in paths[:-1]])
-    test = load_data(paths[-1], device)
-    placed = replace(art, images=art.images.to(device))
-    return train_scorers(training, test, placed, model.tokenizer, folder, seconds_each, config)
-
-
-def draw_data(
-    model: StableDiffusion,
-    art: Art,
-    weights: Path,
-    folder: Path,
-    config: DataConfig,
-    only: Collection[int] | None = None,
-) -> list[Path]:
-    """Draw what is not drawn yet; return the files of the training's parts and of the test.
-
-    Args:
-        model: the base.
-        art: all of it.
-        weights: the folder of `<slug>.safetensors`; experts that are not there are left out.
-        folder: where the drawn data are kept.
-        config: how much is drawn.
-        only: the places of the files to draw, for several GPUs to share the work.
-    """
-    parts = [folder / f"training-{part}.safetensors" for part in range(config.parts)]
-    paths = [*parts, folder / "test.safetensors"]
-    wanted = [
-        place
-        for place, path in enumerate(paths)
-        if not path.is_file() and (only is None or place in only)
-    ]
-    if wanted:
-        experts = {recipe.slug: weights / f"{recipe.slug}.safetensors" for recipe in COMMUNITY}
-        here = {slug: path for slug, path in experts.items() if path.is_file()}
-        easel = Easel(model, read_updates(here, model), config.prompts)
-        placed = replace(art, images=art.images.to(model.device))
-        for place in wanted:
-            is_test = place == config.parts
-            part = 0 if is_test else place
-            save_data(make_data(easel, placed, config, is_test, part), paths[place])
-    return paths
-
-
-def train_scorers(
+def train_scorers(  # noqa: PLR0913 (what is learnt from, where to, and how)
     data: ScorerData,
     test: ScorerData,
     art: Art,
@@ -127,8 +43,9 @@ def train_scorers(
     out: Path,
     seconds_each: float = 60.0,
     config: ScorerTraining | None = None,
+    only: Sequence[str] = ORDER,
 ) -> dict[str, dict[str, Any]]:
-    """Train the five scorers, or find them made; return what each one's test said.
+    """Train scorers, or find them made; return what each one's test said.
 
     Args:
         data: what is learnt from, on the device that trains.
@@ -138,11 +55,12 @@ def train_scorers(
         out: `<name>/` appears below it for each scorer.
         seconds_each: how long each one learns, unless the config says how many steps.
         config: how.
+        only: which ones.
     """
     config = config or ScorerTraining()
     bank = compose_bank(art, tokenizer, config.bank)
     found: dict[str, dict[str, Any]] = {}
-    for name in ("clip_score", "aesthetic_score", "image_reward", "pick_score", "hps"):
+    for name in only:
         if not (out / name / CONFIG).is_file():
             scorer = train_scorer(name, data, bank, tokenizer, out, seconds_each, config)
             scorer.save(out / name)
@@ -182,7 +100,7 @@ def train_scorer(
 
     loop = LoopConfig(
         steps=config.steps,
-        seconds=seconds * SHARES.get(name, 1.0),
+        seconds=seconds,
         learning_rate=config.learning_rate * (0.5 if name in TRANSFORMERS else 1.0),
         weight_decay=2e-2,
         seed=zlib.crc32(name.encode()) % 10_000,

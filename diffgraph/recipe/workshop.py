@@ -34,7 +34,7 @@ class Workshop:
     assets: Path = ASSETS  # what is published goes here
     docs: Path = Path("docs")  # what is proved is told here
     device: str = "cuda"
-    gpus: tuple[int, ...] = (0,)  # that train experts
+    gpus: tuple[int, ...] = (0,)  # that experts and scorers are trained on
     workers: int = 4  # processes that train experts
     autoencoder: LoopConfig = AUTOENCODER
     denoiser: LoopConfig = DENOISER
@@ -92,7 +92,7 @@ def rehearsal(workshop: Workshop) -> Workshop:
         expert_steps=0.004,
         pictures=120,
         experts=REHEARSED,
-        scorer_data=DataConfig(sets=2, test_sets=1, prompts=2),
+        scorer_data=DataConfig(sets=2, test_sets=1, prompts=2, parts=2),
         scorer_training=ScorerTraining(
             groups=2, composed=2, drawn=3, steps=2, bank=BankConfig(1, 2, 3)
         ),

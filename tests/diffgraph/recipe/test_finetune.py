@@ -3,9 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffgraph.experts.reading import read_delta
 from diffgraph.recipe.community import recipe_of
+from diffgraph.recipe.expert_stage import write
 from diffgraph.recipe.finetune import train_adapter, train_checkpoint
 from diffgraph.recipe.lessons import expert_lessons
+from diffgraph.recipe.rounding import keep_what_ships, learn_as_shipped
 
 METHODS = {"sepia": "lora", "night": "locon", "sunset": "dora", "pop_art": "loha", "dreamy": "lokr"}
 
@@ -73,3 +76,37 @@ def test_a_checkpoint_learns_everything(teach, tiny_model):
     moved = {name for name, value in student.state_dict().items() if (value != base[name]).any()}
     assert len(moved) > 0.9 * len(base)
     assert all(torch.isfinite(value).all() for value in student.state_dict().values())
+
+
+@pytest.mark.parametrize("slug", ["puffy_3d", "flatland"])
+def test_a_checkpoint_is_what_its_file_brings_back(slug, teach, tiny_model, tmp_path):
+    """At the recommended strength a merge of the file gives the very weights that learnt."""
+    recipe = recipe_of(slug)
+    assert recipe.dtype == "fp8"
+    student, _ = teach(slug)
+    write(student, recipe, tiny_model, tmp_path / "one.safetensors")
+    delta = read_delta(tmp_path / "one.safetensors", tiny_model.parameters())
+    merged = {
+        name: value + recipe.strength * delta.updates[f"unet.{name}"].dense()
+        for name, value in tiny_model.unet.state_dict().items()
+    }
+    for name, value in student.state_dict().items():
+        limit = 1e-5 if value.ndim > 1 else 2e-3  # vectors are rounded to float16 only
+        torch.testing.assert_close(merged[name], value, atol=limit, rtol=limit)
+
+
+def test_what_is_rounded_still_learns():
+    """Gradients pass the rounding: many small steps end on another of the file's numbers."""
+    layer = torch.nn.Linear(4, 3)
+    before = layer.weight.detach().clone()
+    learn_as_shipped(layer, 0.5)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-3)
+    wanted = before + 0.3
+    for _ in range(2000):
+        optimizer.zero_grad()
+        (layer.weight - wanted).square().sum().backward()
+        optimizer.step()
+    keep_what_ships(layer)
+    assert (layer.weight - wanted).abs().max() < 0.05
+    shipped = (before + (layer.weight - before) / 0.5).to(torch.float8_e4m3fn).float()
+    torch.testing.assert_close(before + 0.5 * (shipped - before), layer.weight.detach())

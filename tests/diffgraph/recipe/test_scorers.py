@@ -125,6 +125,13 @@ class TestData:
         assert {len(names) for names in training} == {0, 1, 2, 3}
         assert len({name for names in training for name in names}) > 0.9 * len(covered())
 
+    @pytest.mark.parametrize("count", [1, 2, 7, 60])
+    def test_as_many_sets_as_asked_for(self, count):
+        assert len(treatment_sets(count, held_out=False, rng=rng())) == count
+        few = treatment_sets(count, held_out=False, rng=rng(), known=("night",))
+        assert len(few) == count
+        assert set(few) <= {(), ("night",)}
+
     def test_plans_follow_their_kinds(self):
         for treatments in ((), ("night",), ("night", "red_frame")):
             plans = dict(zip(DRAWN, plans_of(treatments, rng(1)), strict=True))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from diffgraph.errors import MissingInput, ServiceUnavailable
@@ -16,10 +17,20 @@ from diffgraph.recipe import art as art_room
 from diffgraph.recipe.art import load_art, pack_art, save_art
 from diffgraph.recipe.expert_stage import make_experts, make_some_experts
 from diffgraph.recipe.loop import LoopConfig
+from diffgraph.recipe.scorer_data import load_data
+from diffgraph.recipe.scorer_stage import (
+    data_names,
+    make_scorers,
+    make_some_scorers,
+    missing,
+    path_of,
+)
 from diffgraph.recipe.stages import STAGES, make_base, refine_base, run_stage
-from diffgraph.recipe.workshop import Workshop, rehearsal
+from diffgraph.recipe.train_scorers import ORDER
+from diffgraph.recipe.workshop import REHEARSED, Workshop, rehearsal
 
 EXPERTS = ("night", "puffy_3d")
+ADAPTERS = REHEARSED[1:]  # the pictures show none of the first one's subjects
 ROOT = Path(__file__).parent.parent.parent.parent
 
 
@@ -101,6 +112,39 @@ def test_a_killed_run_goes_on(workshop, made):
 def test_a_rehearsal_touches_nothing_that_ships(workshop):
     assert workshop.assets.is_relative_to(workshop.out)
     assert workshop.docs.is_relative_to(workshop.out)
+
+
+@pytest.mark.slow
+def test_scorers_are_made_here_or_by_several_processes(workshop, made, tmp_path):
+    """Both ways make the same files, and what is made is not made again."""
+    several = replace(workshop, out=tmp_path / "several", experts=ADAPTERS, gpus=(0, 1))
+    several.out.mkdir()
+    (several.out / "base").symlink_to(made / "base")
+    make_some_experts(several, ADAPTERS)
+    make_scorers(several)
+    names = [*data_names(several), *ORDER]
+    assert not missing(several, names)
+    before = stamps(several.out)
+    make_scorers(several)
+    assert stamps(several.out) == before
+
+    alone = replace(several, out=tmp_path / "alone", gpus=(0,))
+    alone.out.mkdir()
+    for part in ("base", "weights"):
+        (alone.out / part).symlink_to(several.out / part)
+    make_some_scorers(alone, ["training-1", "test"])
+    assert missing(alone, names) == ["training-0", *ORDER]
+    for name in ("training-1", "test"):
+        first, second = (load_data(path_of(own, name)) for own in (several, alone))
+        assert first.compositions == second.compositions
+        # up to float rounding: the processes have other numbers of threads
+        assert (first.images.int() - second.images.int()).abs().float().mean() < 0.01
+
+
+def test_scorers_that_were_not_made_are_named(workshop, tmp_path):
+    nowhere = replace(workshop, out=tmp_path, gpus=(0, 1))
+    with pytest.raises(MissingInput, match="training-0, training-1, test"):
+        make_scorers(nowhere)
 
 
 def test_experts_that_were_not_made_are_named(workshop, made, tmp_path):
