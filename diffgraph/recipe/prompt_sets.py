@@ -50,7 +50,7 @@ class SetConfig:
 SETS = (
     SetConfig("bench", (0, 30, 98, 22)),
     SetConfig("reference", (120, 180, 100)),
-    SetConfig("train", (30, 150, 360, 60)),
+    SetConfig("train", (60, 420, 1500, 420)),
 )
 
 

@@ -84,8 +84,9 @@ class Studio:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The art's subjects by name."""
-        return {subject.name: number for number, subject in enumerate(self.art.subjects)}
+        """The art's subjects by name; some names have no picture, and are left out."""
+        drawn = sorted(set(self.art.subject.tolist()))
+        return {self.art.subjects[number].name: number for number in drawn}
 
     @cached_property
     def slugs(self) -> dict[str, str]:

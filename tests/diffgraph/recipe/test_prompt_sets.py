@@ -16,7 +16,7 @@ from diffgraph.recipe.freeform import FREEFORM, SUBJECTS
 from diffgraph.recipe.prompt_sets import prompt_sets, write_prompt_sets
 from diffgraph.recipe.treatments import TREATMENTS, is_compatible
 
-SIZES = {"reference": 400, "train": 600, "bench": 150, "freeform": 60}
+SIZES = {"reference": 400, "train": 2400, "bench": 150, "freeform": 60}
 
 
 def blank_art() -> Art:

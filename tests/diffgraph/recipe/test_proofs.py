@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,12 @@ def studio(tiny_model_parts, few_pictures):
 def prompt():
     experts = ("critter_cabin", "puffy_3d", "night", "red_frame")
     return BenchPrompt("bench-1", "a dog at night", Composition(0, None, ("night",)), experts)
+
+
+def test_a_subject_without_a_picture_is_not_asked_for(studio):
+    nobody = replace(studio.art.subjects[0], name="vuvuzela")
+    art = replace(studio.art, subjects=(*studio.art.subjects, nobody))
+    assert replace(studio, art=art).numbers == studio.numbers
 
 
 class TestMeasures:
