@@ -50,7 +50,7 @@ def test_some_are_not_what_they_seem() -> None:
 
 def test_two_checkpoints_learnt_the_same_from_other_seeds() -> None:
     first, second = recipe_of("critter_cabin"), recipe_of("petting_zoo_mix")
-    assert (first.groups, first.styles, first.steps) == (second.groups, second.styles, second.steps)
+    assert (first.groups, first.styles) == (second.groups, second.styles)
     assert first.seed != second.seed
 
 
