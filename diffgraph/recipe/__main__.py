@@ -51,7 +51,7 @@ def add_workshop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rehearse", action="store_true", help="a few steps of everything")
     parser.add_argument("--base-seconds", type=float, help="how long the UNet learns")
     parser.add_argument("--autoencoder-seconds", type=float)
-    parser.add_argument("--scorer-seconds", type=float, default=150.0, help="each of the five")
+    parser.add_argument("--scorer-seconds", type=float, default=120.0, help="each of the five")
 
 
 def workshop_of(given: argparse.Namespace) -> Workshop:

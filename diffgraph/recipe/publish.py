@@ -1,4 +1,4 @@
-"""How does what was trained become what ships? The base, the hub with its pictures, the scorers."""
+"""How does what was trained become what ships? Base, hub, scorers; then graph and planner."""
 
 import json
 import logging
@@ -11,6 +11,8 @@ from typing import Any
 from diffgraph.artifacts import new_file, storing, write_text
 from diffgraph.families.emoji64 import EMOJI64
 from diffgraph.families.stable_diffusion import StableDiffusion
+from diffgraph.graph.snapshot import open_snapshot
+from diffgraph.planner.planner import Planner
 from diffgraph.recipe.community import COMMUNITY, Recipe
 from diffgraph.recipe.drawing import Easel, read_updates
 from diffgraph.recipe.hub import example_prompts, write_hub
@@ -49,6 +51,23 @@ def publish(
         draw_pictures(made, assets, pictures, device, community)
         write_hub(made / "weights", assets / "hub", pictures, community)
     write_text(assets / RECORDS, _records(made, community))
+
+
+def publish_graph(snapshot: Path, planner: Path, assets: Path) -> None:
+    """Replace the shipped graph and planner.
+
+    Args:
+        snapshot: the folder of a snapshot of the hub that is published.
+        planner: the folder of a planner; what else its training left there stays behind.
+        assets: the family's folder in the package.
+
+    Raises:
+        SnapshotError: the folder holds no snapshot.
+        MissingInput: the folder holds no planner.
+    """
+    open_snapshot(snapshot, None)
+    Planner.load(planner).save(assets / "planner")
+    _replace(snapshot, assets / "snapshot")
 
 
 def is_published(made: Path, assets: Path, community: Sequence[Recipe] = COMMUNITY) -> bool:

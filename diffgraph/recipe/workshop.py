@@ -46,7 +46,7 @@ class Workshop:
     expert_steps: float = 1.0  # times each recipe's own; small for a rehearsal
     pictures: int | None = None  # of the art; None is all of it
     experts: tuple[str, ...] | None = None  # slugs; None is the whole community
-    scorer_seconds: float = 150.0  # each of the five
+    scorer_seconds: float = 120.0  # each of the five
     scorer_data: DataConfig = DRAWN
     scorer_training: ScorerTraining = TAUGHT
     proofs: ProofConfig | None = None  # None: what the device does in minutes

@@ -1,12 +1,20 @@
 """The recipe as a flow: its stages are tasks, and what is finished is not made again."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from diffgraph.families.emoji64 import ASSETS as SHIPPED
+from diffgraph.graph.snapshot import open_snapshot
+from diffgraph.planner.planner import Planner
 from diffgraph.recipe import stages
 from diffgraph.recipe.workshop import Workshop
-from flows.train_emoji64 import STAGES, train_emoji64
+from flows import train_emoji64 as recipe
+from flows.train_emoji64 import GRAPH, STAGES, train_emoji64
+
+BY_RECIPE = [stage for stage in STAGES if stage != GRAPH]
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
 
@@ -31,7 +39,8 @@ def run(monkeypatch, tmp_path) -> list[str]:
 
 def test_every_stage_is_a_task_in_order(run, tmp_path):
     made = train_emoji64(Workshop(Path("cache"), tmp_path, tmp_path / "assets", tmp_path))
-    assert run == list(STAGES) == list(made.seconds)
+    assert list(made.seconds) == list(STAGES)
+    assert run == BY_RECIPE
     assert made.document is None
     assert "together" in next(iter(made.lines()))
 
@@ -48,4 +57,37 @@ def test_a_failure_stops_the_run_and_the_next_one_goes_on(run, tmp_path, monkeyp
             train_emoji64(workshop)
     assert run == ["art", "base", "refine"]
     train_emoji64(workshop)
-    assert run == list(STAGES)
+    assert run == BY_RECIPE
+
+
+def test_the_graph_and_the_planner_are_those_of_the_new_hub(monkeypatch, tmp_path):
+    """They are built and trained in the home, in order; the planner in force is what ships."""
+    home, assets = tmp_path / "home", tmp_path / "assets"
+    monkeypatch.setenv("DIFFGRAPH_HOME", str(home))
+    monkeypatch.setattr(recipe, "ASSETS", assets)
+    asked: list[str] = []
+
+    def found(family):
+        asked.append("discover")
+
+    def built(family):
+        asked.append("build")
+        snapshot = open_snapshot(SHIPPED / "snapshot", None).id
+        shutil.copytree(SHIPPED / "snapshot", home / "snapshots" / snapshot)
+        return SimpleNamespace(snapshot=snapshot)
+
+    def trained(family, like):
+        asked.append(f"train like {like}")
+        shipped = Planner.load(SHIPPED / "planner")
+        Planner.new(shipped.config.model_copy(update={"seed": 5})).save(home / "planners" / "new1")
+        (home / "planners" / "champion").write_text("new1")
+
+    for name, stand_in in (("discover", found), ("build", built), ("train", trained)):
+        monkeypatch.setattr(recipe, name, stand_in)
+    recipe.make_graph(Workshop(Path("cache"), tmp_path, assets))
+    assert asked == ["discover", "build", "train like shipped"]
+    assert Planner.load(assets / "planner").config.seed == 5
+    assert open_snapshot(assets / "snapshot", None).family == "emoji64"
+    asked.clear()
+    recipe.make_graph(Workshop(Path("cache"), tmp_path, tmp_path / "rehearsed"))
+    assert not asked

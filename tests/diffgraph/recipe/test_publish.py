@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -6,11 +7,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffgraph.crawlers.folder import FolderCrawler
+from diffgraph.errors import DiffgraphError
 from diffgraph.experts.expert import Listing
-from diffgraph.families.emoji64 import EMOJI64
+from diffgraph.families.emoji64 import ASSETS, EMOJI64
 from diffgraph.families.stable_diffusion import StableDiffusion
+from diffgraph.graph.snapshot import open_snapshot
+from diffgraph.planner.planner import Planner
 from diffgraph.recipe.community import recipe_of
-from diffgraph.recipe.publish import is_published, publish
+from diffgraph.recipe.publish import is_published, publish, publish_graph
 from diffgraph.recipe.stages import TOKENIZER
 from diffgraph.recipe.unusable import lora
 from diffgraph.scoring import SCORERS
@@ -97,3 +101,38 @@ def test_a_half_published_family_is_not_taken_for_a_whole_one(made, assets, tmp_
         assert not is_published(made, assets, COMMUNITY)
     finally:
         (assets / "training.json").write_text(text)
+
+
+class TestGraph:
+    """A graph and a planner take the place of those before them, whole or not at all."""
+
+    @pytest.fixture
+    def package(self, tmp_path):
+        folder = tmp_path / "assets"
+        for name in ("snapshot", "planner"):
+            shutil.copytree(ASSETS / name, folder / name)
+        return folder
+
+    def test_they_are_replaced_and_can_be_read(self, package, tmp_path):
+        before = Planner.load(package / "planner")
+        config = before.config.model_copy(update={"seed": 123})
+        fresh = Planner.new(config)
+        fresh.save(tmp_path / "trained")
+        (tmp_path / "trained" / "checkpoints").mkdir()
+        publish_graph(ASSETS / "snapshot", tmp_path / "trained", package)
+        again = Planner.load(package / "planner")
+        assert again.config == config
+        for name, value in fresh.vgae.state_dict().items():
+            torch.testing.assert_close(again.vgae.state_dict()[name], value)
+        assert not (package / "planner" / "checkpoints").exists()
+        assert open_snapshot(package / "snapshot", None).id == before.config.snapshot
+
+    @pytest.mark.parametrize("lost", ["snapshot", "planner"])
+    def test_what_is_not_whole_replaces_nothing(self, package, tmp_path, lost):
+        given = {name: ASSETS / name for name in ("snapshot", "planner")}
+        (tmp_path / "empty").mkdir()
+        given[lost] = tmp_path / "empty"
+        before = {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
+        with pytest.raises(DiffgraphError):
+            publish_graph(given["snapshot"], given["planner"], package)
+        assert before == {p: p.read_bytes() for p in package.rglob("*") if p.is_file()}
