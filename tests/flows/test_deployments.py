@@ -19,6 +19,15 @@ PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 SECONDS = 240
 
 
+@pytest.fixture(autouse=True)
+def on_the_server(prefect_server, our_environment, monkeypatch) -> None:
+    """Whatever the tests of another file left of Prefect's settings, ask the session's server."""
+    from flows.server import reread_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    reread_settings()
+
+
 @pytest.fixture(scope="module")
 def deployed(prefect_server, built_home, tmp_path_factory) -> Path:
     """Everything in prefect.yaml is deployed and a worker waits; returns the home it works in."""
