@@ -5,6 +5,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from diffgraph.errors import DiffgraphError
 from diffgraph.recipe import stages
 from diffgraph.recipe.expert_stage import make_some_experts
 from diffgraph.recipe.proofs import ProofConfig
@@ -31,14 +32,22 @@ def main() -> None:
     )
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    workshop, only = workshop_of(given), tuple(filter(None, given.only.split(",")))
-    if only and given.stage in HERE:
-        HERE[given.stage](workshop, only)
+    only = tuple(filter(None, given.only.split(",")))
+    try:
+        _run(given.stage, workshop_of(given), only)
+    except DiffgraphError as error:
+        parser.exit(1, f"{type(error).__name__}: {error}\n")
+
+
+def _run(stage: str, workshop: Workshop, only: tuple[str, ...]) -> None:
+    """Run a stage, or a part of it."""
+    if only and stage in HERE:
+        HERE[stage](workshop, only)
         return
-    if only and given.stage == "prove":
+    if only and stage == "prove":
         config = workshop.proofs or ProofConfig.for_device(workshop.device)
         workshop = replace(workshop, proofs=replace(config, only=only))
-    stages.run_stage(given.stage, workshop)
+    stages.run_stage(stage, workshop)
 
 
 def add_workshop(parser: argparse.ArgumentParser) -> None:

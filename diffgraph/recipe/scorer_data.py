@@ -113,9 +113,10 @@ def save_data(data: ScorerData, path: Path) -> None:
         "closeness": data.closeness,
         "cleanness": data.cleanness,
     }
+    # first: whatever has images has its story, even if this process is killed
+    write_text(path.with_suffix(".json"), json.dumps(story))
     with new_file(path) as part:
         save_file({name: own.contiguous() for name, own in tensors.items()}, part)
-    write_text(path.with_suffix(".json"), json.dumps(story))
 
 
 def load_data(path: Path, device: torch.device | str = "cpu") -> ScorerData:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from diffgraph.errors import MissingInput
+from diffgraph.errors import InputError, MissingInput
 from diffgraph.families.emoji64 import EMOJI64
 from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.recipe.community import COMMUNITY
@@ -51,7 +51,20 @@ def make_scorers(workshop: Workshop) -> None:
 
 
 def make_some_scorers(workshop: Workshop, names: Collection[str]) -> None:
-    """Draw these files and train these scorers in this process."""
+    """Draw these files and train these scorers in this process.
+
+    Raises:
+        InputError: a name is unknown.
+        MissingInput: a scorer is wanted, and its data are neither drawn nor wanted.
+    """
+    known = [*data_names(workshop), *ORDER]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"no scorer or data {unknown[0]!r}, expected some of: {', '.join(known)}")
+    wanted = [name for name in ORDER if name in names]
+    lost = [name for name in missing(workshop, data_names(workshop)) if name not in names]
+    if wanted and lost:
+        raise MissingInput(f"{wanted[0]} learns from data that are not drawn: {', '.join(lost)}")
     torch.set_float32_matmul_precision("high")
     model = StableDiffusion.from_folder(
         "emoji64", workshop.out / "base", EMOJI64.sampler, workshop.device
@@ -59,7 +72,6 @@ def make_some_scorers(workshop: Workshop, names: Collection[str]) -> None:
     drawn = missing(workshop, [name for name in data_names(workshop) if name in names])
     if drawn:
         _draw(workshop, model, drawn)
-    wanted = [name for name in ORDER if name in names]
     if not wanted:
         return
     *parts, test = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from diffgraph.errors import MissingInput, ServiceUnavailable
+from diffgraph.errors import InputError, MissingInput, ServiceUnavailable
 from diffgraph.recipe import art as art_room
 from diffgraph.recipe.art import load_art, pack_art, save_art
 from diffgraph.recipe.expert_stage import make_experts, make_some_experts
@@ -138,6 +138,15 @@ def test_scorers_are_made_here_or_by_several_processes(workshop, made, tmp_path)
         assert first.compositions == second.compositions
         # up to float rounding: the processes have other numbers of threads
         assert (first.images.int() - second.images.int()).abs().float().mean() < 0.01
+
+
+def test_scorers_are_asked_for_by_names_that_exist(workshop, tmp_path):
+    nothing = replace(workshop, out=tmp_path)
+    with pytest.raises(InputError, match=r"'clipscore', expected some of: training-0, .*hps"):
+        make_some_scorers(nothing, ["test", "clipscore"])
+    with pytest.raises(MissingInput, match=r"hps learns from .* not drawn: training-1, test"):
+        make_some_scorers(nothing, ["training-0", "hps"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_scorers_that_were_not_made_are_named(workshop, tmp_path):
