@@ -38,9 +38,7 @@ def make_some_experts(workshop: Workshop, slugs: Sequence[str]) -> None:
     from diffgraph.families.emoji64 import EMOJI64
     from diffgraph.families.stable_diffusion import StableDiffusion
 
-    base = StableDiffusion.from_folder(
-        "emoji64", workshop.out / "base", EMOJI64.sampler, workshop.device
-    )
+    base = StableDiffusion.from_folder("emoji64", workshop.base(), EMOJI64.sampler, workshop.device)
     art = workshop.art()
     for slug in slugs:
         recipe = recipe_of(slug)

@@ -67,7 +67,7 @@ def make_some_scorers(workshop: Workshop, names: Collection[str]) -> None:
         raise MissingInput(f"{wanted[0]} learns from data that are not drawn: {', '.join(lost)}")
     torch.set_float32_matmul_precision("high")
     model = StableDiffusion.from_folder(
-        "emoji64", workshop.out / "base", EMOJI64.sampler, workshop.device
+        "emoji64", workshop.base(), EMOJI64.sampler, workshop.device
     )
     drawn = missing(workshop, [name for name in data_names(workshop) if name in names])
     if drawn:

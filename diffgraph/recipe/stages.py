@@ -91,7 +91,7 @@ def refine_base(workshop: Workshop) -> Path:
     from diffgraph.families.emoji64 import EMOJI64
     from diffgraph.families.stable_diffusion import StableDiffusion
 
-    folder = workshop.out / "base"
+    folder = workshop.base()
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     if "refining" in record:
         return folder

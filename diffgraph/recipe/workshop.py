@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from diffgraph.errors import MissingInput
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.recipe.art import Art, load_art
 from diffgraph.recipe.community import COMMUNITY, Recipe, recipe_of
@@ -57,6 +58,17 @@ class Workshop:
         if self.pictures is None:
             return art
         return art.select(torch.arange(0, len(art), max(1, len(art) // self.pictures)))
+
+    def base(self) -> Path:
+        """Return where the base is kept.
+
+        Raises:
+            MissingInput: it is not made yet.
+        """
+        folder = self.out / "base"
+        if not (folder / "training.json").is_file():
+            raise MissingInput(f"{folder} holds no base: run the stage `base` first")
+        return folder
 
     def community(self) -> tuple[Recipe, ...]:
         """Return the experts that are made."""

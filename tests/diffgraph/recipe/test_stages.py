@@ -177,5 +177,22 @@ class TestArt:
             pack_art(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("stage", "only"),
+    [("refine", []), ("experts", ["--only", "night"]), ("scorers", ["--only", "training-0"])],
+)
+def test_a_stage_that_needs_the_base_asks_for_it(stage, only, tmp_path):
+    command = [
+        sys.executable, "-m", "diffgraph.recipe", stage, "--rehearse", "--device", "cpu",
+        "--cache", tmp_path, "--out", tmp_path,
+        *only,
+    ]  # fmt: skip
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f"MissingInput: {tmp_path / 'base'} holds no base: run the stage `base` first"
+    ]
+
+
 def test_stages_are_in_order():
     assert list(STAGES) == ["art", "base", "refine", "experts", "scorers", "publish", "prove"]
