@@ -13,8 +13,13 @@ import re2
 
 MAX_MEMORY = 1 << 20  # bytes of a compiled pattern
 MAX_TOGETHER = 5_000  # characters of all that are more than names
+MAX_SHAPES = 500  # of names of one length: where their dots are
 PLAIN = re.compile(r"\^?[\w.-]*")
-"""A name, as it is or from the start: it is looked up and not searched for; files have hundreds."""
+"""A name, as it is or from the start: it is looked up and not searched for; files have hundreds.
+Its dots stand for any character, as in every pattern."""
+
+Dots = tuple[int, ...]
+"""Where a text has dots that stand for any character."""
 
 
 class NamePatterns:
@@ -24,23 +29,33 @@ class NamePatterns:
     name as it stands, and so is one that is too large.
 
     Raises:
-        ValueError: so many are more than names that looking for them could take minutes.
+        ValueError: so many are more than names, or names with dots at different places, that
+            looking for them could take minutes.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = patterns
-        self._plain: dict[str, int] = {}
+        self._plain: dict[tuple[Dots, str], int] = {}
+        self._shapes: dict[int, set[Dots]] = {}
         self._compiled: list[tuple[int, Any]] = []
         strange = [pattern for pattern in patterns if not PLAIN.fullmatch(pattern)]
         length = sum(map(len, strange))
         if length > MAX_TOGETHER:
             raise ValueError(f"{length} characters of patterns, at most {MAX_TOGETHER} are read")
         for place, pattern in enumerate(patterns):
-            compiled = None if PLAIN.fullmatch(pattern) else _compiled(pattern)
-            if compiled is None:
-                self._plain.setdefault(pattern, place)
-            else:
+            is_plain = PLAIN.fullmatch(pattern) is not None
+            compiled = None if is_plain else _compiled(pattern)
+            if compiled is not None:
                 self._compiled.append((place, compiled))
+                continue
+            dots = tuple(at for at, sign in enumerate(pattern) if is_plain and sign == ".")
+            self._plain.setdefault((dots, pattern), place)
+            shapes = self._shapes.setdefault(len(pattern), set())
+            shapes.add(dots)
+            if len(shapes) > MAX_SHAPES:
+                raise ValueError(
+                    f"names of {len(pattern)} characters have dots at more than {MAX_SHAPES} places"
+                )
 
     def first(self, names: Iterable[str]) -> str | None:
         """Return the first pattern that means a module by one of its names.
@@ -54,12 +69,23 @@ class NamePatterns:
         parts = name.split(".")
         endings = [".".join(parts[start:]) for start in range(len(parts))]
         for ending in (f"^{name}", *endings):
-            if ending in self._plain:
-                yield self._plain[ending]
+            for dots in self._shapes.get(len(ending), ()):
+                place = self._plain.get((dots, _dotted(ending, dots)))
+                if place is not None:
+                    yield place
         for place, compiled in self._compiled:
             if compiled.fullmatch(name):
                 yield place
                 return  # the others come later
+
+
+def _dotted(text: str, dots: Dots) -> str:
+    """Return a text with dots at these places: equal to every pattern of that shape that fits."""
+    signs = list(text)
+    for at in dots:
+        if signs[at] != "^":  # not of the name: it says that the whole of it is looked up
+            signs[at] = "."
+    return "".join(signs)
 
 
 def _compiled(pattern: str) -> Any | None:

@@ -1,6 +1,7 @@
 """What do all learned scorers share? Prompts become token ids, a network rates, files hold it."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class ScorerConfig(BaseModel, frozen=True):
     )
 
 
-class LearnedScorer:
+class LearnedScorer(ABC):
     """A `Scorer` that is a small network; one subclass a scorer names it and builds the network."""
 
     name: str = ""
@@ -51,9 +52,9 @@ class LearnedScorer:
         self.device = torch.device(device)
 
     @staticmethod
+    @abstractmethod
     def build(vocabulary: int, end: int) -> nn.Module:
         """Return the network with random weights: `network(images, ids)` gives one rating each."""
-        raise NotImplementedError
 
     @classmethod
     def untrained(cls, tokenizer: Any, seed: int = 0) -> "LearnedScorer":

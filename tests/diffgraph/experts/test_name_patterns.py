@@ -16,6 +16,8 @@ NAMES = [
     "transformer_blocks.1.attn.to_out.0",
     "model.layers.7.self_attn.q_proj",
     "to_q",
+    "blocks_0_attnxto_q",
+    "_",
     "",
 ]
 
@@ -32,7 +34,8 @@ def means(pattern: str, name: str) -> bool:
 @pytest.mark.parametrize(
     "pattern",
     [
-        "to_q", "attn.to_q", "^proj_out", "^to_q$", "out", r"transformer_blocks\.1\..*",
+        "to_q", "attn.to_q", ".", "..", "t.._q", "^blocks.0.attn.to_q", "^.",
+        "^proj_out", "^to_q$", "out", r"transformer_blocks\.1\..*",
         r".*\.attn\.to_(q|k|v)", "to_(?:q|out.0)", r"transformer_blocks.\d+.attn.to_q",
         r"layers\.[0-6]\..*", r"layers\.[^0-6]\..*", ".*proj.*", ".+_blocks.+to_q",
         r"^(single_)?transformer_blocks\.0\.proj_out", r"\w+_out", "(a|o|u|t)*",
@@ -58,7 +61,7 @@ PATTERNS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PATTERNS, st.text("ab._", max_size=8))
 def test_any_pattern(pattern: str, name: str) -> None:
     assert means(pattern, name) == by_peft(pattern, name)
@@ -79,6 +82,13 @@ def test_patterns_that_would_take_for_ever_do_not() -> None:
     assert not means(".*" * 60 + "x", "a" * 80)
     assert not means("(a+)+$", "a" * 80 + "x")
     assert time.process_time() - start < 5
+
+
+def test_so_many_shapes_that_looking_takes_long_are_refused() -> None:
+    shapes = [format(number, "010b").replace("0", "a").replace("1", ".") for number in range(501)]
+    NamePatterns(shapes[:500])
+    with pytest.raises(ValueError, match="names of 10 characters have dots at more than 500"):
+        NamePatterns(shapes)
 
 
 def test_the_first_pattern_that_fits_is_taken() -> None:
