@@ -13,7 +13,7 @@ import re2
 
 MAX_MEMORY = 1 << 20  # bytes of a compiled pattern
 MAX_TOGETHER = 5_000  # characters of all that are more than names
-MAX_SHAPES = 500  # of names of one length: where their dots are
+MAX_SHAPES = 100  # of names of one length: where their dots are
 PLAIN = re.compile(r"\^?[\w.-]*")
 """A name, as it is or from the start: it is looked up and not searched for; files have hundreds.
 Its dots stand for any character, as in every pattern."""
