@@ -33,7 +33,7 @@ from tasks.studio import SHIPPED, champion_folder
 FAMILY = "emoji64"
 
 GRAPH = "graph"
-STAGES = ("art", "base", "refine", "experts", "scorers", "publish", GRAPH, "prove")
+STAGES = ("art", "base", "refine", "experts", "together", "scorers", "publish", GRAPH, "prove")
 
 
 class Made(Result):

@@ -81,7 +81,8 @@ def _contents(assets: Path) -> str:
     lines.append(_table(("folder", "files", "size"), rows))
     record = assets / "training.json"
     if record.is_file():
-        made = json.loads(record.read_text(encoding="utf-8"))["base"]
+        records = json.loads(record.read_text(encoding="utf-8"))
+        made = records["base"]
         parts = [
             f"{part}: {own['steps']} steps in {own['train_seconds']:.0f} s"
             for part, own in made.items()
@@ -90,7 +91,30 @@ def _contents(assets: Path) -> str:
         lines.append(
             f"\nThe base learnt from {made.get('pictures', '?')} pictures; {'; '.join(parts)}."
         )
+        lines += _joint(records.get("experts", {}))
     return "\n".join(lines) + "\n"
+
+
+def _joint(experts: Mapping[str, Any]) -> list[str]:
+    """Return how the good adapters learnt together, if they did."""
+    told = [own["together"] for own in experts.values() if "together" in own]
+    if not told:
+        return []
+    rounds = ", then ".join(
+        f"{own['steps']} steps in {own['train_seconds']:.0f} s" for own in told[0]["rounds"]
+    )
+    learners = _count(len(told), "good adapter")
+    return [
+        f"{learners} learnt alone, then together: {rounds}. At every step one to three of them, at "
+        "times with a checkpoint under them, were merged into the base and learnt from pictures of "
+        "all that they stand for; pairs that the bench asks for never met."
+    ]
+
+
+def _reached(aims: int, missed: int) -> str:
+    if missed:
+        return f"{_count(missed, 'aim')} of {aims} not reached."
+    return f"All {aims} aims are reached."
 
 
 def _verdicts(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -108,8 +132,7 @@ def _verdicts(found: Mapping[str, Mapping[str, Any]]) -> str:
             "",
             _table(("aim", "found", "reached"), rows),
             "",
-            f"{_count(missed, 'aim')} of {len(rows)} not reached. Figures in reward are standard "
-            "deviations.",
+            f"{_reached(len(rows), missed)} Figures in reward are standard deviations.",
             "",
         ]
     )

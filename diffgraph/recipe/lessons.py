@@ -18,7 +18,7 @@ from diffgraph.recipe.community import Recipe
 from diffgraph.recipe.denoiser import Lessons
 from diffgraph.recipe.treatments import TREATMENTS, compose
 
-CAPTIONS = 16  # wordings a picture
+WORDINGS = 16  # a picture
 MAX_SHIFT = 2  # pixels; small moves keep a model from learning single pixels by heart
 SILENT_SHARE = 0.2  # of an adapter's captions do not name its treatment: many makers' do not either
 
@@ -65,7 +65,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     return ids.int()
 
 
-def _captioned(
+def captioned(  # noqa: PLR0913 (all that a wording depends on)
     art: Art,
     indices: Tensor,
     tokenizer: Any,
@@ -73,20 +73,32 @@ def _captioned(
     silent: float,
     distracted: float,
     seed: int,
+    wordings: int = WORDINGS,
 ) -> Tensor:
-    """Return `CAPTIONS` wordings of each picture: (pictures, captions, tokens)."""
+    """Return some wordings of each picture: (pictures, wordings, tokens).
+
+    Args:
+        art: of which pictures are described.
+        indices: which.
+        tokenizer: the base's.
+        named: the treatments to name.
+        silent: the share of captions that name none of them.
+        distracted: the share that names one that cannot be seen.
+        seed: draws the words.
+        wordings: how many.
+    """
     rng = np.random.default_rng(seed)
     names = sorted(TREATMENTS)
     texts = []
     for index in indices.tolist():
         subject, style = art.subjects[art.subject[index]], STYLES[art.style[index]]
-        for number in range(CAPTIONS):
+        for number in range(wordings):
             told = [] if rng.random() < silent else list(named)
             if rng.random() < distracted:
                 told.append(str(rng.choice(names)))
             texts.append(captions.caption(subject, style if number % 3 else None, told, rng))
     ids = tokenize(tokenizer, texts)
-    return ids.view(len(indices), CAPTIONS, -1)
+    return ids.view(len(indices), wordings, -1)
 
 
 def base_lessons(art: Art, vae: Any, tokenizer: Any, seed: int) -> Lessons:
@@ -97,7 +109,7 @@ def base_lessons(art: Art, vae: Any, tokenizer: Any, seed: int) -> Lessons:
     copies = [art, shifted(art, generator), shifted(art, generator)]
     latents = [encode(vae, flatten(copy, everything, (), device)) for copy in copies]
     ids = [
-        _captioned(art, everything, tokenizer, (), 0.0, 0.25, seed + number)
+        captioned(art, everything, tokenizer, (), 0.0, 0.25, seed + number)
         for number in range(len(copies))
     ]
     return Lessons(torch.cat(latents), torch.cat(ids), tokenize(tokenizer, [""])[0])
@@ -114,5 +126,5 @@ def expert_lessons(recipe: Recipe, art: Art, vae: Any, tokenizer: Any, pictures:
     copies = [chosen, shifted(chosen, generator)]
     latents = [encode(vae, flatten(copy, everything, recipe.treatments, device)) for copy in copies]
     silent = SILENT_SHARE if recipe.kind == "peft" else 0.0
-    ids = _captioned(chosen, everything, tokenizer, recipe.treatments, silent, 0.15, recipe.seed)
+    ids = captioned(chosen, everything, tokenizer, recipe.treatments, silent, 0.15, recipe.seed)
     return Lessons(torch.cat(latents), ids.repeat(2, 1, 1), tokenize(tokenizer, [""])[0])

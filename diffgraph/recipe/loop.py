@@ -94,7 +94,7 @@ def optimise(
         return loss.detach()
 
     run = _captured(step, optimizer, generator, rate) if on_gpu else _eager(step, optimizer)
-    steps = config.steps or _measure_steps(run, config, device)
+    steps = config.steps or measured_steps(run, config, device)
     losses, started = [], time.perf_counter()
     for index in range(steps):
         value = learning_rate(index, steps, config)
@@ -158,7 +158,8 @@ def _captured(
     return run
 
 
-def _measure_steps(run: Callable[[], Tensor], config: LoopConfig, device: torch.device) -> int:
+def measured_steps(run: Callable[[], object], config: LoopConfig, device: torch.device) -> int:
+    """Return how many runs a configuration's seconds are worth, from a few trials."""
     if config.seconds is None:
         raise ValueError("a training loop needs either steps or seconds")
     trial = 20 if device.type == "cuda" else 1

@@ -4,6 +4,7 @@ art       the five emoji sets, fetched and packed
 base      autoencoder, then text encoder and UNet together
 refine    text encoder and UNet again, with smaller batches from where they were
 experts   every checkpoint and adapter of the community, spread over processes and GPUs
+together  the good adapters once more, merged with one another
 scorers   the five, on images that the base and the experts drew
 publish   put what was made where the package ships it
 prove     four proofs of what it is worth, and the document that tells them
@@ -24,6 +25,7 @@ from diffgraph.recipe.autoencoder import train_autoencoder
 from diffgraph.recipe.denoiser import train_denoiser
 from diffgraph.recipe.document import write_document
 from diffgraph.recipe.expert_stage import make_experts
+from diffgraph.recipe.joint_stage import make_together
 from diffgraph.recipe.lessons import base_lessons, flatten
 from diffgraph.recipe.proofs import prove
 from diffgraph.recipe.publish import publish
@@ -152,6 +154,7 @@ STAGES: Mapping[str, Callable[[Workshop], object]] = {
     "base": make_base,
     "refine": refine_base,
     "experts": make_experts,
+    "together": make_together,
     "scorers": make_scorers,
     "publish": _publish,
     "prove": _prove,

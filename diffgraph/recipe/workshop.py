@@ -9,6 +9,8 @@ from diffgraph.errors import MissingInput
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.recipe.art import Art, load_art
 from diffgraph.recipe.community import COMMUNITY, Recipe, recipe_of
+from diffgraph.recipe.joint_lessons import CastConfig
+from diffgraph.recipe.joint_training import JointConfig
 from diffgraph.recipe.loop import LoopConfig
 from diffgraph.recipe.proofs import ProofConfig
 from diffgraph.recipe.scorer_bank import BankConfig
@@ -20,6 +22,7 @@ SEED = 20260
 AUTOENCODER = LoopConfig(seconds=150, learning_rate=1.5e-3, seed=SEED)
 DENOISER = LoopConfig(seconds=280, learning_rate=1.2e-3, seed=SEED + 1)
 REFINING = LoopConfig(seconds=165, learning_rate=6e-4, seed=SEED + 2)
+MERGED = JointConfig()
 DRAWN = DataConfig()
 TAUGHT = ScorerTraining()
 REHEARSED = ("mood_faces", "halftone", "green_tint", "red_frame")
@@ -45,6 +48,7 @@ class Workshop:
     expert_batch: int = 224
     expert_pictures: int = 3000
     expert_steps: float = 1.0  # times each recipe's own; small for a rehearsal
+    joint: JointConfig = MERGED  # how the good adapters learn to be merged
     pictures: int | None = None  # of the art; None is all of it
     experts: tuple[str, ...] | None = None  # slugs; None is the whole community
     scorer_seconds: float = 120.0  # each of the five
@@ -102,6 +106,9 @@ def rehearsal(workshop: Workshop) -> Workshop:
         expert_batch=8,
         expert_pictures=24,
         expert_steps=0.004,
+        joint=JointConfig(
+            CastConfig(pairs=4, triples=2, hosted=2, pictures=8, wordings=2), (few,), batch=8
+        ),
         pictures=120,
         experts=REHEARSED,
         scorer_data=DataConfig(sets=2, test_sets=1, prompts=2, parts=2),

@@ -6,8 +6,8 @@ import torch
 from diffgraph.recipe.art import RESOLUTION
 from diffgraph.recipe.community import recipe_of
 from diffgraph.recipe.lessons import (
-    CAPTIONS,
     MAX_SHIFT,
+    WORDINGS,
     base_lessons,
     expert_lessons,
     flatten,
@@ -76,7 +76,7 @@ class TestLessons:
         pictures = 3 * len(few_pictures)  # each in place, and moved twice
         assert lessons.latents.shape == (pictures, 4, 16, 16)
         assert lessons.latents.dtype == torch.float16
-        assert lessons.captions.shape == (pictures, CAPTIONS, tokenizer.model_max_length)
+        assert lessons.captions.shape == (pictures, WORDINGS, tokenizer.model_max_length)
         assert lessons.blank.shape == (tokenizer.model_max_length,)
         texts = told(tokenizer, lessons.captions[0])
         assert all("dog" in text for text in texts)

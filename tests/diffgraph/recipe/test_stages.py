@@ -80,9 +80,27 @@ def test_experts_tell_how_they_were_made(workshop, made):
         assert record["pictures"] > 0
 
 
+def test_good_adapters_learn_once_more_together(workshop, made):
+    weights = made / "weights"
+    before = {slug: (weights / f"{slug}.safetensors").read_bytes() for slug in EXPERTS}
+    run_stage("together", workshop)
+    after = {slug: (weights / f"{slug}.safetensors").read_bytes() for slug in EXPERTS}
+    assert [slug for slug in EXPERTS if before[slug] != after[slug]] == ["night"]
+    records = {slug: json.loads((weights / f"{slug}.json").read_text()) for slug in EXPERTS}
+    assert "together" not in records["puffy_3d"]
+    [told] = records["night"]["together"]["rounds"]
+    assert told["steps"] == workshop.joint.rounds[0].steps
+    assert not list(made.glob(".weights*"))
+
+
+def test_adapters_do_not_learn_together_before_all_are_made(workshop, base, tmp_path):
+    with pytest.raises(MissingInput, match="lacks night: run the stage `experts` first"):
+        run_stage("together", replace(workshop, out=tmp_path))
+
+
 def test_a_second_call_does_nothing(workshop, made):
     before = stamps(made)
-    for stage in ("art", "base", "refine", "experts"):
+    for stage in ("art", "base", "refine", "experts", "together"):
         run_stage(stage, workshop)
     assert stamps(made) == before
 
@@ -195,4 +213,4 @@ def test_a_stage_that_needs_the_base_asks_for_it(stage, only, tmp_path):
 
 
 def test_stages_are_in_order():
-    assert list(STAGES) == ["art", "base", "refine", "experts", "scorers", "publish", "prove"]
+    assert list(STAGES) == ["art", "base", "refine", "experts", "together", "scorers", "publish", "prove"]

@@ -1,0 +1,238 @@
+"""How do adapters learn to be merged with one another? In one model, several at a time.
+
+An adapter that has only ever learnt alone spoils what others add: big models forgive that, one of
+four million parameters does not. So at every step a cast of adapters is merged into the base as a
+plan would merge them, a batch of what they stand for together is denoised, and each of them takes a
+step against the gradient of its own factors. Nobody corrects for a partner as it was yesterday:
+partners move together.
+
+On a GPU the model's forward and backward pass is recorded once and replayed whatever is merged: a
+cast is written into the live weights, and their gradients come out of the same memory every time.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffgraph.recipe.denoiser import Lessons, VelocityLoss
+from diffgraph.recipe.factors import TrainableAdapter
+from diffgraph.recipe.joint_lessons import CastConfig, JointLessons
+from diffgraph.recipe.loop import (
+    WARM_UP_RUNS,
+    LoopConfig,
+    LoopReport,
+    learning_rate,
+    measured_steps,
+)
+
+log = logging.getLogger(__name__)
+
+Updates = Mapping[str, Tensor]
+"""Parameter name -> dense update, on the model's device."""
+ROUND: dict[str, Any] = {"weight_decay": 1e-3, "warmup": 0.02, "average": 0.0, "seed": 41}
+LEAST_HOST = 0.3  # of a fine-tuned model, merged under a cast in any part from here to all of it
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """How adapters learn together: in rounds, each with a warm-up and a decay of its own."""
+
+    casts: CastConfig = field(default_factory=CastConfig)
+    rounds: tuple[LoopConfig, ...] = (
+        LoopConfig(steps=8212, learning_rate=2e-3, **ROUND),
+        LoopConfig(steps=8740, learning_rate=4e-3, **ROUND),
+    )
+    batch: int = 224
+
+
+@dataclass(frozen=True)
+class Company:
+    """Who learns together, and beside whom."""
+
+    adapters: Mapping[str, TrainableAdapter]  # by slug
+    strengths: Mapping[str, float]  # the coefficient that each is merged with, by slug
+    hosts: Mapping[str, Updates]  # of fine-tuned models, by slug; they do not learn
+
+    def merged(self, slug: str) -> tuple[float, dict[str, Tensor]]:
+        """Return the coefficient of an adapter and its updates, with gradients to its factors."""
+        return self.strengths[slug], self.adapters[slug].updates()
+
+    def forget(self) -> None:
+        """Drop all gradients."""
+        for own in self.adapters.values():
+            for leaf in own.parameters():
+                leaf.grad = None
+
+
+class Stage:
+    """A UNet that casts are written into, with the gradients of what they change."""
+
+    def __init__(
+        self, unet: Any, text_encoder: Any, lessons: Lessons, batch: int, names: Sequence[str]
+    ) -> None:
+        """Take over a UNet.
+
+        Args:
+            unet: the base's.
+            text_encoder: the base's.
+            lessons: on the UNet's device.
+            batch: pictures a step.
+            names: the weights whose gradients are wanted, by our names.
+        """
+        unet.requires_grad_(False)
+        self.device = lessons.latents.device
+        if self.device.type == "cuda":
+            unet.to(memory_format=torch.channels_last)
+        self.live = {f"unet.{name}": value for name, value in unet.named_parameters()}
+        self.base = {name: value.detach().clone() for name, value in self.live.items()}
+        self.names = tuple(names)
+        for name in self.names:
+            self.live[name].requires_grad_(True)
+        self.loss = VelocityLoss(unet, text_encoder, lessons, batch)
+        self.batch = batch
+        self.window = torch.zeros(2, device=self.device)  # first picture, pictures
+        self.dirty: set[str] = set()
+        self._replay: Callable[[], tuple[Tensor, tuple[Tensor, ...]]] | None = None
+
+    @torch.no_grad()
+    def write(self, terms: Sequence[tuple[float, Updates]]) -> None:
+        """Set the weights to the base plus these updates times their coefficients."""
+        if self.dirty:
+            names = sorted(self.dirty)
+            torch._foreach_copy_(
+                [self.live[name] for name in names], [self.base[name] for name in names]
+            )
+        self.dirty = {name for _, own in terms for name in own}
+        for coefficient, own in terms:
+            torch._foreach_add_(
+                [self.live[name] for name in own],
+                [value.detach() for value in own.values()],
+                alpha=coefficient,
+            )
+
+    def gradients(
+        self, window: tuple[int, int], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss on pictures of a window, and its gradients by weight.
+
+        On a GPU both lie in memory that the next call writes again.
+        """
+        self.window.copy_(torch.tensor(window, dtype=torch.float32))
+        if self.device.type != "cuda":
+            loss, found = self._step(generator)
+        else:
+            if self._replay is None:
+                self._replay = self._recorded(generator)
+            loss, found = self._replay()
+        return loss, dict(zip(self.names, found, strict=True))
+
+    def _step(self, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
+        share = torch.rand(self.batch, generator=generator, device=self.device)
+        index = (self.window[0] + (share * self.window[1]).floor()).long()
+        loss = self.loss.of(index, generator)
+        return loss.detach(), torch.autograd.grad(loss, [self.live[name] for name in self.names])
+
+    def _recorded(
+        self, generator: torch.Generator
+    ) -> Callable[[], tuple[Tensor, tuple[Tensor, ...]]]:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_RUNS):
+                self._step(generator)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(generator)
+        with torch.cuda.graph(graph):
+            made = self._step(generator)
+
+        def replay() -> tuple[Tensor, tuple[Tensor, ...]]:
+            graph.replay()
+            return made
+
+        return replay
+
+
+def train_together(
+    unet: Any, text_encoder: Any, company: Company, joint: JointLessons, config: JointConfig
+) -> list[LoopReport]:
+    """Train adapters in casts, in place; return what each round did.
+
+    Args:
+        unet: the base's; its weights change while this runs.
+        text_encoder: the base's.
+        company: who learns.
+        joint: what the casts draw.
+        config: how.
+    """
+    lessons = joint.lessons.to(next(unet.parameters()).device)
+    names = sorted({name for own in company.adapters.values() for name in own.parts})
+    stage = Stage(unet, text_encoder, lessons, config.batch, names)
+    reports = [
+        _round(stage, company, joint, loop, f"round {number} of {len(config.rounds)}")
+        for number, loop in enumerate(config.rounds, 1)
+    ]
+    stage.write([])
+    return reports
+
+
+def _round(
+    stage: Stage, company: Company, joint: JointLessons, config: LoopConfig, name: str
+) -> LoopReport:
+    generator = torch.Generator(stage.device).manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+
+    def play(number: int, host_part: float) -> Tensor:
+        """Merge a cast, and leave the gradients of its factors where they learn."""
+        cast = joint.casts[number]
+        made = [
+            (company.strengths[slug], company.adapters[slug].updates()) for slug in cast.adapters
+        ]
+        host = [] if cast.host is None else [(host_part, company.hosts[cast.host.slug])]
+        stage.write([*host, *made])
+        loss, gradients = stage.gradients(joint.windows[number], generator)
+        torch.autograd.backward(
+            [value for _, own in made for value in own.values()],
+            [gradients[name] * strength for strength, own in made for name in own],
+        )
+        return loss
+
+    steps = config.steps or measured_steps(
+        lambda: float(play(int(rng.integers(len(joint.casts))), 1.0)), config, stage.device
+    )
+    company.forget()
+    shares = np.array([cast.share for cast in joint.casts])
+    due = rng.choice(len(joint.casts), size=steps, p=shares / shares.sum())
+    parts = rng.uniform(LEAST_HOST, 1.0, size=steps)
+    learners = {
+        slug: torch.optim.AdamW(
+            own.parameters(),
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+            fused=stage.device.type == "cuda",
+        )
+        for slug, own in company.adapters.items()
+    }
+    losses, started = [], time.perf_counter()
+    noted = max(1, steps // 100)
+    for step, number in enumerate(due.tolist()):
+        loss = play(number, float(parts[step]))
+        for slug in joint.casts[number].adapters:
+            torch.nn.utils.clip_grad_norm_(company.adapters[slug].parameters(), 1.0, foreach=True)
+            for group in learners[slug].param_groups:
+                group["lr"] = learning_rate(step, steps, config)
+            learners[slug].step()
+        company.forget()
+        if step % noted == 0 or step == steps - 1:
+            losses.append(float(loss))
+        if step % (5 * noted) == 0:
+            recent = float(np.mean(losses[-10:]))
+            seconds = time.perf_counter() - started
+            log.info("%s: step %d of %d, loss %.4f, %.0f s", name, step, steps, recent, seconds)
+    return LoopReport(steps, time.perf_counter() - started, tuple(losses))
