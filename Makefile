@@ -47,7 +47,7 @@ format: $(STAMP)  ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-emoji64: $(STAMP)  ## Rebuild the bundled family from its art (needs one GPU, an hour at most)
+emoji64: $(STAMP)  ## Rebuild the bundled family from its art (needs one GPU for about an hour)
 	@test -x $(BIN)/uv && $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode \
 		-c constraints.txt -e '.[dev,recipe]' || $(BIN)/pip install -c constraints.txt -e '.[dev,recipe]'
 	$(BIN)/python -m flows.train_emoji64 --out out/emoji64 --device cuda --gpus 0
