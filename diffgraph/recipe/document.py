@@ -107,7 +107,8 @@ def _joint(experts: Mapping[str, Any]) -> list[str]:
     return [
         f"{learners} learnt alone, then together: {rounds}. At every step one to three of them, at "
         "times with a checkpoint under them, were merged into the base and learnt from pictures of "
-        "all that they stand for; pairs that the bench asks for never met."
+        "all that they stand for; pairs that the bench asks for never met "
+        "([why](decisions/0008-adapters-learn-together.md))."
     ]
 
 

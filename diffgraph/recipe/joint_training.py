@@ -70,7 +70,7 @@ class Company:
                 leaf.grad = None
 
 
-class Stage:
+class MergedModel:
     """A UNet that casts are written into, with the gradients of what they change."""
 
     def __init__(
@@ -173,19 +173,19 @@ def train_together(
     """
     lessons = joint.lessons.to(next(unet.parameters()).device)
     names = sorted({name for own in company.adapters.values() for name in own.parts})
-    stage = Stage(unet, text_encoder, lessons, config.batch, names)
+    model = MergedModel(unet, text_encoder, lessons, config.batch, names)
     reports = [
-        _round(stage, company, joint, loop, f"round {number} of {len(config.rounds)}")
+        _round(model, company, joint, loop, f"round {number} of {len(config.rounds)}")
         for number, loop in enumerate(config.rounds, 1)
     ]
-    stage.write([])
+    model.write([])
     return reports
 
 
 def _round(
-    stage: Stage, company: Company, joint: JointLessons, config: LoopConfig, name: str
+    model: MergedModel, company: Company, joint: JointLessons, config: LoopConfig, name: str
 ) -> LoopReport:
-    generator = torch.Generator(stage.device).manual_seed(config.seed)
+    generator = torch.Generator(model.device).manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
 
     def play(number: int, host_part: float) -> Tensor:
@@ -195,8 +195,8 @@ def _round(
             (company.strengths[slug], company.adapters[slug].updates()) for slug in cast.adapters
         ]
         host = [] if cast.host is None else [(host_part, company.hosts[cast.host.slug])]
-        stage.write([*host, *made])
-        loss, gradients = stage.gradients(joint.windows[number], generator)
+        model.write([*host, *made])
+        loss, gradients = model.gradients(joint.windows[number], generator)
         torch.autograd.backward(
             [value for _, own in made for value in own.values()],
             [gradients[name] * strength for strength, own in made for name in own],
@@ -204,7 +204,7 @@ def _round(
         return loss
 
     steps = config.steps or measured_steps(
-        lambda: float(play(int(rng.integers(len(joint.casts))), 1.0)), config, stage.device
+        lambda: float(play(int(rng.integers(len(joint.casts))), 1.0)), config, model.device
     )
     company.forget()
     shares = np.array([cast.share for cast in joint.casts])
@@ -215,7 +215,7 @@ def _round(
             own.parameters(),
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
-            fused=stage.device.type == "cuda",
+            fused=model.device.type == "cuda",
         )
         for slug, own in company.adapters.items()
     }

@@ -16,7 +16,7 @@ from diffgraph.recipe.expert_stage import write
 from diffgraph.recipe.factors import TrainableAdapter
 from diffgraph.recipe.finetune import train_adapter
 from diffgraph.recipe.joint_lessons import Cast, CastConfig, casts_of, joint_lessons
-from diffgraph.recipe.joint_training import Company, JointConfig, Stage, train_together
+from diffgraph.recipe.joint_training import Company, JointConfig, MergedModel, train_together
 from diffgraph.recipe.lessons import expert_lessons
 from diffgraph.recipe.loop import LoopConfig
 from diffgraph.recipe.scorer_plans import is_held_out
@@ -166,7 +166,7 @@ class TestTraining:
 
         lessons = pair.lessons.to(torch.device("cpu"))
         names = sorted({name for own in company.adapters.values() for name in own.parts})
-        stage = Stage(unet, text_encoder, lessons, 3, names)
+        model = MergedModel(unet, text_encoder, lessons, 3, names)
         leaves = [leaf for own in company.adapters.values() for leaf in own.parameters()]
 
         generator = torch.Generator().manual_seed(5)
@@ -175,8 +175,8 @@ class TestTraining:
         wanted = torch.autograd.grad(loss, leaves)
 
         made = [company.merged(slug) for slug in company.adapters]
-        stage.write(made)
-        found, gradients = stage.gradients((0, 4), torch.Generator().manual_seed(5))
+        model.write(made)
+        found, gradients = model.gradients((0, 4), torch.Generator().manual_seed(5))
         torch.autograd.backward(
             [value for _, own in made for value in own.values()],
             [gradients[name] * strength for strength, own in made for name in own],
