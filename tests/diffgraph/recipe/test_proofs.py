@@ -171,7 +171,18 @@ class TestProofs:
         judged = list(verdicts(found))
         assert not all(verdict.reached for verdict in judged)  # nothing here is trained
         text = write_document(folder, tmp_path).read_text()
-        assert text.count("| **no** |") == sum(not verdict.reached for verdict in judged)
+        missed = sum(not verdict.reached for verdict in judged)
+        assert text.count("| **no** |") == missed
+        assert f"{missed} aims of {len(judged)} not reached" in text
+
+    def test_the_document_says_who_learnt_together(self, proved, tmp_path):
+        folder, _ = proved
+        rounds = [{"steps": 12, "train_seconds": 3.4}, {"steps": 15, "train_seconds": 5.6}]
+        alone, joint = {"seed": 1}, {"together": {"rounds": rounds}}
+        record = {"base": {"pictures": 9}, "experts": {"a": alone, "b": joint, "c": joint}}
+        (tmp_path / "training.json").write_text(json.dumps(record))
+        text = write_document(folder, tmp_path / "docs", tmp_path).read_text()
+        assert "2 good adapters learnt alone, then together: 12 steps in 3 s, then 15" in text
 
 
 class TestCurves:
