@@ -46,7 +46,7 @@ class Made(Result):
     def lines(self) -> Iterator[str | Rows]:
         """Yield where everything is and what it took."""
         told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
-        yield f"{told}; together {sum(self.seconds.values()):.0f} s"
+        yield f"{told}; in all {sum(self.seconds.values()):.0f} s"
         yield f"the family: {self.assets}"
         if self.document:
             yield f"what it is worth: {self.document}"
