@@ -20,11 +20,10 @@ from diffgraph.families.family import SamplerConfig
 from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.merging.apply import Merger
 from diffgraph.merging.batched import rollouts
+from diffgraph.recipe.live_weights import LiveWeights, Updates
+from diffgraph.recipe.loop import recorded
 
 log = logging.getLogger(__name__)
-
-Updates = Mapping[str, Tensor]
-"""Parameter name -> dense update, on the model's device."""
 
 
 class Easel:
@@ -39,9 +38,7 @@ class Easel:
     ):
         self.model, self.updates, self.batch = model, updates, batch
         self.sampler = sampler or model.sampler
-        self.live = dict(model.parameters())
-        self.base = {name: value.clone() for name, value in self.live.items()}
-        self.dirty: set[str] = set()
+        self.weights = LiveWeights(model.parameters())
         self.reads_text = any(
             name.startswith("text_encoder.") for own in updates.values() for name in own
         )
@@ -53,17 +50,7 @@ class Easel:
         for slug in plan:
             if slug not in self.updates:
                 raise KeyError(f"no expert {slug!r}; known: {', '.join(sorted(self.updates))}")
-        if self.dirty:
-            names = sorted(self.dirty)
-            torch._foreach_copy_(
-                [self.live[name] for name in names], [self.base[name] for name in names]
-            )
-        self.dirty = {name for slug in plan for name in self.updates[slug]}
-        for slug, coefficient in plan.items():
-            own = self.updates[slug]
-            torch._foreach_add_(
-                [self.live[name] for name in own], list(own.values()), alpha=coefficient
-            )
+        self.weights.write([(part, self.updates[slug]) for slug, part in plan.items()])
 
     def draw(self, prompts: Sequence[str], noise: Tensor) -> Tensor:
         """Return images of at most `batch` prompts by the weights as they are: uint8."""
@@ -174,21 +161,7 @@ class Easel:
     def _record(self, context: Tensor, noise: Tensor) -> None:
         self._context = context.new_zeros(2 * self.batch, *context.shape[2:])
         self._noise = noise.new_zeros(self.batch, *noise.shape[1:])
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                self._sample(self._context, self._noise)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            made = self._sample(self._context, self._noise)
-
-        def replay() -> Tensor:
-            graph.replay()
-            return made
-
-        self._replay = replay
+        self._replay = recorded(lambda: self._sample(self._context, self._noise))
 
 
 def read_updates(

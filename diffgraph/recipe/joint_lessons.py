@@ -55,6 +55,11 @@ class JointLessons:
     windows: tuple[tuple[int, int], ...]  # first picture, pictures
 
 
+def learns_together(recipe: Recipe) -> bool:
+    """Say whether an expert is one of those that do: a good adapter of one treatment."""
+    return recipe.kind == "peft" and recipe.quality == "good" and len(recipe.treatments) == 1
+
+
 def casts_of(community: Sequence[Recipe], config: CastConfig) -> tuple[Cast, ...]:
     """Return who is cast together: every adapter as often as any other.
 
@@ -63,11 +68,7 @@ def casts_of(community: Sequence[Recipe], config: CastConfig) -> tuple[Cast, ...
         config: how many.
     """
     good = [recipe for recipe in community if recipe.quality == "good"]
-    by_treatment = {
-        recipe.treatments[0]: recipe.slug
-        for recipe in good
-        if recipe.kind == "peft" and len(recipe.treatments) == 1
-    }
+    by_treatment = {recipe.treatments[0]: recipe.slug for recipe in good if learns_together(recipe)}
     hosts = [recipe for recipe in good if recipe.kind == "checkpoint"]
     rng = np.random.default_rng(config.seed)
     allowed = [

@@ -12,7 +12,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.recipe.community import Recipe
 from diffgraph.recipe.drawing import read_updates
 from diffgraph.recipe.factors import TrainableAdapter
-from diffgraph.recipe.joint_lessons import casts_of, joint_lessons
+from diffgraph.recipe.joint_lessons import casts_of, joint_lessons, learns_together
 from diffgraph.recipe.joint_training import Company, train_together
 from diffgraph.recipe.workshop import Workshop
 
@@ -48,11 +48,6 @@ def make_together(workshop: Workshop) -> Path:
     shutil.rmtree(folder)
     part.rename(folder)
     return folder
-
-
-def learns_together(recipe: Recipe) -> bool:
-    """Say whether an expert is one of those that do: a good adapter of one treatment."""
-    return recipe.kind == "peft" and recipe.quality == "good" and len(recipe.treatments) == 1
 
 
 def _trained(

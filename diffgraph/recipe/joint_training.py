@@ -23,18 +23,17 @@ from torch import Tensor
 from diffgraph.recipe.denoiser import Lessons, VelocityLoss
 from diffgraph.recipe.factors import TrainableAdapter
 from diffgraph.recipe.joint_lessons import CastConfig, JointLessons
+from diffgraph.recipe.live_weights import LiveWeights, Updates
 from diffgraph.recipe.loop import (
-    WARM_UP_RUNS,
     LoopConfig,
     LoopReport,
     learning_rate,
     measured_steps,
+    recorded,
 )
 
 log = logging.getLogger(__name__)
 
-Updates = Mapping[str, Tensor]
-"""Parameter name -> dense update, on the model's device."""
 ROUND: dict[str, Any] = {"weight_decay": 1e-3, "warmup": 0.02, "average": 0.0, "seed": 41}
 LEAST_HOST = 0.3  # of a fine-tuned model, merged under a cast in any part from here to all of it
 
@@ -89,74 +88,36 @@ class MergedModel:
         self.device = lessons.latents.device
         if self.device.type == "cuda":
             unet.to(memory_format=torch.channels_last)
-        self.live = {f"unet.{name}": value for name, value in unet.named_parameters()}
-        self.base = {name: value.detach().clone() for name, value in self.live.items()}
+        self.weights = LiveWeights(
+            {f"unet.{name}": value for name, value in unet.named_parameters()}
+        )
         self.names = tuple(names)
-        for name in self.names:
-            self.live[name].requires_grad_(True)
+        self.wanted = [self.weights.live[name].requires_grad_(True) for name in self.names]
+        self.generator = torch.Generator(self.device)  # one: a recorded pass keeps to its own
         self.loss = VelocityLoss(unet, text_encoder, lessons, batch)
         self.batch = batch
         self.window = torch.zeros(2, device=self.device)  # first picture, pictures
-        self.dirty: set[str] = set()
         self._replay: Callable[[], tuple[Tensor, tuple[Tensor, ...]]] | None = None
 
-    @torch.no_grad()
-    def write(self, terms: Sequence[tuple[float, Updates]]) -> None:
-        """Set the weights to the base plus these updates times their coefficients."""
-        if self.dirty:
-            names = sorted(self.dirty)
-            torch._foreach_copy_(
-                [self.live[name] for name in names], [self.base[name] for name in names]
-            )
-        self.dirty = {name for _, own in terms for name in own}
-        for coefficient, own in terms:
-            torch._foreach_add_(
-                [self.live[name] for name in own],
-                [value.detach() for value in own.values()],
-                alpha=coefficient,
-            )
-
-    def gradients(
-        self, window: tuple[int, int], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradients(self, window: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss on pictures of a window, and its gradients by weight.
 
         On a GPU both lie in memory that the next call writes again.
         """
         self.window.copy_(torch.tensor(window, dtype=torch.float32))
         if self.device.type != "cuda":
-            loss, found = self._step(generator)
+            loss, found = self._step()
         else:
             if self._replay is None:
-                self._replay = self._recorded(generator)
+                self._replay = recorded(self._step, self.generator)
             loss, found = self._replay()
         return loss, dict(zip(self.names, found, strict=True))
 
-    def _step(self, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
-        share = torch.rand(self.batch, generator=generator, device=self.device)
+    def _step(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        share = torch.rand(self.batch, generator=self.generator, device=self.device)
         index = (self.window[0] + (share * self.window[1]).floor()).long()
-        loss = self.loss.of(index, generator)
-        return loss.detach(), torch.autograd.grad(loss, [self.live[name] for name in self.names])
-
-    def _recorded(
-        self, generator: torch.Generator
-    ) -> Callable[[], tuple[Tensor, tuple[Tensor, ...]]]:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_RUNS):
-                self._step(generator)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
-            made = self._step(generator)
-
-        def replay() -> tuple[Tensor, tuple[Tensor, ...]]:
-            graph.replay()
-            return made
-
-        return replay
+        loss = self.loss.of(index, self.generator)
+        return loss.detach(), torch.autograd.grad(loss, self.wanted)
 
 
 def train_together(
@@ -178,25 +139,23 @@ def train_together(
         _round(model, company, joint, loop, f"round {number} of {len(config.rounds)}")
         for number, loop in enumerate(config.rounds, 1)
     ]
-    model.write([])
+    model.weights.write([])
     return reports
 
 
 def _round(
     model: MergedModel, company: Company, joint: JointLessons, config: LoopConfig, name: str
 ) -> LoopReport:
-    generator = torch.Generator(model.device).manual_seed(config.seed)
+    model.generator.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
 
     def play(number: int, host_part: float) -> Tensor:
         """Merge a cast, and leave the gradients of its factors where they learn."""
         cast = joint.casts[number]
-        made = [
-            (company.strengths[slug], company.adapters[slug].updates()) for slug in cast.adapters
-        ]
+        made = [company.merged(slug) for slug in cast.adapters]
         host = [] if cast.host is None else [(host_part, company.hosts[cast.host.slug])]
-        model.write([*host, *made])
-        loss, gradients = model.gradients(joint.windows[number], generator)
+        model.weights.write([*host, *made])
+        loss, gradients = model.gradients(joint.windows[number])
         torch.autograd.backward(
             [value for _, own in made for value in own.values()],
             [gradients[name] * strength for strength, own in made for name in own],

@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
 WARM_UP_RUNS = 5  # eager steps before capture: lazy initialisation must not be recorded
 
 
@@ -138,22 +139,38 @@ def _captured(
     rate: Tensor,
 ) -> Callable[[], Tensor]:
     rate.fill_(0.0)  # warming up must not teach anything
+    return recorded(step, generator, lambda: optimizer.zero_grad(set_to_none=True))
+
+
+def recorded(
+    step: Callable[[], Made],
+    generator: torch.Generator | None = None,
+    reset: Callable[[], None] = lambda: None,
+) -> Callable[[], Made]:
+    """Record a step on a GPU; return what replays it.
+
+    Args:
+        step: takes no branch by what it draws; what it returns is written again by every replay.
+        generator: what it draws by, if it draws at all; it may be seeded anew between replays.
+        reset: what goes before each of its first runs.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_UP_RUNS):
-            optimizer.zero_grad(set_to_none=True)
+            reset()
             step()
     torch.cuda.current_stream().wait_stream(side)
-    optimizer.zero_grad(set_to_none=True)
+    reset()
     graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(generator)
+    if generator is not None:
+        graph.register_generator_state(generator)
     with torch.cuda.graph(graph):
-        loss = step()
+        made = step()
 
-    def run() -> Tensor:
+    def run() -> Made:
         graph.replay()
-        return loss
+        return made
 
     return run
 

@@ -14,7 +14,8 @@ from diffgraph.families.emoji64 import ASSETS, EMOJI64
 from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.recipe.art import Art, load_art
 from diffgraph.recipe.community import COMMUNITY, Recipe
-from diffgraph.recipe.drawing import Easel, Updates, read_updates
+from diffgraph.recipe.drawing import Easel, read_updates
+from diffgraph.recipe.live_weights import Updates
 from diffgraph.recipe.truth import Composition, as_float
 from diffgraph.scoring import SCORERS, Scorer, score
 

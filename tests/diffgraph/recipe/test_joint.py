@@ -175,8 +175,9 @@ class TestTraining:
         wanted = torch.autograd.grad(loss, leaves)
 
         made = [company.merged(slug) for slug in company.adapters]
-        model.write(made)
-        found, gradients = model.gradients((0, 4), torch.Generator().manual_seed(5))
+        model.weights.write(made)
+        model.generator.manual_seed(5)
+        found, gradients = model.gradients((0, 4))
         torch.autograd.backward(
             [value for _, own in made for value in own.values()],
             [gradients[name] * strength for strength, own in made for name in own],

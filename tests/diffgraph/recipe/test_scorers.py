@@ -71,12 +71,12 @@ class TestEasel:
     def test_writes_a_plan_and_takes_it_back(self, easel):
         first, second = COMMUNITY[0].slug, COMMUNITY[1].slug
         name = next(iter(easel.updates[first]))
-        before = easel.live[name].clone()
+        before = easel.weights.live[name].clone()
         easel.write({first: 0.5, second: -1.0})
         expected = before + 0.5 * easel.updates[first][name] - easel.updates[second][name]
-        torch.testing.assert_close(easel.live[name], expected)
+        torch.testing.assert_close(easel.weights.live[name], expected)
         easel.write({})
-        assert torch.equal(easel.live[name], before)
+        assert torch.equal(easel.weights.live[name], before)
 
     def test_merges_as_the_product_does(self, tiny_model, tmp_path):
         generator = torch.Generator().manual_seed(2)
