@@ -20,11 +20,19 @@
     - ServiceUnavailable   worth another try: timeout, 429, 5xx
     - ServiceRefused       not worth another try: bad key, 404, policy
     - SpendingCapReached   asking on would cost more than was allowed
+
+An error masks the secrets in its own text when it is made: whoever prints, logs or stores it later
+need not think of them.
 """
+
+from diffgraph.secrets import masked
 
 
 class DiffgraphError(Exception):
     """The base of all: `except DiffgraphError` catches what is not a bug of ours."""
+
+    def __init__(self, *told: object) -> None:
+        super().__init__(*(masked(one) if isinstance(one, str) else one for one in told))
 
 
 class InputError(DiffgraphError):

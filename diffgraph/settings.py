@@ -5,9 +5,12 @@ configs beside the code that uses them.
 """
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from diffgraph.secrets import keep_password, keep_secret
 
 
 def default_home() -> Path:
@@ -67,3 +70,11 @@ class Settings(BaseSettings):
     huggingface_token: SecretStr | None = None
     mlflow_tracking_uri: str | None = None
     """Where MLflow records runs; unset means SQLite in the home folder."""
+
+    def model_post_init(self, _: Any) -> None:
+        """Have every key, and the password of every address, masked wherever it might be told."""
+        for _, value in self:
+            if isinstance(value, SecretStr):
+                keep_secret(value)
+            elif isinstance(value, str) and "://" in value:
+                keep_password(value)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from diffgraph.secrets import forget_secrets
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # before any library reads them
@@ -37,6 +39,13 @@ def _stay_at_home(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_stay_at_home)
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets() -> Iterator[None]:
+    """A test's tokens are words of other tests."""
+    yield
+    forget_secrets()
 
 
 @pytest.fixture(scope="session")
