@@ -21,18 +21,19 @@
     - ServiceRefused       not worth another try: bad key, 404, policy
     - SpendingCapReached   asking on would cost more than was allowed
 
-An error masks the secrets in its own text when it is made: whoever prints, logs or stores it later
-need not think of them.
+Their texts repeat what files, pages and servers say. An error masks the secrets in its own text and
+makes it harmless to a terminal when it is made: whoever prints, logs or stores it later need not
+think of them.
 """
 
-from diffgraph.secrets import masked
+from diffgraph.telling import told
 
 
 class DiffgraphError(Exception):
     """The base of all: `except DiffgraphError` catches what is not a bug of ours."""
 
-    def __init__(self, *told: object) -> None:
-        super().__init__(*(masked(one) if isinstance(one, str) else one for one in told))
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(told(part) if isinstance(part, str) else part for part in parts))
 
 
 class InputError(DiffgraphError):

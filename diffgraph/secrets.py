@@ -6,6 +6,7 @@ repeats our token in a reason, an address or an error text does not get it print
 """
 
 import base64
+import os
 import re
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
@@ -14,8 +15,11 @@ from pydantic import SecretStr
 
 MASK = "***"
 SHORTEST = 4  # characters; a shorter word is no secret, and would make texts unreadable
+TELLING = 8  # characters at a secret's start that give it away: a text that was cut may end in them
 
 _known: set[str] = set()
+
+_NAMES = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|AUTH_STRING)$")
 
 _LOOKS_SECRET = (
     # https://name:password@host, with an @ in the password too
@@ -50,11 +54,20 @@ def keep_password(address: str | None) -> None:
     keep_secret(unquote(password or ""))
 
 
+def keep_environment() -> None:
+    """Have keys, tokens and passwords of other libraries' variables masked, by their names."""
+    for name, value in os.environ.items():
+        if _NAMES.search(name) and len(value) >= TELLING and not value.startswith("/"):
+            keep_secret(value)
+
+
 def masked(text: str) -> str:
     """Return a text without the secrets that are known, and without what looks like one."""
     known = _pattern(frozenset(_known))
     if known is not None:
         text = known.sub(MASK, text)
+        for secret in _known:
+            text = _without_beginning(text, secret)
     for looks, instead in _LOOKS_SECRET:
         text = looks.sub(instead, text)
     return text
@@ -73,6 +86,20 @@ def masked_body(body: bytes) -> bytes:
 def forget_secrets() -> None:
     """Forget what `keep_secret` was told: a test leaves the process as it found it."""
     _known.clear()
+
+
+def _without_beginning(text: str, secret: str) -> str:
+    """Mask the first letters of a secret: what is left of it where a text was cut."""
+    start, low = secret[:TELLING].lower(), text.lower()
+    at = low.find(start) if len(secret) > TELLING and len(low) == len(text) else -1
+    while at >= 0:
+        end = at + TELLING
+        while text[at : end + 1].lower() == secret[: end + 1 - at].lower() and end < len(text):
+            end += 1
+        text = text[:at] + MASK + text[end:]
+        low = text.lower()
+        at = low.find(start, at)
+    return text
 
 
 @lru_cache(maxsize=8)

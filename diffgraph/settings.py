@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from diffgraph.secrets import keep_password, keep_secret
+from diffgraph.secrets import keep_environment, keep_password, keep_secret
+from diffgraph.telling import guard_logs
 
 
 def default_home() -> Path:
@@ -73,6 +74,8 @@ class Settings(BaseSettings):
 
     def model_post_init(self, _: Any) -> None:
         """Have every key, and the password of every address, masked wherever it might be told."""
+        guard_logs()
+        keep_environment()
         for _, value in self:
             if isinstance(value, SecretStr):
                 keep_secret(value)

@@ -101,3 +101,16 @@ def test_every_key_and_password_in_the_settings_is_kept_secret() -> None:
 def test_an_address_without_a_password_holds_no_secret(address: str | None) -> None:
     keep_password(address)
     assert masked("home mlflow") == "home mlflow"
+
+
+@pytest.mark.parametrize("end", ["", "…", "... and more"])
+def test_what_is_left_of_a_secret_where_a_text_was_cut_is_masked(end: str) -> None:
+    keep_secret("a-secret-token-of-many-letters")
+    assert masked(f"it answers: A-secret-tok{end}") == f"it answers: {MASK}{end}"
+
+
+def test_a_key_in_another_library_s_variable_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_LIBRARY_API_KEY", "abcdefghijk")
+    monkeypatch.setenv("SOME_KEY", "/home/me/key.pem")
+    Settings()
+    assert masked("abcdefghijk in /home/me/key.pem") == f"{MASK} in /home/me/key.pem"
