@@ -11,6 +11,7 @@
     - FamilyMismatch       the expert was made for another base model
     - UnsafeFile           the file could run code when opened
     - DamagedFile          truncated, inconsistent, or holding NaN or infinite numbers
+      · WrongHash          it is another than its page speaks of
     - LicenceForbids       its page forbids derivatives, and a merge is one
     - UnusableListing      its hub page lacks what we need, or rules it out
   * PlanError            a merge plan that cannot be carried out
@@ -74,6 +75,21 @@ class UnsafeFile(ExpertError):
 
 class DamagedFile(ExpertError):
     """The file is truncated, inconsistent, or holds NaN or infinite numbers."""
+
+
+class WrongHash(DamagedFile):
+    """The file is another than its page speaks of."""
+
+    def __init__(self, message: str, found: str = "") -> None:
+        super().__init__(message)
+        self.found = found
+        """Its SHA-256, in lower-case hex."""
+
+    @classmethod
+    def of(cls, file: str, found: str, stated: str) -> "WrongHash":
+        """Return the error of a file whose SHA-256 is not the one that its page states."""
+        told = f"{file}: SHA-256 is {found[:12]}…, its page says {stated[:12]}…"
+        return cls(f"{told}; fetched again when its page changes", found)
 
 
 class LicenceForbids(ExpertError):

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Listing
+from diffgraph.foreign_files import read_foreign
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -97,12 +99,10 @@ class ImageReader:
             return self._fetched(url)
         if folder is None:
             raise ValueError("no folder is known for this hub")
-        path = (folder / url).resolve()
-        if not path.is_relative_to(folder) or not path.is_file():
-            raise ValueError(f"no file of the hub: {url[:80]!r}")
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"the image has more than {LARGEST_FILE >> 20} MiB")
-        return path.read_bytes()
+        try:
+            return read_foreign(folder / url, LARGEST_FILE, inside=folder)
+        except MissingInput as error:
+            raise ValueError(f"no file of the hub: {error}") from error
 
     def _fetched(self, url: str) -> bytes:
         import httpx

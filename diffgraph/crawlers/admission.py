@@ -4,19 +4,23 @@ What passes by its page is fetched, checked against its hash, and read against t
 fails becomes a row with its reason and without a file.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.crawler import Crawler
 from diffgraph.crawlers.examining import CHECKPOINT_TYPES, DiscoveryConfig, check, examine
-from diffgraph.errors import ExpertError, LicenceForbids
+from diffgraph.errors import DamagedFile, DiffgraphError, ExpertError, LicenceForbids, WrongHash
 from diffgraph.experts.expert import Expert, Kind, Listing
 from diffgraph.experts.library import Library, page_hash
 from diffgraph.families import Family
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 PAGE_ONLY = "only its page was read: its weights are fetched by a discover without --metadata-only"
 
@@ -67,7 +71,8 @@ def admit(
             row = row.model_copy(
                 update={"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
             )
-            delta = read_delta(file, parameters, prediction=family.prediction)
+            with _whatever_happens(file.name):
+                delta = read_delta(file, parameters, prediction=family.prediction)
             kind: Kind = "checkpoint" if delta.format == "checkpoint" else "peft"
             row = row.model_copy(
                 update={
@@ -79,8 +84,24 @@ def admit(
                 }
             )
             return library.add(row, listing, file)
+    except WrongHash as error:
+        row = row.model_copy(update={"sha256": error.found})  # what has been judged: see is_settled
+        return library.add(refused(listing, family, error, row), listing)
     except ExpertError as error:
         return library.add(refused(listing, family, error, row), listing)
+
+
+@contextmanager
+def _whatever_happens(file: str) -> Iterator[None]:
+    """Let what no reader foresaw in a stranger's file cost that file, not the run."""
+    try:
+        yield
+    except DiffgraphError:
+        raise
+    except Exception as error:
+        log.warning("%s: a reader fell over it", file, exc_info=True)
+        told = str(error).partition("\n")[0][:120]
+        raise DamagedFile(f"{file}: cannot be read ({type(error).__name__}: {told})") from error
 
 
 def row_of(listing: Listing, family: Family) -> Expert:
@@ -116,7 +137,8 @@ def is_settled(
 ) -> bool:
     """Return whether this very page has been judged, so that it need not be read again.
 
-    A file that could not be fetched is tried again: its page does not change when it is mended.
+    A file that could not be fetched is tried again: its page does not change when it is mended. One
+    that came and was another than its page speaks of is not: the row has the hash of what came.
     """
     known = library.find(listing.ref)
     if known is None or known.status == "retired" or known.page_sha256 != page_hash(listing):

@@ -33,6 +33,7 @@ from diffgraph.errors import (
     ServiceUnavailable,
     StorageError,
     UnusableListing,
+    WrongHash,
 )
 
 if TYPE_CHECKING:
@@ -151,9 +152,7 @@ class Downloader:
                 return
             part.clear()
             if not was_resumed:
-                raise DamagedFile(
-                    f"{_shown(url)}: SHA-256 is {found[:12]}…, its page says {sha256[:12]}…"
-                )
+                raise WrongHash.of(_shown(url), found, sha256)
             log.info("%s has changed since a part of it was fetched: again", _shown(url))
             was_resumed = False
 

@@ -8,19 +8,24 @@ The bundled community is such a folder, and so is a copy of a hub for a machine 
 """
 
 import hashlib
-import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from diffgraph.artifacts import new_file
-from diffgraph.crawlers.civitai_pages import read_page
+from diffgraph.crawlers.civitai_pages import read_page, text
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
-from diffgraph.errors import DamagedFile, MissingInput, UnusableListing
+from diffgraph.crawlers.examining import LARGEST_FILE
+from diffgraph.errors import DamagedFile, MissingInput, UnusableListing, WrongHash
 from diffgraph.experts.expert import Listing
+from diffgraph.foreign_files import open_foreign, parse_json, read_foreign
 
 PAGE_BYTES = 16 << 20
+PAGE_VALUES = 500_000
 READ_BYTES = 1 << 20
+SIZE_SLACK = 1024  # bytes: pages say kilobytes, in one or the other meaning of the word
 SOURCE = re.compile(r"[a-z0-9_]{1,40}")
 
 
@@ -36,19 +41,27 @@ class FolderCrawler(Crawler):
             raise MissingInput(f"no hub folder at {path}: it should hold hub.json and models/")
         self.folder = path.resolve()
         self.source = _source(path / "hub.json")
-        if not (path / "models").is_dir():
-            raise MissingInput(f"{path} is no hub folder: it has no folder models/ with pages")
+        _ = self.pages
 
     @property
     def pages(self) -> tuple[Path, ...]:
-        """The page files, in the order they are read."""
-        return tuple(sorted((self.folder / "models").glob("*.json")))
+        """The page files, in the order they are read.
+
+        Raises:
+            MissingInput: They cannot be listed: that is not the same as having none.
+        """
+        try:
+            found = (self.folder / "models").iterdir()
+            return tuple(sorted(page for page in found if page.suffix == ".json"))
+        except OSError as error:
+            why = f"its folder models/ of pages cannot be read: {error.strerror}"
+            raise MissingInput(f"{self.folder} is no hub folder: {why}") from error
 
     def listings(self) -> Iterator[Listing | BrokenPage]:
         """Yield every version of every expert, page by page."""
         seen: set[str] = set()
         for page in self.pages:
-            where = f"models/{page.name}"
+            where = f"models/{text(page.name, 200)}"
             for found in self._read(page, where):
                 if isinstance(found, Listing):
                     if str(found.ref) in seen:
@@ -64,25 +77,21 @@ class FolderCrawler(Crawler):
             UnusableListing: The page points at no file of this hub.
             DamagedFile: The file is not the one its page speaks of.
         """
-        source = self._file(listing)
-        expected = listing.file.sha256 if listing.file else ""
         target = folder / f"{listing.ref.model}-{listing.ref.version}.safetensors"
+        expected = listing.file.sha256 if listing.file else ""
         digest = hashlib.sha256()
-        with source.open("rb") as read, new_file(target) as part:
+        with self._opened(listing) as source, new_file(target) as part:
             with part.open("wb") as write:
-                while data := read.read(READ_BYTES):
+                for data in _read_from(source, os.fstat(source.fileno()).st_size):
                     digest.update(data)
                     write.write(data)
             if expected and digest.hexdigest() != expected:
-                raise DamagedFile(
-                    f"{source.name}: SHA-256 is {digest.hexdigest()[:12]}…, "
-                    f"its page says {expected[:12]}…"
-                )
+                raise WrongHash.of(Path(source.name).name, digest.hexdigest(), expected)
         return target
 
     def _read(self, page: Path, where: str) -> Iterator[Listing | BrokenPage]:
         try:
-            items = _items(_read_json(page))
+            items = _items(_read_json(page, self.folder))
         except MissingInput as error:
             yield BrokenPage(where=where, reason=str(error))
             return
@@ -92,27 +101,36 @@ class FolderCrawler(Crawler):
                     entry = BrokenPage(where=where, reason=entry.reason)
                 yield entry
 
-    def _file(self, listing: Listing) -> Path:
-        """Return the listed file's path, which must lie inside the hub, links followed."""
+    def _opened(self, listing: Listing) -> BinaryIO:
+        """Open the listed file, which must lie inside the hub and be as large as its page says."""
         url = listing.file.url if listing.file else ""
         if not url:
             raise UnusableListing("the page offers no file")
+        stated = listing.file.size_bytes if listing.file else 0
+        most = stated + stated // 100 + SIZE_SLACK if stated else LARGEST_FILE
         try:
-            path = (self.folder / url).resolve()
-            inside = path.is_relative_to(self.folder)
-            if inside and path.is_file():
-                return path
-        except (OSError, ValueError) as error:
-            raise UnusableListing(f"the file's path cannot be used: {url[:80]!r}") from error
-        if not inside or "://" in url:
-            raise UnusableListing(f"the file lies outside of the hub folder: {url[:80]!r}")
-        raise UnusableListing(f"the file is missing from the hub folder: {url[:80]!r}")
+            return open_foreign(self.folder / url, most, inside=self.folder)
+        except MissingInput as error:
+            raise UnusableListing(f"{error} (the file of its page: {url[:80]!r})") from error
+
+
+def _read_from(source: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield what a file held when it was opened, and no more than that."""
+    while size > 0:
+        try:
+            data = source.read(min(size, READ_BYTES))
+        except OSError as error:
+            raise DamagedFile(f"{source.name} cannot be read: {error.strerror}") from error
+        if not data:
+            return
+        size -= len(data)
+        yield data
 
 
 def _source(path: Path) -> str:
     """Return the name a hub gives itself."""
     try:
-        about = _read_json(path)
+        about = _read_json(path, path.parent)
     except MissingInput as error:
         raise MissingInput(f"{path.parent} is no hub folder: {error}") from error
     name = about.get("name") if isinstance(about, Mapping) else None
@@ -124,19 +142,11 @@ def _source(path: Path) -> str:
     return name
 
 
-def _read_json(path: Path) -> object:
+def _read_json(path: Path, hub: Path) -> object:
     try:
-        if path.stat().st_size > PAGE_BYTES:
-            raise MissingInput(f"{path.name} is larger than {PAGE_BYTES >> 20} MiB")
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise MissingInput(f"{path} is missing") from error
-    except OSError as error:
-        raise MissingInput(f"{path} cannot be read: {error.strerror}") from error
-    except RecursionError as error:
-        raise MissingInput(f"{path.name} is nested too deeply") from error
+        return parse_json(read_foreign(path, PAGE_BYTES, inside=hub), PAGE_VALUES)
     except ValueError as error:  # also undecodable text, and numbers of thousands of digits
-        raise MissingInput(f"{path.name} is not JSON: {str(error)[:120]}") from error
+        raise MissingInput(f"{path.name!r} is not JSON: {str(error)[:120]}") from error
 
 
 def _items(page: object) -> list[object]:

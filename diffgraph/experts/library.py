@@ -38,6 +38,8 @@ SPARE_ROWS = 1000  # out-of-date rows that are never worth rewriting the file fo
 LOCK_SECONDS = 60.0
 WORKBENCH = ".judging."
 STALE_SECONDS = 24 * 3600.0
+SEALED = 0o400
+"""Weights are mapped into memory: whoever cuts one short while it is used kills the process."""
 
 
 COUNTED = {"downloads", "rating"}  # what people did with an expert is no news about it
@@ -270,12 +272,15 @@ class Library:
         with storing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if os.stat(file).st_dev == os.stat(target.parent).st_dev:
+                file.chmod(SEALED)
                 file.replace(target)
                 return
         with new_file(target) as part, file.open("rb") as source, part.open("wb") as copy:
             while data := source.read(1 << 20):
                 copy.write(data)
-        file.unlink(missing_ok=True)
+        with storing(target):
+            target.chmod(SEALED)
+            file.unlink(missing_ok=True)
 
 
 def _line(expert: Expert) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from diffgraph.artifacts import new_file
-from diffgraph.errors import DamagedFile, ExpertError
+from diffgraph.errors import DamagedFile, ExpertError, MissingInput
 from diffgraph.experts.name_patterns import NamePatterns
 from diffgraph.experts.naming import COMPONENTS
 from diffgraph.experts.weights_file import LENGTH_BYTES, WeightsFile, open_weights, shown
+from diffgraph.foreign_files import read_foreign
 
 EVIDENCE = (
     "modelspec.architecture",
@@ -143,8 +144,6 @@ def _beside(file: WeightsFile) -> str | None:
     """Return PEFT's configuration of a file that it saved, if it is a file of a likely size."""
     path = file.path.with_name(PEFT_FILE)
     try:
-        if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
-            return None
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return read_foreign(path, MAX_CONFIG_BYTES).decode("utf-8", errors="replace")
+    except MissingInput:
         return None

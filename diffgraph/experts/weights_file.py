@@ -6,7 +6,6 @@ tensor costs nothing until it is used, and the system may take its pages back at
 https://huggingface.co/docs/safetensors/index#format
 """
 
-import json
 import math
 import mmap
 import os
@@ -22,8 +21,15 @@ import torch
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, MissingInput, UnsafeFile
+from diffgraph.foreign_files import open_foreign, parse_json
 
-MAX_HEADER_BYTES = 32 << 20
+MAX_FILE_BYTES = 1 << 50
+MAX_HEADER_BYTES = 16 << 20
+MAX_HEADER_VALUES = 200_000
+MAX_TENSORS = 20_000
+MAX_KEY_CHARACTERS = 10_000
+MAX_NAMES_CHARACTERS = 4 << 20  # of all keys together
+MAX_NUMBERS = 1 << 50  # that a shape may stand for, its zeros left out
 MAX_DIMENSIONS = 8
 LENGTH_BYTES = 8
 SCANNED = 1 << 20  # numbers that are looked at together
@@ -138,12 +144,17 @@ def shown(text: str) -> str:
 @contextmanager
 def open_weights(path: Path) -> Iterator[WeightsFile]:
     """Open a safetensors file; a pickle is an `UnsafeFile`, a lying header a `DamagedFile`."""
-    if not path.is_file():
-        raise MissingInput(f"no weights file at {path}")
-    if path.suffix.lower() in PICKLE_SUFFIXES:
+    if path.suffix.lower() in PICKLE_SUFFIXES and path.is_file():
         raise UnsafeFile(f"{path.name}: {path.suffix} files can run code; only safetensors is read")
-    with path.open("rb") as file:
-        opened = _read_header(path, file, os.fstat(file.fileno()).st_size)
+    try:
+        file = open_foreign(path, MAX_FILE_BYTES)
+    except MissingInput as error:
+        raise MissingInput(f"no weights file at {path}: {error}") from error
+    with file:
+        try:
+            opened = _read_header(path, file, os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            raise DamagedFile(f"{path.name}: cannot be read: {error.strerror}") from error
     yield opened
 
 
@@ -167,6 +178,7 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
     file.seek(LENGTH_BYTES)
     header = _parse(path, file.read(length))
     metadata = _metadata(path, header.pop("__metadata__", None))
+    _demand_few(path, header)
     first = LENGTH_BYTES + length
     entries = {key: _entry(path, key, value, first) for key, value in header.items()}
     _check_layout(path, entries, first, size)
@@ -190,8 +202,8 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
         return found
 
     try:
-        header = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        header = parse_json(data, MAX_HEADER_VALUES, unique)
+    except ValueError as error:
         raise DamagedFile(f"{path.name}: its header is not JSON ({str(error)[:SHOWN]})") from error
     if not isinstance(header, dict):
         raise DamagedFile(f"{path.name}: its header is not an object")
@@ -206,8 +218,18 @@ def _metadata(path: Path, found: Any) -> dict[str, str]:
     return found
 
 
+def _demand_few(path: Path, header: Mapping[str, Any]) -> None:
+    """Every name costs a search for its like: a thousand times what it costs to read it."""
+    if len(header) > MAX_TENSORS:
+        raise DamagedFile(f"{path.name}: names {len(header)} tensors, at most {MAX_TENSORS} can be")
+    if (length := sum(map(len, header))) > MAX_NAMES_CHARACTERS:
+        raise DamagedFile(f"{path.name}: its tensors' names have {length} characters together")
+
+
 def _entry(path: Path, key: str, value: Any, first: int) -> Entry:
     where = f"{path.name}: {shown(key)}"
+    if len(key) > MAX_KEY_CHARACTERS:
+        raise DamagedFile(f"{where} has {len(key)} characters, at most {MAX_KEY_CHARACTERS} can be")
     if not isinstance(value, dict):
         raise DamagedFile(f"{where} is not described by an object")
     dtype: Any = value.get("dtype")
@@ -215,7 +237,7 @@ def _entry(path: Path, key: str, value: Any, first: int) -> Entry:
     offsets: Any = value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise DamagedFile(f"{where} has an unknown type {shown(str(dtype))}")
-    if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
+    if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS or _numbers(shape) > MAX_NUMBERS:
         raise DamagedFile(f"{where} has an impossible shape")
     if not _are_counts(offsets) or len(offsets) != 2:
         raise DamagedFile(f"{where} has impossible offsets")
@@ -224,6 +246,11 @@ def _entry(path: Path, key: str, value: Any, first: int) -> Entry:
     if end - start != needed:
         raise DamagedFile(f"{where} needs {needed} bytes but claims {end - start}")
     return Entry(DTYPES[dtype], torch.Size(shape), first + start, first + end)
+
+
+def _numbers(shape: list[int]) -> int:
+    """Return how many numbers a shape stands for; where it holds none, as if it held some."""
+    return math.prod(size or 1 for size in shape)
 
 
 def _are_counts(values: Any) -> bool:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import ServiceUnavailable, StorageError
@@ -247,6 +248,34 @@ def test_a_mended_file_is_found_though_its_page_is_the_same(hub: Hub) -> None:
     assert (report.rejected, refs(report.unchanged)) == ((), ["hub:1@11"])
     hub.write(11)
     assert refs(hub.discover().updated) == ["hub:1@11"]
+
+
+def test_a_file_that_is_another_than_its_page_says_is_fetched_once(hub: Hub) -> None:
+    def publish(**changes: str) -> None:
+        hub.publish(1, (11, "2023-05-01"), **changes)
+        page = json.loads((hub.folder / "models/1.json").read_text())
+        page["modelVersions"][0]["files"][0]["hashes"] = {"SHA256": "AB" * 32}
+        (hub.folder / "models/1.json").write_text(json.dumps(page))
+
+    publish()
+    assert refs(hub.discover().rejected) == ["hub:1@11"]
+    row = hub.library.get("hub:1@11")
+    assert row.sha256 == sha256_of(hub.file(11)), "what came is remembered"
+    assert "SHA-256" in row.reason
+    assert not list(hub.library.folder.glob("files/*"))
+    for _ in range(2):
+        report = hub.discover()
+        assert (hub.crawler.fetched, refs(report.unchanged)) == ([], ["hub:1@11"])
+    publish(description="<p>Now it is the right one.</p>")
+    hub.discover()
+    assert hub.crawler.fetched == ["hub:1@11"]
+
+
+def test_weights_of_the_library_cannot_be_written(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.discover()
+    file = hub.library.path_of(hub.library.get("hub:1@11").sha256)
+    assert file.stat().st_mode & 0o777 == 0o400
 
 
 def test_a_file_lost_from_the_library_is_fetched_again(hub: Hub) -> None:
