@@ -4,12 +4,19 @@ Read at the edges only (flows and the command line). How things are done lives i
 configs beside the code that uses them.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from diffgraph.errors import MissingInput
 from diffgraph.secrets import keep_environment, keep_password, keep_secret
 from diffgraph.telling import guard_logs
 
@@ -19,16 +26,37 @@ def default_home() -> Path:
     return Path("~/.local/share/diffgraph").expanduser()
 
 
+def settings_file() -> Path:
+    """Return the file that settings are read from, besides the environment.
+
+    It lies in the user's own configuration folder. One in the folder where a command is started is
+    never read, since a folder that was downloaded can carry one: it would name the places that the
+    user's keys are sent to.
+
+    Raises:
+        MissingInput: `DIFFGRAPH_ENV_FILE` names another one, and it is not there.
+    """
+    named = os.environ.get("DIFFGRAPH_ENV_FILE")
+    if named:
+        path = Path(named).expanduser().absolute()
+        if not path.is_file():
+            raise MissingInput(f"DIFFGRAPH_ENV_FILE names {path}, and no file is there")
+        return path
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    folder = folder if folder.is_absolute() else Path("~/.config").expanduser()
+    return folder / "diffgraph" / ".env"
+
+
 class Settings(BaseSettings):
-    """Settings from `DIFFGRAPH_*` variables or a `.env` file."""
+    """Settings from `DIFFGRAPH_*` variables or the user's `settings_file()`."""
 
     model_config = SettingsConfigDict(
         env_prefix="DIFFGRAPH_",
-        env_file=".env",
         frozen=True,
         extra="ignore",
         populate_by_name=True,
         env_parse_none_str="null",
+        hide_input_in_errors=True,  # it may be a key
     )
 
     home: Path = default_home()
@@ -71,6 +99,18 @@ class Settings(BaseSettings):
     huggingface_token: SecretStr | None = None
     mlflow_tracking_uri: str | None = None
     """Where MLflow records runs; unset means SQLite in the home folder."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what is given, then the environment, then the user's file; nothing else."""
+        return init_settings, env_settings, DotEnvSettingsSource(settings_cls, settings_file())
 
     def model_post_init(self, _: Any) -> None:
         """Have every key, and the password of every address, masked wherever it might be told."""

@@ -30,7 +30,7 @@ from flows.options import (
     Source,
     Workers,
 )
-from flows.starting import pipeline, settings_of
+from flows.starting import hub_settings, pipeline, settings_of
 
 
 @app.command()
@@ -63,7 +63,7 @@ def discover(
     json: Json = False,
 ) -> None:
     """Bring a hub's experts into the library; say which were refused, and why."""
-    settings = settings_of(home, family, config=config)
+    settings = settings_of(home, family, config=config, **hub_settings(source, url))
     from tasks.hubs import hub_of
 
     hub_of(source, path, url, settings.family)  # what cannot be meant is told before it starts
@@ -127,7 +127,14 @@ def refresh(
 ) -> None:
     """Do the nightly run: discover, build, train when it is due; say what changed."""
     settings = settings_of(
-        home, family, agent=agent, config=config, gpus=gpus, scheduler=scheduler, workers=workers
+        home,
+        family,
+        agent=agent,
+        config=config,
+        gpus=gpus,
+        scheduler=scheduler,
+        workers=workers,
+        **hub_settings(source, url),
     )
     from tasks.hubs import hub_of
 

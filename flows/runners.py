@@ -6,6 +6,9 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from diffgraph.settings import Settings
 
+PRELOAD = ["flows.working_folder"]
+"""What a worker of ours runs before anything else."""
+
 
 def runner_for(settings: Settings) -> TaskRunner[Any]:
     """Return the task runner that the settings ask for.
@@ -27,6 +30,7 @@ def runner_for(settings: Settings) -> TaskRunner[Any]:
                 "threads_per_worker": 1,
                 "dashboard_address": None,
                 "host": "127.0.0.1",
+                "preload": PRELOAD,
             },
         )
     return ThreadPoolTaskRunner(max_workers=1)
@@ -46,7 +50,11 @@ def _one_worker_a_gpu(settings: Settings) -> dict[str, Any]:
     workers = {
         gpu: {
             "cls": Nanny,
-            "options": {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": str(gpu)}},
+            "options": {
+                "nthreads": 1,
+                "env": {"CUDA_VISIBLE_DEVICES": str(gpu)},
+                "preload": PRELOAD,
+            },
         }
         for gpu in settings.gpus
     }

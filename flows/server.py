@@ -118,14 +118,16 @@ def _send_what_is_left() -> None:
 @contextmanager
 def _lean_server(home: Path) -> Iterator[str]:
     """Run a server for the length of the block; yield its API's address."""
-    folder = home / "prefect"
+    folder = (home / "prefect").absolute()
     with storing(folder):
         record = (folder / "server.log").open("ab")
     port = _free_port()
     address = f"http://127.0.0.1:{port}/api"
     with record:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(port)],
+            [sys.executable, "-P", "-m", "flows.server", str(port)],
+            cwd=folder,  # where we were started a stranger's settings and code may lie
+            umask=0o077,
             stdin=subprocess.PIPE,  # when we are gone, however we went, the server reads its end
             stdout=record,
             stderr=record,

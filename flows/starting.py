@@ -1,5 +1,6 @@
 """What must be so before a verb begins? Settings that can be used, a home, a Prefect API."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,14 @@ from diffgraph.errors import InputError
 if TYPE_CHECKING:
     from diffgraph.settings import Settings
 
+log = logging.getLogger(__name__)
+
 
 def settings_of(home: Path | None = None, family: str | None = None, **others: Any) -> "Settings":
     """Return the settings, those of the command line first.
 
-    They are put into the environment, so that flows and worker processes read the same.
+    They are put into the environment, so that flows and worker processes read the same. What the
+    folder in which the command was started would like to set is told and not read.
     """
     from pydantic import ValidationError
 
@@ -30,17 +34,26 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
         if value is not None:
             os.environ[f"DIFFGRAPH_{name.upper()}"] = str(value)
     from diffgraph.settings import Settings
+    from flows.working_folder import ignored, keep_out
 
     try:
         settings = Settings()
     except (ValidationError, ValueError) as error:
         raise InputError(f"a setting cannot be used: {_first_line(error)}") from error
+    keep_out(settings.home)
+    for line in ignored():
+        log.warning("%s", line)
     from diffgraph.families import get_family
     from tasks.overrides import read_overrides
 
     get_family(settings.family)  # an unknown name is told before anything starts
     read_overrides(settings.config)  # likewise
     return settings
+
+
+def hub_settings(source: str, url: str | None) -> dict[str, str | None]:
+    """Return the setting that a hub's address on the command line is."""
+    return {} if source == "folder" else {f"{source}_url": url}
 
 
 @contextmanager

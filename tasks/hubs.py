@@ -1,11 +1,13 @@
 """Where are experts looked for, and what reads them there?"""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from diffgraph.crawlers.web import Turn, WebConfig
     from diffgraph.experts.library import Library
     from diffgraph.families import Family
+
+log = logging.getLogger(__name__)
 
 
 class Hub(BaseModel, frozen=True):
@@ -98,7 +102,7 @@ def opened(
 
     settings, web = Settings(), overrides.of(WebConfig())
     is_civitai = hub.source == "civitai"
-    token = settings.civitai_token if is_civitai else settings.huggingface_token
+    token = _token_for(hub, settings)
     turn = shared_turn(hub.source, per_minute(hub.url, token is not None, web))
     downloads = overrides.of(DownloadConfig())
     unfinished, slot = library.folder / "unfinished", download_slot(downloads.at_once)
@@ -106,6 +110,23 @@ def opened(
         ask = _ask_civitai if is_civitai else _ask_huggingface
         with ask(Asking(hub.url, token, web, turn), library, family, since, downloader) as live:
             yield live, None
+
+
+def _token_for(hub: Hub, settings: Settings) -> "SecretStr | None":
+    """Return the token that goes with a live hub: it is for the address in the settings only.
+
+    Whoever may start a run on a shared Prefect server may name any address as its parameter.
+    """
+    from diffgraph.crawlers.web import address_of
+
+    is_civitai = hub.source == "civitai"
+    token = settings.civitai_token if is_civitai else settings.huggingface_token
+    own = settings.civitai_url if is_civitai else settings.huggingface_url
+    variable = f"DIFFGRAPH_{hub.source.upper()}_URL"
+    if token is None or urlsplit(hub.url)[:2] == urlsplit(address_of(own, variable))[:2]:
+        return token
+    log.warning("%s is asked without a token: that is for %s (%s)", hub.url, own, variable)
+    return None
 
 
 @dataclass(frozen=True)
