@@ -39,6 +39,7 @@ CLIENT: Mapping[str, str] = {
     # progress bars tell a person what happens, our own words what went wrong; the API gets it all
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "diffgraph",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # what is said outside a run is no error
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
 }
 
@@ -79,7 +80,7 @@ def prefect_api(home: Path) -> Iterator[str]:
     if configured:
         yield configured
         return
-    with _lean_server(home) as address:
+    with lean_server(home) as address:
         os.environ["PREFECT_API_URL"] = address
         reread_settings()
         try:
@@ -116,10 +117,14 @@ def _send_what_is_left() -> None:
 
 
 @contextmanager
-def _lean_server(home: Path) -> Iterator[str]:
-    """Run a server for the length of the block; yield its API's address."""
+def lean_server(home: Path) -> Iterator[str]:
+    """Run a server for the length of the block; yield its API's address.
+
+    Its records are below `home`. This process reports to it only if it is told to.
+    """
     folder = (home / "prefect").absolute()
     with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         record = (folder / "server.log").open("ab")
     port = _free_port()
     address = f"http://127.0.0.1:{port}/api"
@@ -132,6 +137,8 @@ def _lean_server(home: Path) -> Iterator[str]:
             stdout=record,
             stderr=record,
             env={
+                **QUIET,
+                **CLIENT,
                 **os.environ,
                 **LEAN,
                 "PREFECT_API_URL": address,

@@ -1,7 +1,9 @@
 """What every test may use: a small model of the true architecture, and no network."""
 
+import getpass
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,31 @@ from typing import Any
 import pytest
 
 from diffgraph.secrets import forget_secrets
+from flows.server import CLIENT, QUIET
+
+pytest_plugins = ("tests.left_as_found",)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-# before any library reads them
+# Before any library reads it: what is set in a developer's shell is not what tests run with, and
+# whichever test imports a library first, the library sees the same.
+PREFECT_HOME = tempfile.TemporaryDirectory(prefix="diffgraph-tests-")
+for name in set(os.environ) - {"DIFFGRAPH_WRITE_DOCS"}:
+    if name.startswith(("PREFECT_", "DIFFGRAPH_", "MLFLOW_")):
+        del os.environ[name]
 os.environ.update(
-    HF_HUB_OFFLINE="1",
+    **QUIET,
+    **CLIENT,
+    PREFECT_HOME=PREFECT_HOME.name,
+    GIT_PYTHON_REFRESH="quiet",
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
     TRANSFORMERS_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
+    # libraries set these once they are imported
+    KMP_DUPLICATE_LIB_OK="True",
+    KMP_INIT_AT_FORK="FALSE",
+    TORCHINDUCTOR_CACHE_DIR=f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}",
 )
 
 

@@ -1,7 +1,7 @@
 """A small hub, a Prefect server for the session, and a home that is built once."""
 
 import json
-import os
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.environment import environment
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
 EFFECTS = {
@@ -38,15 +40,13 @@ class Told(NamedTuple):
 
 @pytest.fixture
 def our_environment() -> Iterator[None]:
-    """Undo what a command puts into the environment, and into Prefect's reading of it."""
-    from flows.server import reread_settings
-
-    reread_settings()
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    reread_settings()
+    """Undo what a command does to this process: its environment, its logging."""
+    rooms = [logging.getLogger(name) for name in ("diffgraph", "tasks", "flows")]
+    handlers = [list(room.handlers) for room in rooms]
+    with environment():
+        yield
+    for room, found in zip(rooms, handlers, strict=True):
+        room.handlers[:] = found
 
 
 @pytest.fixture
@@ -126,33 +126,31 @@ def hub(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory) -> Iterator[str]:
-    """A real server for the session; commands and flows report to it."""
-    from flows.server import prefect_api
+def server_address(tmp_path_factory) -> Iterator[str]:
+    """A real server for the session. Nobody reports to it who does not ask for it."""
+    from flows.server import lean_server
 
-    before = dict(os.environ)
-    for name in before:
-        if name.startswith("PREFECT_"):
-            del os.environ[name]
-    with prefect_api(tmp_path_factory.mktemp("prefect")) as address:
+    with lean_server(tmp_path_factory.mktemp("prefect")) as address:
         yield address
-    os.environ.clear()
-    os.environ.update(before)
+
+
+@pytest.fixture
+def prefect_server(server_address, our_environment) -> Iterator[str]:
+    """The commands and flows of this test report to the session's server."""
+    with environment(PREFECT_API_URL=server_address):
+        yield server_address
 
 
 @pytest.fixture(scope="session")
-def built_home(prefect_server, hub, tmp_path_factory) -> Path:
+def built_home(server_address, hub, tmp_path_factory) -> Path:
     """A home with the small hub's experts, and a graph of them on two reference prompts."""
     from flows.build_graph import build
     from flows.discover import discover
 
     home = tmp_path_factory.mktemp("home")
-    os.environ["DIFFGRAPH_HOME"] = str(home)
-    try:
+    with environment(PREFECT_API_URL=server_address, DIFFGRAPH_HOME=home):
         discover(path=hub)
         build(reference_prompts=2)
-    finally:
-        del os.environ["DIFFGRAPH_HOME"]
     return home
 
 

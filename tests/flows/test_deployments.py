@@ -19,17 +19,11 @@ PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 SECONDS = 240
 
 
-@pytest.fixture(autouse=True)
-def on_the_server(prefect_server, our_environment, monkeypatch) -> None:
-    """Whatever the tests of another file left of Prefect's settings, ask the session's server."""
-    from flows.server import reread_settings
-
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    reread_settings()
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture(scope="module")
-def deployed(prefect_server, built_home, tmp_path_factory) -> Path:
+def deployed(server_address, built_home, tmp_path_factory) -> Path:
     """Everything in prefect.yaml is deployed and a worker waits; returns the home it works in."""
     import shutil
 
@@ -37,7 +31,7 @@ def deployed(prefect_server, built_home, tmp_path_factory) -> Path:
     environment = {
         **os.environ,
         "DIFFGRAPH_HOME": str(home),
-        "PREFECT_API_URL": prefect_server,
+        "PREFECT_API_URL": server_address,
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PWD": str(ROOT),
     }

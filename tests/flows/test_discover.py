@@ -13,7 +13,7 @@ from tests.servers.huggingface import HuggingFaceServer, repository
 
 TOKEN = "a-secret-token"
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 
 from tasks.downloads import LIMIT, download_slot
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture(autouse=True)
-def no_limit_yet(prefect_server, our_environment):
+def no_limit_yet(prefect_server):
     """The server is the session's, and a limit that is there stays: other tests made one."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound

@@ -15,11 +15,12 @@ import pytest
 from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id, open_snapshot, snapshot_ids
 from diffgraph.recipe.unusable import lora
+from tests.environment import environment
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = {f"smallhub:{number}@{number}1" for number in (9001, 9002, 9003, 9010)}
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture
@@ -151,13 +152,12 @@ class TestBuild:
 
 
 @pytest.fixture(scope="module")
-def trained_home(built_home, tmp_path_factory) -> Path:
+def trained_home(server_address, built_home, tmp_path_factory) -> Path:
     """A copy of the small home whose planner was trained for a step, for those who only look."""
     from flows.train_planner import train
 
     home = Path(shutil.copytree(built_home, tmp_path_factory.mktemp("trained") / "home"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFGRAPH_HOME", str(home))
+    with environment(PREFECT_API_URL=server_address, DIFFGRAPH_HOME=home):
         told = train(steps=1, prompts=24)
     (home / "told.json").write_text(told.model_dump_json())
     return home

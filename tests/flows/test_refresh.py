@@ -12,7 +12,7 @@ from tests.servers.civitai_pages import page
 
 OLD = 1  # each page is published an hour after the one before: this one on the first day of 2023
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def a_hub(*numbers: int) -> CivitaiServer:

@@ -27,7 +27,7 @@ with prefect_api(Path(sys.argv[1])) as address:
 
 
 @pytest.fixture
-def without_prefect(monkeypatch):
+def without_prefect(our_environment, monkeypatch):
     for name in list(os.environ):
         if name.startswith("PREFECT_"):
             monkeypatch.delenv(name)

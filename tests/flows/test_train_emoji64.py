@@ -16,7 +16,7 @@ from flows.train_emoji64 import GRAPH, STAGES, train_emoji64
 
 BY_RECIPE = [stage for stage in STAGES if stage != GRAPH]
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture
