@@ -4,8 +4,11 @@ A write goes to a temporary name beside its target, is flushed to the disk, and 
 target's name in one step: a reader, or a run that was killed half-way, never sees half a file.
 """
 
+import contextlib
 import hashlib
+import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,8 +17,23 @@ from pathlib import Path
 
 from diffgraph.errors import StorageError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
 READ_BYTES = 1 << 20
 TAIL_BYTES = 4096
+PART = ".part"
+NAME_SHOWN = 200  # bytes of a name in a temporary one, which is longer
+LEFT = re.compile(r"\..+\.[a-z0-9_]{8}\.part", re.DOTALL)
+"""What the hidden names are like that files and folders have while they are written."""
+MANY = 1000
+"""Entries beyond which a folder is looked through once a process, and not at each write."""
+
+_entries: dict[Path, int] = {}  # folder -> how many it had when it was looked through
 
 
 def sha256_of(path: Path) -> str:
@@ -39,42 +57,97 @@ def storing(path: Path) -> Iterator[None]:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes that name when the block ends well."""
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-    part = Path(name)
-    try:
-        with storing(path):
-            yield part
-            _flush(part)
-            part.chmod(0o644)
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with _part_of(path, is_folder=False) as part, storing(path):
+        yield part
+        _flush(part)
+        part.chmod(0o644)
+        part.replace(path)
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes that name when the block ends well.
 
-    A folder that is already there stays as it is, and what was made is dropped: both hold the
-    same, since such folders are named by their content.
+    Args:
+        path: of the folder.
+        replace: whether it takes the place of a folder that is there. Otherwise that stays as it
+            is and what was made is dropped: such folders are named by their content.
+    """
+    with _part_of(path, is_folder=True) as part, storing(path):
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        part.chmod(0o755)
+        if replace and path.is_dir():
+            with _part_of(path, is_folder=True) as old:
+                path.rename(old)  # onto an empty folder; both go under their names at once
+                part.rename(path)
+        elif not path.exists():
+            part.rename(path)
+
+
+@contextmanager
+def _part_of(path: Path, is_folder: bool) -> Iterator[Path]:
+    """Yield a new hidden file or folder beside `path`; what is left of it goes, then or later.
+
+    It is locked as long as this process lives: whoever writes beside it next takes away what
+    processes left that were killed, and nothing that is still written.
     """
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        _sweep(path.parent)
+        part, lock = _locked(path, is_folder)
     try:
-        with storing(path):
-            yield part
-            for file in part.rglob("*"):
-                if file.is_file():
-                    _flush(file)
-            part.chmod(0o755)
-            if not path.exists():
-                part.rename(path)
+        yield part
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _locked(path: Path, is_folder: bool) -> tuple[Path, int]:
+    """Return a new file or folder and the handle that holds its lock."""
+    shown = os.fsencode(path.name)[:NAME_SHOWN].decode("utf-8", "ignore")
+    prefix = f".{shown}."
+    while True:
+        if is_folder:
+            part = Path(tempfile.mkdtemp(PART, prefix, path.parent))
+            handle = os.open(part, os.O_RDONLY)
+        else:
+            handle, name = tempfile.mkstemp(PART, prefix, path.parent)
+            part = Path(name)
+        with contextlib.suppress(OSError):  # where there are no locks, nothing is swept, either
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if part.exists():  # or it was swept before it was locked
+            return part, handle
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder."""
+    if fcntl is None or _entries.get(folder, 0) > MANY:
+        return
+    with os.scandir(folder) as found:
+        names = [entry.name for entry in found]
+    _entries[folder] = len(names)
+    for name in names:
+        if LEFT.fullmatch(name):
+            _remove_unless_locked(folder / name)
+
+
+def _remove_unless_locked(part: Path) -> None:
+    with contextlib.suppress(OSError):  # it is written now, or gone, or another user's
+        handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+            log.warning("removed %s: a run that was killed had left it", part)
+        finally:
+            os.close(handle)
 
 
 def append_lines(path: Path, data: bytes) -> None:

@@ -6,8 +6,10 @@ is no plain file of a likely size is never opened, or refused before a byte of i
 megabytes of JSON can be millions of values: they are counted before they are made.
 """
 
+import codecs
 import errno
 import json
+import math
 import os
 import re
 import stat
@@ -15,11 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic_core import from_json
+
 from diffgraph.errors import MissingInput
 
 # a pipe that took a file's place between our look at it and our opening it must not hold us up
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _STRING = re.compile(rb'"[^"]*"')
+MANY_VALUES = 1 << 20
 FEW_BYTES = 1 << 20  # of JSON that cannot hold too many values
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -107,6 +112,37 @@ def parse_json(
         return json.loads(data.decode("utf-8-sig"), object_pairs_hook=make_object)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def parse_strict(data: bytes | str, most_values: int = MANY_VALUES) -> Any:
+    """Return what JSON says that is to be obeyed, or written on: a plan, a configuration, a record.
+
+    Args:
+        data: The text.
+        most_values: As `parse_json` takes it.
+
+    Raises:
+        ValueError: As `parse_json` says; or it is nested more than 200 deep, says one name twice,
+            or holds NaN, half a character, or a number too large under a name.
+    """
+    if isinstance(data, str):
+        data = data.encode()  # half a character has no bytes
+    data = data.removeprefix(codecs.BOM_UTF8)
+    found = parse_json(data, most_values, _unambiguous)
+    from_json(data, allow_inf_nan=False, cache_strings="none")  # stricter, also on how deep it is
+    return found
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} is there twice")
+    for name, value in pairs:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name[:80]!r} is no finite number")
+    return found
 
 
 def _demand_plain(path: Path, about: os.stat_result, most_bytes: int) -> None:

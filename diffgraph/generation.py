@@ -12,10 +12,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from diffgraph.artifacts import new_file, sha256_of
@@ -267,14 +266,6 @@ class Renderer:
         return without_copies(delta)
 
 
-class Drawn(NamedTuple):
-    """What an image was made from."""
-
-    plan: MergePlan
-    prompt: str
-    seed: int
-
-
 def save_png(path: Path, image: Tensor, plan: MergePlan, prompt: str, seed: int) -> None:
     """Write an image whole, with what it was made from in its text chunks.
 
@@ -296,23 +287,6 @@ def save_png(path: Path, image: Tensor, plan: MergePlan, prompt: str, seed: int)
     pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     with new_file(path) as part:
         Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(part, "PNG", pnginfo=info)
-
-
-def read_png(path: Path) -> Drawn:
-    """Return what an image of ours was made from; raises `MissingInput` for any other file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            texts = dict(image.info)
-        plan = MergePlan.model_validate_json(texts["plan"])
-        return Drawn(plan, str(texts["prompt"]), int(texts["seed"]))
-    except FileNotFoundError as error:
-        raise MissingInput(f"no image at {path}") from error
-    except (KeyError, ValidationError) as error:
-        raise MissingInput(f"{path} does not say which plan made it") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise MissingInput(f"{path} is not a PNG image that can be read") from error
 
 
 def code_version() -> str:

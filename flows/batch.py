@@ -12,7 +12,8 @@ from diffgraph.evaluation.prompt_sets import PromptSet, read_prompts
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows
 from flows.runners import runner_for
-from tasks.generation import BatchShard, Row, collect, draw_shard
+from flows.targets import demand_folder
+from tasks.generation import PARTS, TABLE, BatchShard, Row, collect, draw_shard
 from tasks.progress import report
 from tasks.studio import Studio, check_method
 
@@ -39,7 +40,7 @@ class Batch(Result):
 
 
 @flow(name="batch-generate", task_runner=runner_for(Settings()))
-def batch(
+def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
     prompts: Path,
     out: Path,
     column: str = "prompt",
@@ -47,6 +48,7 @@ def batch(
     method: str = "diffgraph",
     seed: int = 0,
     family: str | None = None,
+    force: bool = False,
 ) -> Batch:
     """Draw a file of prompts into a folder of images and `results.parquet`.
 
@@ -58,10 +60,12 @@ def batch(
         method: how experts are merged.
         seed: of the first noise, the same for every prompt.
         family: the model family; the setting if unset.
+        force: write over a table that is there and that no batch wrote.
     """
     settings = Settings()
     family = family or settings.family
     check_method(method)
+    demand_folder(out, settings, force, (TABLE,), PARTS, read=prompts)
     found = read_prompts(prompts, column, limit, family)
     with new_file(out / ".writable"):
         pass  # a folder that cannot be written is told before anything is drawn

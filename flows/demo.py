@@ -84,7 +84,7 @@ def demo(
     )
     report = (out / REPORT).resolve()
     seeds = tuple(overrides.get("evaluation", "seeds", (0,)))
-    compared = evaluate(limit=bench_prompts, seeds=seeds, report=report, story=story)
+    compared = evaluate(limit=bench_prompts, seeds=seeds, report=report, story=story, force=True)
     lap("evaluate")
     create_link_artifact(report.as_uri(), link_text="the report", key="demo-report")
     return Demo(

@@ -10,9 +10,12 @@ from diffgraph.evaluation.statistics import Interval, Summary
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, markdown, rows
 from flows.runners import runner_for
+from flows.targets import demand_new, demand_suffix
 from tasks.evaluation import Compared, Contest, Story, compare, evaluation_config
 from tasks.studio import Studio
 from tasks.tracking import Recorded, record_evaluation
+
+REPORTS = (".html", ".htm")
 
 
 class Evaluation(Result, Compared):
@@ -50,7 +53,7 @@ def score_table(summary: Summary) -> Rows:
 
 
 @flow(name="evaluate", task_runner=runner_for(Settings()))
-def evaluate(
+def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     methods: Sequence[str] | None = None,
     prompts: str = "bench",
     limit: int | None = None,
@@ -58,6 +61,7 @@ def evaluate(
     seeds: tuple[int, ...] | None = None,
     family: str | None = None,
     story: Story | None = None,
+    force: bool = False,
 ) -> Evaluation:
     """Compare methods on a set of prompts, with paired bootstrap intervals.
 
@@ -69,9 +73,13 @@ def evaluate(
         seeds: of the first noise, an image each.
         family: the model family; the setting if unset.
         story: what the report tells beside the comparison.
+        force: write over a report that is there.
     """
     settings = Settings()
     family = family or settings.family
+    if report is not None:
+        demand_suffix(report, REPORTS)
+        demand_new(report, settings, force)
     studio = Studio.of(settings, family)
     contest = Contest(
         methods=tuple(methods) if methods else None, prompts=prompts, limit=limit, seeds=seeds

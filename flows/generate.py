@@ -1,16 +1,23 @@
 """What is drawn for a prompt, and why? Straight from the core: serving a person needs no flow."""
 
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffgraph.agents.spending import Spending
+from diffgraph.errors import InputError
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, rows
+from flows.targets import demand_folder
 from tasks.agents import spent_since
 from tasks.studio import Decision, Studio
+
+if TYPE_CHECKING:
+    from diffgraph.merging.plan import MergePlan
 
 LONGEST_NAME = 48
 
@@ -135,9 +142,11 @@ def generate(
         method: how experts are merged.
     """
     from diffgraph.generation import save_png
+    from diffgraph.merging.plan_files import read_plan
 
+    demand_folder(out, settings)
     studio, began = Studio.of(settings), time.time()
-    given = _given(plan_file) if plan_file else None
+    given = read_plan(plan_file).plan if plan_file else None
     images = []
     for prompt in prompts:
         start = time.perf_counter()
@@ -149,7 +158,7 @@ def generate(
             studio.agent.parse(prompt)  # says so if there is nothing to draw
             merged, explanation, names = given, (f"as planned in {plan_file}",), {}
         image = studio.renderer.render(merged, [prompt], [seed])[0]
-        file = out / _file_name(prompt, merged.id, seed)
+        file = _free(out / _file_name(prompt, merged.id, seed), merged, prompt, seed)
         save_png(file, image, merged, prompt, seed)
         images.append(
             Image(
@@ -184,13 +193,20 @@ def _names(selection: dict[str, Any]) -> dict[str, str]:
     return {choice["ref"]: choice["name"] for choice in selection["experts"]}
 
 
-def _given(path: Path) -> Any:
-    from flows.show import read_plan
-
-    return read_plan(path)
-
-
 def _file_name(prompt: str, plan_id: str, seed: int) -> str:
     """Return a name that a person recognises and no prompt can make a path of."""
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:LONGEST_NAME].strip("-")
     return f"{words or 'image'}-{plan_id[:8]}-{seed}.png"
+
+
+def _free(file: Path, plan: "MergePlan", prompt: str, seed: int) -> Path:
+    """Return a name that is free, or that this same image has: other prompts may look alike."""
+    from diffgraph.merging.plan_files import read_plan
+
+    number = 1
+    while os.path.lexists(name := file if number == 1 else file.with_stem(f"{file.stem}-{number}")):
+        with suppress(InputError):
+            if read_plan(name) == (plan, prompt, seed):
+                break
+        number += 1
+    return name

@@ -1,18 +1,16 @@
 """How does a plan leave this program? As a model file, a LoRA, or a prompt of another tool."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from diffgraph.errors import InputError, MissingInput
+from diffgraph.errors import MissingInput
 from diffgraph.settings import Settings
 from flows.options import FileLayout, FileType, PromptSyntax
 from flows.printing import Result, Rows, rows
+from flows.targets import demand_new, model_target
 from tasks.progress import report
 from tasks.studio import KnownExperts
 
@@ -79,33 +77,44 @@ class Said(Result):
 def merge(
     plan_file: Path,
     settings: Settings,
-    out: Path,
+    out: str,
     layout: FileLayout | None = None,
     type: FileType = FileType.FP16,
+    force: bool = False,
 ) -> Merged:
     """Write what a plan makes of its base as a file, or a folder, that other tools load.
 
     Args:
-        plan_file: a plan, what `diffgraph plan --json` printed, or an image of ours.
+        plan_file: a plan, or any file or folder of ours that holds one.
         settings: where things are.
         out: the file, or the folder in the diffusers layout.
-        layout: by default a single file if `out` ends in .safetensors, else a folder.
+        layout: by default what the name of `out` says.
         type: of the numbers.
+        force: write over a file that is there, or over a folder that this verb wrote.
 
     Raises:
+        InputError: nothing may be written at `out`.
         LicenceForbids: an expert's licence forbids derivatives.
         PlanError: the plan cannot be carried out.
         StorageError: the file cannot be written; nothing is left of it.
     """
+    from diffgraph.merging.plan_files import ABOUT
+
     start = time.perf_counter()
+    target, layout = model_target(out, layout)
+    demand_new(target, settings, force, ours=ABOUT if layout is FileLayout.DIFFUSERS else "")
     job = _Job.of(plan_file, settings)
-    layout = layout or _layout_of(out)
-    left_out = job.write(out, layout, type)
-    return job.told(out, layout.value, type, start, left_out=left_out)
+    left_out = job.write(target, layout, type)
+    return job.told(target, layout.value, type, start, left_out=left_out)
 
 
 def as_lora(
-    plan_file: Path, settings: Settings, out: Path, rank: int, type: FileType = FileType.FP16
+    plan_file: Path,
+    settings: Settings,
+    out: str,
+    rank: int,
+    type: FileType = FileType.FP16,
+    force: bool = False,
 ) -> Merged:
     """Write the LoRA that is nearest to what a plan's PEFT experts do together.
 
@@ -115,19 +124,22 @@ def as_lora(
         out: the file.
         rank: of the LoRA.
         type: of the numbers.
+        force: write over a file that is there.
 
     Raises:
-        LicenceForbids, PlanError, StorageError: as `merge`.
+        InputError, LicenceForbids, PlanError, StorageError: as `merge`.
     """
     from diffgraph.merging.as_lora import lora_metadata, nearest_lora, write_lora
     from diffgraph.merging.to_file import TYPES
 
     start = time.perf_counter()
+    target, _ = model_target(out, FileLayout.SINGLE_FILE)
+    demand_new(target, settings, force)
     job = _Job.of(plan_file, settings)
     lora = nearest_lora(job.plan, job.deltas, job.base, rank, TYPES[type.value])
     metadata = job.metadata("the nearest LoRA to the PEFT experts of a plan")
-    write_lora(out, lora, metadata | lora_metadata(lora, rank, job.plan.family))
-    return job.told(out, "lora", type, start, left_out=lora.left_out, rank=rank, kept=lora.kept)
+    write_lora(target, lora, metadata | lora_metadata(lora, rank, job.plan.family))
+    return job.told(target, "lora", type, start, left_out=lora.left_out, rank=rank, kept=lora.kept)
 
 
 def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
@@ -142,10 +154,11 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
         LicenceForbids: an expert's licence forbids derivatives.
         PlanError: the tool has no words for such a plan.
     """
+    from diffgraph.merging.plan_files import read_plan
     from diffgraph.merging.prompt_syntax import SYNTAXES, needed_checkpoint
     from diffgraph.merging.provenance import debts, experts_of
 
-    plan = read_plan(plan_file)
+    plan = read_plan(plan_file).plan
     library = _library(plan, settings)
     experts, files = _as_listed(experts_of(plan, library), library)
     is_prompt = syntax is PromptSyntax.A1111
@@ -156,30 +169,6 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
         plan_id=plan.id,
         debts=debts(experts[ref] for ref in sorted(experts)),
     )
-
-
-def read_plan(path: Path) -> "MergePlan":
-    """Return the plan in a JSON file or an image.
-
-    Raises:
-        MissingInput: the file is not there or cannot be read.
-        InputError: it holds no plan, or the plans of several prompts.
-    """
-    if path.suffix.lower() == ".png":
-        from diffgraph.generation import read_png
-
-        return read_png(path).plan
-    from diffgraph.merging.plan import MergePlan
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and isinstance(found.get("plans"), list):
-            found = _only(path, found["plans"])  # what `plan --json` prints
-        return MergePlan.model_validate(found.get("plan", found))
-    except OSError as error:
-        raise MissingInput(f"the plan {path} cannot be read: {error.strerror}") from error
-    except (ValueError, AttributeError, ValidationError) as error:
-        raise InputError(f"{path} holds no merge plan: {_first_reason(error)}") from error
 
 
 class _Job:
@@ -195,9 +184,10 @@ class _Job:
     def of(cls, plan_file: Path, settings: Settings) -> "_Job":
         from diffgraph.experts.reading import open_delta
         from diffgraph.merging.base_files import open_base
+        from diffgraph.merging.plan_files import read_plan
         from diffgraph.merging.provenance import experts_of, files_of
 
-        plan = read_plan(plan_file)
+        plan = read_plan(plan_file).plan
         library = _library(plan, settings)
         experts, _ = _as_listed(experts_of(plan, library), library)
         paths = files_of(experts, library)
@@ -303,22 +293,3 @@ def _file_name(expert: "Expert", page: "Listing | None") -> str:
 
 def _progress(done: int, total: int) -> None:
     report(STAGE, done // MILLION, max(1, total // MILLION), "million numbers")
-
-
-def _layout_of(out: Path) -> FileLayout:
-    single = out.suffix.lower() == SUFFIX
-    return FileLayout.SINGLE_FILE if single else FileLayout.DIFFUSERS
-
-
-def _only(path: Path, plans: list[Any]) -> Any:
-    if len(plans) != 1:
-        raise InputError(f"{path} holds {len(plans)} plans: a merge is of one")
-    return plans[0]
-
-
-def _first_reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where}: {first['msg']}" if where else str(first["msg"])
-    return str(error).splitlines()[0]

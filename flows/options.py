@@ -43,6 +43,7 @@ Exclude = Annotated[
 Like = Annotated[
     str | None, typer.Option(help="Train as this planner was trained: its id, or shipped.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
 Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 

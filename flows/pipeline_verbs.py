@@ -16,6 +16,7 @@ from flows.options import (
     Config,
     Exclude,
     Family,
+    Force,
     Gpus,
     Home,
     HubFolder,
@@ -36,10 +37,14 @@ from flows.starting import hub_settings, pipeline, settings_of
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the report and all else goes.")] = Path("demo"),
+    force: Force = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Watch the whole system work on the bundled family: hub, graph, training, images, report."""
+    from flows.targets import demand_folder
+
+    demand_folder(out, settings_of(config=config), force, ("report.html",), begun="home")
     settings = settings_of(home=out / "home", config=config)
     with pipeline(settings):
         from flows.demo import demo as run
@@ -200,6 +205,7 @@ def batch(
     limit: Annotated[int | None, typer.Option(min=1, help="Draw so many at most.")] = None,
     method: Method = "diffgraph",
     seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
+    force: Force = False,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -223,6 +229,7 @@ def batch(
             method=method,
             seed=seed,
             family=settings.family,
+            force=force,
         )
         tell(result, json)
 
@@ -241,6 +248,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Measure how well experts are found, against these labels (JSONL)."),
     ] = None,
+    force: Force = False,
     home: Home = None,
     family: Family = None,
     config: Config = None,
@@ -261,6 +269,11 @@ def evaluate(
 
         names = methods.split(",") if methods else None
         result = run(
-            methods=names, prompts=prompts, limit=limit, report=report, family=settings.family
+            methods=names,
+            prompts=prompts,
+            limit=limit,
+            report=report,
+            family=settings.family,
+            force=force,
         )
         tell(result, json)

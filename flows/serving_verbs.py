@@ -15,6 +15,7 @@ from flows.options import (
     Family,
     FileLayout,
     FileType,
+    Force,
     GraphFormat,
     Home,
     Json,
@@ -67,8 +68,10 @@ def generate(
 def merge(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, or an image of ours.")],
     out: Annotated[
-        Path | None,
-        typer.Option(help="The .safetensors file, or the folder in the diffusers layout."),
+        str | None,
+        typer.Option(
+            metavar="PATH", help="The .safetensors file, or the folder in the diffusers layout."
+        ),
     ] = None,
     layout: Annotated[
         FileLayout | None, typer.Option(help="By default what the name of OUT suggests.")
@@ -81,6 +84,7 @@ def merge(
     syntax: Annotated[
         PromptSyntax | None, typer.Option(help="Print the plan in another tool's words instead.")
     ] = None,
+    force: Force = False,
     home: Home = None,
     family: Family = None,
     json: Json = False,
@@ -96,9 +100,9 @@ def merge(
         if syntax is not None:
             result: Any = merging.say(plan, settings, syntax)
         elif as_lora is not None and out is not None:
-            result = merging.as_lora(plan, settings, out, as_lora, type)
+            result = merging.as_lora(plan, settings, out, as_lora, type, force)
         elif out is not None:
-            result = merging.merge(plan, settings, out, layout, type)
+            result = merging.merge(plan, settings, out, layout, type, force)
     tell(result, json)
 
 
@@ -132,6 +136,7 @@ def export_graph(
         GraphFormat, typer.Option(help="COO edges in .npz files, or PyTorch Geometric's.")
     ] = GraphFormat.NPZ,
     snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
+    force: Force = False,
     home: Home = None,
     family: Family = None,
     json: Json = False,
@@ -140,7 +145,7 @@ def export_graph(
     settings = settings_of(home, family)
     from flows.show import export
 
-    tell(export(settings, out, snapshot, format), json)
+    tell(export(settings, out, snapshot, format, force), json)
 
 
 @app.command()

@@ -1,18 +1,16 @@
 """What is known? One function a subject, its result fit for a person and a program."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from diffgraph.errors import InputError, MissingInput
+from diffgraph.errors import MissingInput
 from diffgraph.settings import Settings
 from flows.options import GraphFormat
 from flows.printing import Result, Rows, rows
+from flows.targets import demand_folder
 from tasks.studio import Studio
 
 if TYPE_CHECKING:
@@ -135,7 +133,8 @@ class Plan(Result):
         """Yield what is merged, and how strongly."""
         yield f"plan {self.id} ({self.plan['normalisation']}, {self.plan['rule']})"
         if self.prompt:
-            yield f"prompt: {self.prompt} (seed {self.seed})"
+            seed = "" if self.seed is None else f" (seed {self.seed})"
+            yield f"prompt: {self.prompt}{seed}"
         yield rows(("expert", "coefficient"), list(self.coefficients.items()))
 
 
@@ -281,47 +280,10 @@ def snapshot(settings: Settings, which: str | None) -> Snapshot:
 
 
 def plan(settings: Settings, which: str) -> Plan:
-    """Return the plan in a JSON file or in an image's metadata."""
-    path = Path(which)
-    if path.suffix.lower() == ".png":
-        from diffgraph.generation import read_png
+    """Return the plan in any file or folder of ours that holds one."""
+    from diffgraph.merging.plan_files import read_plan
 
-        drawn = read_png(path)
-        return _told(drawn.plan, drawn.prompt, drawn.seed)
-    return _told(read_plan(path))
-
-
-def read_plan(path: Path) -> Any:
-    """Return the plan in a JSON file.
-
-    Raises:
-        MissingInput: the file is not there or cannot be read.
-        InputError: it holds no merge plan.
-    """
-    from diffgraph.merging.plan import MergePlan
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return MergePlan.model_validate(found.get("plan", found))
-    except OSError as error:
-        raise MissingInput(f"the plan {path} cannot be read: {error.strerror}") from error
-    except (ValueError, AttributeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path} holds no merge plan: {first}") from error
-
-
-def export(
-    settings: Settings, out: Path, which: str | None, form: GraphFormat = GraphFormat.NPZ
-) -> Exported:
-    """Write the graph as COO edges with .npz features, or for PyTorch Geometric."""
-    from diffgraph.graph.tensors import export_npz, export_pyg
-
-    write = {GraphFormat.NPZ: export_npz, GraphFormat.PYG: export_pyg}[form]
-    snapshot = Studio.of(settings, snapshot=which).snapshot
-    return Exported(folder=write(snapshot, out), snapshot=snapshot.id)
-
-
-def _told(found: Any, prompt: str = "", seed: int | None = None) -> Plan:
+    found, prompt, seed = read_plan(Path(which))
     return Plan(
         id=found.id,
         plan=found.model_dump(mode="json"),
@@ -329,6 +291,25 @@ def _told(found: Any, prompt: str = "", seed: int | None = None) -> Plan:
         prompt=prompt,
         seed=seed,
     )
+
+
+def export(
+    settings: Settings,
+    out: Path,
+    which: str | None,
+    form: GraphFormat = GraphFormat.NPZ,
+    force: bool = False,
+) -> Exported:
+    """Write the graph as COO edges with .npz features, or for PyTorch Geometric."""
+    from diffgraph.graph import tensors
+
+    write, files = {
+        GraphFormat.NPZ: (tensors.export_npz, (tensors.NAMES, tensors.NODES, tensors.EDGES)),
+        GraphFormat.PYG: (tensors.export_pyg, (tensors.PYG,)),
+    }[form]
+    demand_folder(out, settings, force, files)
+    snapshot = Studio.of(settings, snapshot=which).snapshot
+    return Exported(folder=write(snapshot, out), snapshot=snapshot.id)
 
 
 def _flat(value: Any) -> str:

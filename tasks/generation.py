@@ -15,6 +15,7 @@ from tasks.progress import report
 from tasks.studio import Studio
 
 TABLE = "results.parquet"
+PARTS = "parts"
 
 
 class Row(BaseModel, frozen=True):
@@ -55,7 +56,7 @@ def draw_shard(shard: BatchShard, out: Path, home: Path, device: str) -> Drawn:
     """Draw a shard's prompts, score them and write their table; one that is there is kept."""
     import pyarrow.parquet as pq
 
-    part = out / "parts" / f"{shard.id}.parquet"
+    part = out / PARTS / f"{shard.id}.parquet"
     if not part.is_file():
         studio = Studio(home, shard.family, device, shard.agent, overrides=shard.overrides)
         rows = []

@@ -31,7 +31,7 @@ STRONGEST = 1.5
 """The strength that a predicted weight of 1 stands for under `strength`."""
 
 
-class PlannedExpert(BaseModel, frozen=True):
+class PlannedExpert(BaseModel, frozen=True, extra="forbid"):
     """An expert's part in a plan."""
 
     ref: str
@@ -53,7 +53,7 @@ class PlannedExpert(BaseModel, frozen=True):
         return value
 
 
-class MergePlan(BaseModel, frozen=True):
+class MergePlan(BaseModel, frozen=True, extra="forbid"):
     """A plan, frozen and named by its content. No experts at all means the base model."""
 
     family: str

@@ -15,6 +15,7 @@ from diffgraph.artifacts import new_folder
 from diffgraph.errors import MissingInput
 from diffgraph.merging.base_files import AUTOENCODER, DENOISERS, TEXT_ENCODERS, BaseFiles
 from diffgraph.merging.layouts import Slot, diffusers
+from diffgraph.merging.plan_files import ABOUT
 from diffgraph.merging.to_file import FileMerge, OnProgress
 
 WEIGHTS = dict.fromkeys(TEXT_ENCODERS, "model.safetensors")
@@ -36,12 +37,14 @@ def write_folder(
 ) -> None:
     """Write a folder in the diffusers layout, whole or not at all.
 
+    What a merge wrote there before goes; whoever calls has asked.
+
     Raises:
-        MissingInput: there is something of that name already, or the base lacks a component.
+        MissingInput: there is a folder that no merge wrote, or the base lacks a component.
         StorageError, DamagedFile, PlanError: as `FileMerge.write`.
     """
-    if folder.exists():
-        raise MissingInput(f"{folder} is there already: name a folder that is not")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
+        raise MissingInput(f"{folder} is a folder that no merge wrote: it stays")
     components = diffusers(base)
     components[AUTOENCODER] = {
         key: Slot(stored.value.shape, copied=stored) for key, stored in base.autoencoder.items()
@@ -52,7 +55,7 @@ def write_folder(
                 f"{base.folder} lacks the weights of its {component}, which a folder holds; "
                 "a single file does without"
             )
-    with new_folder(folder) as part:
+    with new_folder(folder, replace=True) as part:
         for component, slots in components.items():
             path = part / component / WEIGHTS.get(component, USUAL_WEIGHTS)
             merge.write(path, slots, dtype, metadata, on_progress)
@@ -66,7 +69,7 @@ def write_folder(
         index = part / "model_index.json"
         index.write_text(json.dumps(_index(part), indent=2) + "\n", encoding="utf-8")
         facts = {key: value for key, value in metadata.items() if key != "format"}
-        (part / "diffgraph.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False))
+        (part / ABOUT).write_text(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
 def _kept(folder: Path) -> Iterator[Path]:

@@ -12,8 +12,9 @@ from diffgraph.errors import DamagedFile, LicenceForbids, MissingInput, PlanErro
 from diffgraph.experts.expert import Expert
 from diffgraph.families import get_family
 from diffgraph.families.family import SamplerConfig
-from diffgraph.generation import Renderer, read_png, save_png
+from diffgraph.generation import Renderer, save_png
 from diffgraph.merging.plan import MergePlan, PlannedExpert
+from diffgraph.merging.plan_files import read_plan
 from diffgraph.recipe.writing import write_checkpoint
 
 SAMPLER = SamplerConfig(steps=2)
@@ -221,7 +222,7 @@ def test_an_image_says_what_made_it(tmp_path: Path) -> None:
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1))
     path = tmp_path / "new folder" / "image.png"
     save_png(path, image, plan_of(), "a naïve café ☕ <b>", 12)
-    plan, prompt, seed = read_png(path)
+    plan, prompt, seed = read_plan(path)
     assert (plan, prompt, seed) == (plan_of(), "a naïve café ☕ <b>", 12)
     assert [file.name for file in path.parent.iterdir()] == ["image.png"]
     with Image.open(path) as opened:
@@ -233,10 +234,10 @@ def test_an_image_says_what_made_it(tmp_path: Path) -> None:
 def test_an_image_of_someone_else_is_refused(tmp_path: Path) -> None:
     strange = tmp_path / "strange.png"
     Image.new("RGB", (4, 4)).save(strange)
-    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "half.png").write_bytes(strange.read_bytes()[:20])
     with pytest.raises(MissingInput, match="does not say"):
-        read_png(strange)
+        read_plan(strange)
     with pytest.raises(MissingInput, match="not a PNG"):
-        read_png(tmp_path / "text.png")
-    with pytest.raises(MissingInput, match="no image"):
-        read_png(tmp_path / "none.png")
+        read_plan(tmp_path / "half.png")
+    with pytest.raises(MissingInput, match="is missing"):
+        read_plan(tmp_path / "none.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffgraph.generation import read_png
+from diffgraph.merging.plan_files import read_plan
 
 ROOT = Path(__file__).parent.parent.parent
 VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "merge", "batch",
@@ -141,7 +141,7 @@ class TestServingAPerson:
         (image,) = tmp_path.glob("*.png")
         assert image.name in told.out
         assert "asked for" in told.out
-        drawn = read_png(image)
+        drawn = read_plan(image)
         assert (drawn.prompt, drawn.seed) == (PROMPT, 0)
         assert drawn.plan.experts
         assert not (tmp_path / "home").exists()
@@ -155,6 +155,31 @@ class TestServingAPerson:
         ).json["images"][0]
         assert again["plan_id"] == first["plan_id"]
         assert Path(again["file"]).read_bytes() == Path(first["file"]).read_bytes()
+
+    def test_what_plan_prints_draws_and_is_shown(self, diffgraph, tmp_path):
+        printed = diffgraph("plan", PROMPT, "--json")
+        (tmp_path / "plan.json").write_text(printed.out)
+        drawn = diffgraph("generate", PROMPT, "--plan", tmp_path / "plan.json",
+                          "--out", tmp_path, "--json").json["images"][0]  # fmt: skip
+        (planned,) = printed.json["plans"]
+        assert drawn["plan_id"] == planned["plan_id"]
+        for file in (tmp_path / "plan.json", drawn["file"]):
+            assert diffgraph("show", "plan", file, "--json").json["id"] == planned["plan_id"]
+
+    def test_prompts_with_like_names_get_an_image_each(self, diffgraph, tmp_path):
+        (tmp_path / "plan.json").write_text('{"family": "emoji64"}')
+        plan = ("--plan", tmp_path / "plan.json", "--out", tmp_path)
+        told = diffgraph("generate", "a cat!", "a cat?", *plan, "--json").json["images"]
+        assert len({image["file"] for image in told}) == 2
+        again = diffgraph("generate", "a cat?", *plan, "--json").json["images"]
+        assert again[0]["file"] == told[1]["file"]
+        assert len(list(tmp_path.glob("*.png"))) == 2
+
+    def test_images_go_into_a_folder(self, diffgraph, tmp_path):
+        told = diffgraph("generate", "a cat", "--out", tmp_path / "cat.png")
+        assert told.code == 1
+        assert "folder" in only_line(told.err)
+        assert not (tmp_path / "cat.png").exists()
 
     def test_plan_tells_who_is_merged_how_strongly_and_who_is_not_and_why(self, diffgraph):
         told = diffgraph("plan", PROMPT)

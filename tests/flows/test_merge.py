@@ -79,11 +79,11 @@ def test_the_file_is_the_model_that_draws_the_plans_images(merge, tmp_path, stoc
     merger.apply({"our:file@1": 1.0}, {"our:file@1": delta})
     found = {name: value.clone() for name, value in model.parameters().items()}
 
-    from flows.merge import read_plan
+    from diffgraph.merging.plan_files import read_plan
     from tasks.studio import KnownExperts
 
     library = KnownExperts(stocked, get_family("emoji64"))
-    plan = read_plan(tmp_path / "plan.json")
+    plan = read_plan(tmp_path / "plan.json").plan
     deltas = {
         ref: open_delta(library.path_of(library.get(ref).sha256), merger.base)
         for ref in plan.coefficients()
@@ -103,6 +103,44 @@ def test_a_folder_in_the_diffusers_layout(merge, tmp_path):
     again = merge({PENCIL: 1}, out="model")
     assert again.code == 1
     assert "there already" in again.err
+    assert merge({NIGHT: 1}, "--force", out="model").code == 0
+    said = json.loads((tmp_path / "model" / "diffgraph.json").read_text())
+    assert NIGHT in said["diffgraph.plan"]
+
+
+@pytest.mark.parametrize("options", [(), ("--as-lora", "2")])
+def test_a_file_that_is_there_is_written_over_only_when_asked(merge, tmp_path, options):
+    mine = tmp_path / "merged.safetensors"
+    mine.write_text("mine")
+    told = merge({PENCIL: 1}, *options)
+    assert told.code == 1
+    assert "merged.safetensors is there already" in told.err
+    assert mine.read_text() == "mine"
+    assert merge({PENCIL: 1}, *options, "--force").code == 0
+    assert mine.read_text(errors="replace") != "mine"
+
+
+def test_an_experts_file_is_never_written_over(merge, stocked, tmp_path):
+    from diffgraph.experts.library import Library
+
+    library = Library(stocked)
+    file = library.path_of(library.get(PENCIL).sha256)
+    before = file.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(file)
+    for out in (file, "link.safetensors"):
+        told = merge({PENCIL: 1}, "--force", out=out)
+        assert told.code == 1
+        assert "library" in told.err
+    assert file.read_bytes() == before
+    (tmp_path / "link.safetensors").unlink()
+
+
+def test_a_name_that_says_another_kind_of_file_is_refused(merge, tmp_path):
+    for out in ("m.ckpt", "m.gguf", "m.bin"):
+        told = merge({PENCIL: 1}, out=out)
+        assert told.code == 1
+        assert out in told.err
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 @pytest.mark.parametrize("rule", ["ties", "dare", "dare_ties", "della", "task_arithmetic"])
@@ -149,6 +187,12 @@ class TestRefused:
 
 
 class TestPlansThatAreRead:
+    def test_what_a_merge_wrote(self, merge, diffgraph, tmp_path):
+        plan_id = merge({PENCIL: 0.8}, "--json").json["plan_id"]
+        merge({PENCIL: 0.8}, out="model")
+        for name in ("merged.safetensors", "model"):
+            assert diffgraph("show", "plan", tmp_path / name, "--json").json["id"] == plan_id
+
     def test_what_plan_prints(self, diffgraph, tmp_path):
         printed = {"plans": [{"prompt": "x", "plan": {"family": "emoji64"}}]}
         (tmp_path / "plan.json").write_text(json.dumps(printed))
@@ -161,11 +205,11 @@ class TestPlansThatAreRead:
 
         from diffgraph.generation import save_png
         from diffgraph.merging.plan import MergePlan
-        from flows.merge import read_plan
+        from diffgraph.merging.plan_files import read_plan
 
         plan = MergePlan(family="emoji64", normalisation="softmax")
         save_png(tmp_path / "image.png", torch.zeros(3, 8, 8), plan, "a cat", 1)
-        assert read_plan(tmp_path / "image.png") == plan
+        assert read_plan(tmp_path / "image.png") == (plan, "a cat", 1)
 
     @pytest.mark.parametrize(
         ("content", "says"),

@@ -1,0 +1,135 @@
+"""Where can a plan be read? Everywhere that diffgraph writes one.
+
+A file of JSON (a plan, what `plan`, `show plan` or a merged folder say of one), an image of ours, a
+merged file or LoRA, a merged folder, or a table of images that all have one plan. Files are told
+apart by how they begin, not by their names.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from diffgraph.errors import DiffgraphError, InputError, MissingInput
+from diffgraph.experts.weights_file import open_weights
+from diffgraph.foreign_files import open_foreign, parse_strict, read_foreign
+from diffgraph.merging.plan import MergePlan
+
+ABOUT = "diffgraph.json"
+"""What a merged folder says of itself, in the words of a merged file's metadata."""
+METADATA = "diffgraph.plan"
+PNG_START, PARQUET_START = b"\x89PNG\r\n\x1a\n", b"PAR1"
+MOST_BYTES = 16 << 20  # of JSON
+LARGEST = 1 << 40  # of any file that a plan may be in
+LENGTH_BYTES = 8  # of a safetensors file, before its header
+
+
+Told = tuple[Any, str, int | None]
+"""What a file says of a plan, which nobody has looked at yet; of its prompt and of its seed."""
+
+
+class WrittenPlan(NamedTuple):
+    """A plan that was read, and what it was made for, if its file says so."""
+
+    plan: MergePlan
+    prompt: str = ""
+    seed: int | None = None
+
+
+def read_plan(path: Path) -> WrittenPlan:
+    """Return the plan in a file or folder.
+
+    Raises:
+        MissingInput: nothing is there, or it cannot be read.
+        InputError: it holds no plan, one that cannot be, or several.
+    """
+    try:
+        found = _plans(path / ABOUT if path.is_dir() else path)
+        if len(found) != 1:
+            raise InputError(f"{path} holds {len(found)} plans: one is needed")
+        told, prompt, seed = found[0]
+        return WrittenPlan(MergePlan.model_validate(told), prompt, seed)
+    except OSError as error:
+        raise MissingInput(f"the plan {path} cannot be read: {error.strerror or error}") from error
+    except DiffgraphError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} holds no merge plan: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return what is wrong in one line, with the field that is wrong."""
+    if isinstance(error, KeyError):
+        return f"it says nothing of its {error.args[0]}"
+    if isinstance(error, ValidationError):
+        first, *others = error.errors()
+        where = ".".join(map(str, first["loc"]))
+        what = first["msg"].removeprefix("Value error, ")
+        more = f" (and {len(others)} more)" if others else ""
+        return f"{where}: {what}{more}" if where else f"{what}{more}"
+    return str(error).splitlines()[0]
+
+
+def _plans(path: Path) -> list[Told]:
+    with open_foreign(path, LARGEST) as file:
+        start = file.read(LENGTH_BYTES + 1)
+    if start.startswith(PNG_START):
+        return [_of_image(path)]
+    if start.startswith(PARQUET_START):
+        return [(parse_strict(text), "", None) for text in _of_table(path)]
+    if start[LENGTH_BYTES:] == b"{" and b"\0" in start:
+        return [(parse_strict(_of_weights(path)), "", None)]
+    return _of_json(parse_strict(read_foreign(path, MOST_BYTES)))
+
+
+def _of_json(found: Any) -> list[Told]:
+    if not isinstance(found, dict):
+        raise ValueError("a plan is an object with a family and experts")
+    if isinstance(found.get("plans"), list):  # what `plan` prints
+        return [told for one in found["plans"] for told in _of_json(one)]
+    if METADATA in found:
+        if not isinstance(found[METADATA], str):
+            raise ValueError(f"its {METADATA} is no text")
+        return [(parse_strict(found[METADATA]), "", None)]
+    if "plan" in found:
+        prompt, seed = found.get("prompt"), found.get("seed")
+        prompt = prompt if isinstance(prompt, str) else ""
+        return [(found["plan"], prompt, seed if isinstance(seed, int) else None)]
+    return [(found, "", None)]
+
+
+def _of_image(path: Path) -> Told:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            texts = dict(image.info)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MissingInput(f"{path} is not a PNG image that can be read") from error
+    if "plan" not in texts:
+        raise MissingInput(f"{path} does not say which plan made it")
+    return parse_strict(str(texts["plan"])), str(texts["prompt"]), int(texts["seed"])
+
+
+def _of_weights(path: Path) -> str:
+    with open_weights(path) as file:
+        if METADATA not in file.metadata:
+            raise ValueError("its metadata do not say which plan made it")
+        return file.metadata[METADATA]
+
+
+def _of_table(path: Path) -> list[str]:
+    """Return the texts of all plans in a table of images, each once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as table:
+            if "plan" not in table.schema_arrow.names:
+                raise ValueError("the table has no column of plans")
+            texts: set[Any] = set()
+            for rows in table.iter_batches(columns=["plan"]):
+                texts.update(rows[0].cast(pa.string()).unique().drop_null().to_pylist())
+    except pa.ArrowException as error:
+        raise ValueError(f"the table cannot be read: {error}") from error
+    return sorted(texts)
