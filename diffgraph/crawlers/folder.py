@@ -20,6 +20,11 @@ from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import LARGEST_FILE
 from diffgraph.errors import DamagedFile, MissingInput, UnusableListing, WrongHash
 from diffgraph.experts.expert import Listing
+from diffgraph.experts.peft_configuration import (
+    PEFT_WEIGHTS,
+    configuration_beside,
+    keep_configuration,
+)
 from diffgraph.foreign_files import open_foreign, parse_json, read_foreign
 
 PAGE_BYTES = 16 << 20
@@ -87,6 +92,9 @@ class FolderCrawler(Crawler):
                     write.write(data)
             if expected and digest.hexdigest() != expected:
                 raise WrongHash.of(Path(source.name).name, digest.hexdigest(), expected)
+        stated = configuration_beside(Path(source.name), self.folder)
+        if Path(source.name).name == PEFT_WEIGHTS and stated is not None:
+            keep_configuration(target, stated)  # its alphas: the copy lies alone
         return target
 
     def _read(self, page: Path, where: str) -> Iterator[Listing | BrokenPage]:

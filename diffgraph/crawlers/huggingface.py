@@ -41,7 +41,12 @@ from diffgraph.crawlers.web import (
 from diffgraph.errors import InputError, MissingInput, ServiceError, UnusableListing
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.experts.library import Library
-from diffgraph.experts.metadata import MAX_CONFIG_BYTES, PEFT_FILE, keep_configuration
+from diffgraph.experts.peft_configuration import (
+    MAX_CONFIG_BYTES,
+    PEFT_FILE,
+    PEFT_WEIGHTS,
+    keep_configuration,
+)
 from diffgraph.families import Family
 
 log = logging.getLogger(__name__)
@@ -50,7 +55,6 @@ HUGGINGFACE = "https://huggingface.co"
 FIELDS = ["cardData", "siblings", "tags", "downloads", "createdAt", "lastModified", "gated", "sha"]
 CARDS_AT_ONCE = 8
 CARD_BYTES = 4 << 20
-PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
 class HuggingFaceCrawler(LiveCrawler):

@@ -1,36 +1,48 @@
 """Which updates do the keys of an adapter's file make?
 
 Keys are grouped by the module they belong to; the roles of a group tell its format. A module that
-the file's maker fuses from several of ours is built whole and then cut by rows.
+the file's maker fuses from several of ours is built whole and then cut by rows. Whole values beside
+the factors (PEFT's `modules_to_save`, trained biases) replace the base's. Whatever is left over is
+told, and refused where the module it belongs to would be read without it.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from diffgraph.errors import DamagedFile
-from diffgraph.experts.delta import LowRankUpdate, RenormalisedUpdate, SumUpdate, Update, moved
-from diffgraph.experts.formats import ADAPTERS, AdapterFormat, dora
+from diffgraph.errors import DamagedFile, UnknownFormat
+from diffgraph.experts.adapter_keys import ALPHA, MARKS, WHOLE, placed, places_around, split
+from diffgraph.experts.delta import (
+    DerivedUpdate,
+    LowRankUpdate,
+    RenormalisedUpdate,
+    SumUpdate,
+    Update,
+    moved,
+)
+from diffgraph.experts.formats import ADAPTERS, AdapterFormat, checkpoint, dora
 from diffgraph.experts.formats.adapter import Parts
-from diffgraph.experts.metadata import AlphaMetadata
+from diffgraph.experts.naming import absent_encoder
 from diffgraph.experts.naming_index import Placement, Placements, names_of
+from diffgraph.experts.peft_configuration import PeftConfiguration, Scale
 from diffgraph.experts.updates import rows_of
 from diffgraph.experts.weights_file import WeightsFile, shown
 
-ALPHA = "alpha"
-SUFFIXES: Mapping[str, str] = {
-    suffix: role
-    for table in (*(adapter.suffixes for adapter in ADAPTERS), dora.SUFFIXES, {".alpha": ALPHA})
-    for suffix, role in table.items()
-}
-BY_LENGTH = sorted(SUFFIXES, key=len, reverse=True)
-MARKS = frozenset(role for adapter in ADAPTERS for role in adapter.marks)
 RENORMALISED = frozenset(dora.SUFFIXES.values())
 EMBEDDED = ("bundle_emb.",)  # token vectors beside the weights
+CARRIES_NOTHING = (".lora_velora_embed",)  # VeLoRA's compression of gradients
+BIASES = frozenset(
+    {".set_bias", *(r for form in ADAPTERS if form.touches == "bias" for r in form.marks)}
+)
+"""Roles that change a bias alone: a base without it is none the worse."""
+KINDS = {"weight": "weight", "scale": "weight", "bias": "bias"}
+"""How the key of a whole value ends -> what it is of a module of ours."""
+FLAGS = frozenset({ALPHA, "on_input"})
+"""Roles of one number each, whatever its type; all others are factors."""
 
 
 @dataclass
@@ -41,6 +53,7 @@ class Opened:
     updates: dict[str, Update] = field(default_factory=dict)
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)  # parameter -> keys
     skipped: list[str] = field(default_factory=list)
+    absent: dict[str, list[str]] = field(default_factory=dict)  # encoder the base lacks -> keys
     unknown: list[str] = field(default_factory=list)
     remarks: tuple[str, ...] = ()
 
@@ -55,16 +68,18 @@ class Opened:
         self.updates[name] = update if before is None else SumUpdate((before, update))
         self.keys[name] = (*self.keys.get(name, ()), *keys)
 
-
-def suffix_of(key: str) -> str | None:
-    """Return the longest known suffix of an adapter's key."""
-    return next((suffix for suffix in BY_LENGTH if key.endswith(suffix)), None)
+    def leave(self, key: str, components: Collection[str]) -> None:
+        """Keep a key that nobody reads: for an encoder that the base lacks, or unknown."""
+        if encoder := absent_encoder(key, components):
+            self.absent.setdefault(encoder, []).append(key)
+        else:
+            self.unknown.append(key)
 
 
 def is_adapter(file: WeightsFile) -> bool:
     """Whether a file has keys that only adapters have."""
-    found = (suffix_of(key) for key in file.entries)
-    return any(suffix is not None and SUFFIXES[suffix] in MARKS for suffix in found)
+    found = map(split, file.entries)
+    return any(known is not None and known[1] in MARKS for known in found)
 
 
 def open_adapter(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Opened:
@@ -74,13 +89,15 @@ def open_adapter(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Opened:
         DamagedFile, FamilyMismatch, UnknownFormat: parts that do not fit together or the base.
     """
     opened = Opened()
-    alphas = AlphaMetadata.of(file)
+    configuration = PeftConfiguration.of(file)
     forms: Counter[str] = Counter()
     rows = _Rows(file.path.name)
     alpha_missing = False
-    for placements, keys in _groups(file, names_of(parameters).modules, opened).items():
-        parts = _parts(file, placements, keys, alphas)
-        alpha_missing |= parts.alpha is None
+    modules = names_of(parameters).modules
+    groups, rest = _groups(file, modules, opened)
+    read: set[Placements] = set()
+    for placements, keys in groups.items():
+        parts = _parts(file, placements, keys, configuration)
         used: set[str] = set()
         for form in ADAPTERS:
             if not any(mark in keys for mark in form.marks):
@@ -93,51 +110,135 @@ def open_adapter(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Opened:
             update = _build(form, parts, whole)
             if update is None:
                 continue
+            alpha_missing |= parts.alpha is None and form.name in SCALED
+            read.add(placements)
             forms[_described(form, update)] += form.touches == "weight"
             for name, cut in whole.cut(update):
                 rows.claim(name, form.touches, placements, keys)
                 opened.add(name, cut, [keys[role] for role in sorted(roles)])
-        opened.unknown.extend(key for role, key in keys.items() if role not in used)
+        rest.extend(key for role, key in keys.items() if role not in used)
+    rest = list(_without_whole_values(file, rest, modules, parameters, opened, rows))
+    _leave(file, rest, modules, read, opened, {name.partition(".")[0] for name in parameters})
     opened.format = _named(forms) or "full"
-    if alpha_missing and set(forms) & {"lora", "locon"}:
+    if alpha_missing:
         opened.remarks = ("no alpha is stated: the rank is taken",)
     return opened
 
 
+SCALED = frozenset({"lora", "loha", "lokr", "glora"})
+"""Formats whose product is multiplied by alpha / rank."""
+
+
 def _groups(
-    file: WeightsFile, names: Mapping[str, Placements], opened: Opened
-) -> dict[Placements, dict[str, str]]:
-    """Return module -> role -> key; keys that nobody knows or that don't matter go to `opened`."""
+    file: WeightsFile, modules: Mapping[str, Placements], opened: Opened
+) -> tuple[dict[Placements, dict[str, str]], list[str]]:
+    """Return module -> role -> key, and the keys that belong to no module by their role."""
     groups: dict[Placements, dict[str, str]] = {}
+    adapters: dict[Placements, str] = {}
+    rest = []
     for key in sorted(file.entries):
-        suffix = suffix_of(key)
-        placements = names.get(key.removesuffix(suffix)) if suffix else None
-        if key.startswith(EMBEDDED):
+        known = split(key)
+        placements = placed(known[0], modules) if known else None
+        if key.startswith(EMBEDDED) or key.endswith(CARRIES_NOTHING):
             opened.skipped.append(key)
-        elif suffix is None or placements is None:
-            opened.unknown.append(key)
-        elif SUFFIXES[suffix] in groups.setdefault(placements, {}):
-            raise DamagedFile(f"{file.path.name}: {shown(key)} says again what another key says")
+        elif known is None or placements is None:
+            rest.append(key)
         else:
-            groups[placements][SUFFIXES[suffix]] = key
-    return groups
+            _, role, adapter = known
+            group = groups.setdefault(placements, {})
+            if adapter and adapters.setdefault(placements, adapter) != adapter:
+                raise UnknownFormat(
+                    f"{file.path.name}: {shown(key)} is of another adapter than "
+                    f"{shown(adapters[placements])}: which one of them is meant is not said"
+                )
+            if role in group:
+                raise DamagedFile(
+                    f"{file.path.name}: {shown(key)} says again what another key says"
+                )
+            group[role] = key
+    return groups, rest
+
+
+def _without_whole_values(
+    file: WeightsFile,
+    keys: Iterable[str],
+    modules: Mapping[str, Placements],
+    parameters: Mapping[str, Tensor],
+    opened: Opened,
+    rows: "_Rows",
+) -> Iterator[str]:
+    """Add the keys that hold a whole parameter of the base to `opened`; yield the others."""
+    for key in keys:
+        name, _, last = key.rpartition(".")
+        kind = KINDS.get(last) or WHOLE.get(f".{last}")
+        placements = placed(name, modules) if kind else None
+        ours = [replace(where, name=f"{where.name}.{kind}") for where in placements or ()]
+        if placements is None or not all(
+            where.name in parameters and (last != "scale" or parameters[where.name].ndim == 1)
+            for where in ours
+        ):
+            yield key
+            continue
+        for where in ours:
+            rows.claim(where.name, str(kind), placements, {"": key})
+            if isinstance(opened.updates.get(where.name), RenormalisedUpdate | DerivedUpdate):
+                raise DamagedFile(
+                    f"{file.path.name}: {shown(key)} is the whole of what another key changes"
+                )
+        for parameter, update in checkpoint.updates_of(file, key, tuple(ours), parameters):
+            opened.add(parameter, update, [key])
+
+
+def _leave(
+    file: WeightsFile,
+    keys: Iterable[str],
+    modules: Mapping[str, Placements],
+    read: set[Placements],
+    opened: Opened,
+    components: set[str],
+) -> None:
+    """Keep what nobody reads in `opened`; raise where a module would be read without it."""
+    stems = {known[0] for key in file.entries if (known := split(key)) and known[1] != ALPHA}
+    for key in keys:
+        known = split(key)
+        if known is not None and known[1] == ALPHA and known[0] not in stems:
+            opened.skipped.append(key)  # of a block whose factors its maker has cut out
+            continue
+        is_bias = key.endswith(".bias") or (known is not None and known[1] in BIASES)
+        if not is_bias and any(places in read for places in places_around(key, modules)):
+            raise UnknownFormat(
+                f"{file.path.name}: {shown(key)} belongs to a module that is read, "
+                "and no reader here knows what it means"
+            )
+        opened.leave(key, components)
 
 
 def _parts(
-    file: WeightsFile, placements: Placements, keys: Mapping[str, str], alphas: AlphaMetadata
+    file: WeightsFile,
+    placements: Placements,
+    keys: Mapping[str, str],
+    configuration: PeftConfiguration,
 ) -> Parts:
     tensors = {role: file.tensor(key) for role, key in keys.items()}
+    for role, value in tensors.items():
+        if role not in FLAGS and not value.dtype.is_floating_point:
+            raise UnknownFormat(
+                f"{file.path.name}: {shown(keys[role])} holds integers, not numbers to multiply: "
+                "quantised, by a scale that is not known here"
+            )
     stated = tensors.pop(ALPHA, None)
     first = next(iter(keys.values()))
-    module = first.removesuffix(suffix_of(first) or "")
-    alpha, rooted = alphas.of_module(placements[0].name, module)
+    module = (split(first) or (first,))[0]
+    scale = configuration.scale(placements[0].name, module)
     if stated is not None:
         if stated.numel() != 1:
             raise DamagedFile(f"{file.path.name}: {shown(keys[ALPHA])} is not one number")
         file.check(keys[ALPHA])
-        alpha, rooted = float(stated), False
-    settings = alphas.settings(placements[0].name)
-    return Parts(file.path.name, module, tensors, alpha, rooted, settings)
+        scale = Scale(float(stated))
+    settings = configuration.settings(placements[0].name)
+    if settings.get("use_dora") and "down" in tensors and not RENORMALISED & tensors.keys():
+        raise DamagedFile(f"{file.path.name}: {shown(module)} lacks the magnitude of a DoRA")
+    return Parts(file.path.name, module, tensors, scale.alpha, scale.rank, scale.rooted, settings)
 
 
 def _roles(form: AdapterFormat, keys: Mapping[str, str]) -> set[str]:

@@ -8,6 +8,9 @@ class CoverageReport(BaseModel, frozen=True):
 
     matched: int = Field(default=0, ge=0, description="keys that became part of an update")
     skipped: int = Field(default=0, ge=0, description="keys known to carry nothing for a merge")
+    absent: dict[str, int] = Field(
+        default_factory=dict, description="text encoder that the base lacks -> keys that are for it"
+    )
     unknown: int = Field(default=0, ge=0, description="keys that nobody understood")
     examples: tuple[str, ...] = Field(
         default=(), description="some of the unknown keys, cut short: a stranger's text"

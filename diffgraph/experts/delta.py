@@ -52,6 +52,7 @@ class Coverage:
 
     matched: tuple[str, ...] = ()  # keys that became part of an update
     skipped: tuple[str, ...] = ()  # keys known to carry nothing for a merge (EMA, position ids, …)
+    absent: Mapping[str, int] = field(default_factory=dict)  # encoder the base lacks -> its keys
     unknown: tuple[str, ...] = ()  # keys nobody understood
     parameters: int = 0  # parameters of the model that are touched
     bytes: int = 0
@@ -65,11 +66,24 @@ class Coverage:
         known = len(self.matched)
         return known / (known + len(self.unknown)) if known + len(self.unknown) else 0.0
 
+    @property
+    def told(self) -> str:
+        """What became of the file's keys, in a line: nothing is left out without a word."""
+        left = [
+            f"{count} are for {encoder}, which the base lacks"
+            for encoder, count in self.absent.items()
+        ]
+        if self.unknown:
+            first = shown(self.unknown[0])
+            left.append(f"{len(self.unknown)} unknown and left out, {first} for one")
+        return "; ".join([f"{len(self.matched)} keys → {self.parameters} parameters", *left])
+
     def report(self) -> CoverageReport:
         """Return it as numbers that are kept with the expert's row."""
         return CoverageReport(
             matched=len(self.matched),
             skipped=len(self.skipped),
+            absent=dict(self.absent),
             unknown=len(self.unknown),
             examples=tuple(shown(key) for key in self.unknown[:EXAMPLES]),
             parameters=self.parameters,

@@ -6,7 +6,7 @@ what the vocabularies say of the real model never guesses: kohya's underscores c
 naming_ldm.py and naming_flux.py know the single files' names, naming_index.py puts all together.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 Vocabulary = Callable[[str], Iterable[str]]
 """Our name -> the names that it has in one convention."""
@@ -76,6 +76,7 @@ KOHYA_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "text_encoder": ("lora_te_", "lora_te1_"),
     "text_encoder_2": ("lora_te3_", "lora_te2_"),  # kohya counts SD3's encoders, OneTrainer its own
 }
+KOHYA = tuple({prefix for prefixes in KOHYA_PREFIXES.values() for prefix in prefixes})
 COMFYUI_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "unet": ("diffusion_model.",),
     "transformer": ("diffusion_model.", "model.diffusion_model."),
@@ -85,3 +86,24 @@ COMFYUI_PREFIXES: Mapping[str, tuple[str, ...]] = {
     ),
     "text_encoder_2": ("text_encoders.t5xxl.transformer.", "text_encoders.t5xxl."),
 }
+
+ENCODERS: Mapping[str, tuple[str, ...]] = {
+    CLIP: (
+        *KOHYA_PREFIXES[CLIP],
+        *("text_encoder.", "text_model.", "text_encoders.clip_l.", "cond_stage_model."),
+    ),
+    "text_encoder_2": (
+        *KOHYA_PREFIXES["text_encoder_2"],
+        *("text_encoder_2.", "text_encoders.t5xxl."),
+    ),
+}
+"""What the keys of a text encoder begin with, whatever model it is part of."""
+
+
+def absent_encoder(key: str, components: Collection[str]) -> str:
+    """Return the text encoder that a key is for, if the base is without it; else nothing."""
+    name = key.removeprefix("base_model.model.")
+    for encoder, prefixes in ENCODERS.items():
+        if encoder not in components and name.startswith(prefixes):
+            return encoder
+    return ""

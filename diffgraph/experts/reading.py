@@ -4,23 +4,22 @@ Its keys say which format it is in; whatever that is, out comes a `Delta`. `open
 header and maps the rest; `read_delta` also looks at every number.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, FamilyMismatch, UnknownFormat
-from diffgraph.experts.adapter_files import Opened, is_adapter, open_adapter, suffix_of
+from diffgraph.experts.adapter_files import Opened, is_adapter, open_adapter
+from diffgraph.experts.adapter_keys import split
 from diffgraph.experts.delta import Coverage, Delta, Origin
 from diffgraph.experts.formats import checkpoint
 from diffgraph.experts.inspection import inspect
 from diffgraph.experts.metadata import evidence
 from diffgraph.experts.naming_index import Placements, names_of
+from diffgraph.experts.peft_configuration import PeftConfiguration
 from diffgraph.experts.strangers import demand_mergeable, made_for
 from diffgraph.experts.weights_file import WeightsFile, open_weights, shown
-
-log = logging.getLogger(__name__)
 
 MIN_SHARE = 0.9
 """The least share of a file's keys that must fit the base for it to count as made from it."""
@@ -68,16 +67,16 @@ def open_delta(
             if is_adapter(file):
                 opened = open_adapter(file, parameters)
             else:
+                PeftConfiguration.demand_known(file)  # a method of PEFT with keys of its own
                 opened = _open_checkpoint(file, parameters)
             _demand_share(file, opened, min_share)
         except FamilyMismatch as error:
             base = made_for(file)
             raise FamilyMismatch(f"{error}; it looks made for {base}" if base else error) from error
-    if opened.unknown:
-        log.debug("%s: %d keys not understood", path.name, len(opened.unknown))
     coverage = Coverage(
         matched=opened.matched,
         skipped=tuple(sorted(opened.skipped)),
+        absent={encoder: len(keys) for encoder, keys in sorted(opened.absent.items())},
         unknown=tuple(sorted(opened.unknown)),
         parameters=len(opened.updates),
         bytes=file.size,
@@ -94,7 +93,10 @@ def _open_checkpoint(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Ope
     rest = [key for key in file.entries if key not in matched]
     opened = Opened("checkpoint")
     opened.skipped = [key for key in rest if checkpoint.is_skipped(key)]
-    opened.unknown = [key for key in rest if not checkpoint.is_skipped(key)]
+    components = {name.partition(".")[0] for name in parameters}
+    for key in rest:
+        if not checkpoint.is_skipped(key):
+            opened.leave(key, components)
     if not matched and not any(key.startswith(checkpoint.PREFIXES) for key in file.entries):
         raise UnknownFormat(f"{file.path.name}: no reader recognises its keys{_some(rest)}")
     # shapes first: a base of another size says more than a missing key
@@ -122,9 +124,12 @@ def _demand_share(file: WeightsFile, opened: Opened, min_share: float) -> None:
     if total and matched / total >= min_share and matched:
         return
     message = f"{file.path.name}: {matched} of {total} keys fit the base model{_some(unknown)}"
+    if not total and opened.absent:
+        encoders = " and ".join(sorted(opened.absent))
+        raise FamilyMismatch(f"{file.path.name}: is for {encoders} alone, which the base lacks")
     if not total:
         raise UnknownFormat(f"{file.path.name}: holds nothing that is ever merged")
-    strangers = [key for key in unknown if suffix_of(key) in (None, ".weight")]
+    strangers = [key for key in unknown if (split(key) or ("", "ia3_weight"))[1] == "ia3_weight"]
     if len(strangers) > len(unknown) / 2 and not _is_whole_model(unknown):
         raise UnknownFormat(f"{message}; no reader understands the rest")
     raise FamilyMismatch(message)

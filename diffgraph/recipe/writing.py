@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from diffgraph.artifacts import new_file
-from diffgraph.experts.metadata import PEFT_METADATA
 from diffgraph.experts.naming import diffusers, kohya
 from diffgraph.experts.naming_ldm import ldm
+from diffgraph.experts.peft_configuration import PEFT_METADATA
 
 Layout = Literal["kohya", "lycoris", "diffusers", "peft"]
 

@@ -21,6 +21,7 @@ class Parts:
     module: str  # as the file calls it
     tensors: Mapping[str, Tensor]
     alpha: float | None = None  # missing means the rank
+    rank: int | None = None  # as stated, for factors that do not show it
     rooted: bool = False  # rank-stabilised: the scale is alpha / sqrt(rank)
     settings: Mapping[str, Any] = field(default_factory=dict)  # PEFT's configuration of the adapter
 

@@ -15,7 +15,6 @@ SUFFIXES = {
     ".dora_scale": "dora_scale",
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
-    ".lora_magnitude_vector.default.weight": "magnitude",
 }
 
 

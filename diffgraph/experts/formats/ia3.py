@@ -73,7 +73,7 @@ IA3 = AdapterFormat(
 )
 PEFT_IA3 = AdapterFormat(
     name="ia3",
-    suffixes={".ia3_l": "ia3_l", ".ia3_l.default": "ia3_l"},
+    suffixes={".ia3_l": "ia3_l"},
     marks=("ia3_l",),
     build=build_peft,
     multiplies=True,

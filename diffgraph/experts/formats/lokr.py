@@ -1,7 +1,7 @@
 """LoKr: a Kronecker product of two small weights, each whole or a low-rank product itself.
 
-https://arxiv.org/abs/2309.14859, as LyCORIS writes it. When both are whole there is no rank, and
-LyCORIS stores an alpha that means nothing: the scale is 1.
+https://arxiv.org/abs/2309.14859, as LyCORIS and PEFT write it. When both are whole they show no
+rank: PEFT states it, and LyCORIS stores an alpha that means nothing, so the scale is 1.
 """
 
 import math
@@ -25,7 +25,7 @@ def build(parts: Parts, base: Tensor) -> KroneckerUpdate:
     right, right_rank = _right(parts, kernel)
     rows, columns = left.shape[0] * right.shape[0], left.shape[1] * right.shape[1]
     parts.fits((rows, columns, *right.shape[2:]), shape)
-    rank = right_rank or left_rank
+    rank = right_rank or left_rank or parts.rank
     scale = parts.scale(rank) if rank else 1.0
     return KroneckerUpdate(left, right, scale, shape)
 

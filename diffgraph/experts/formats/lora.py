@@ -9,10 +9,9 @@ from torch import Tensor
 from diffgraph.experts.delta import DenseUpdate, LowRankUpdate
 from diffgraph.experts.formats.adapter import AdapterFormat, Parts, tucker
 
-DOWN_UP = {  # kohya; PEFT, also with its default adapter's name; diffusers, newest first
+DOWN_UP = {  # kohya; PEFT; diffusers, newest first
     ".lora_down.weight": ".lora_up.weight",
     ".lora_A.weight": ".lora_B.weight",
-    ".lora_A.default.weight": ".lora_B.default.weight",
     ".lora.down.weight": ".lora.up.weight",
     ".lora_linear_layer.down.weight": ".lora_linear_layer.up.weight",
     ".down.weight": ".up.weight",
@@ -39,6 +38,13 @@ def build_bias(parts: Parts, base: Tensor) -> DenseUpdate:
     return DenseUpdate(value.float() * parts.scale(parts.matrix("down").shape[0]))
 
 
+def build_embedding(parts: Parts, base: Tensor) -> LowRankUpdate:
+    """Return `alpha / rank * (B @ A)^T`: PEFT lays an embedding's factors out the other way."""
+    up, down = parts.product("embedding_up", "embedding_down")
+    parts.fits((down.shape[1], up.shape[0]), base.shape)
+    return LowRankUpdate(down.T, up.T, parts.scale(down.shape[0]), base.shape)
+
+
 LORA = AdapterFormat(
     name="lora",
     suffixes={
@@ -52,9 +58,16 @@ LORA = AdapterFormat(
 
 LORA_BIAS = AdapterFormat(
     name="lora",
-    suffixes={".lora_B.bias": "up_bias", ".lora_B.default.bias": "up_bias"},
+    suffixes={".lora_B.bias": "up_bias"},
     marks=("up_bias",),
     build=build_bias,
     touches="bias",
 )
 """PEFT's `lora_bias`: the left factor is a layer with a bias of its own."""
+
+LORA_EMBEDDING = AdapterFormat(
+    name="lora",
+    suffixes={".lora_embedding_A": "embedding_down", ".lora_embedding_B": "embedding_up"},
+    marks=("embedding_down", "embedding_up"),
+    build=build_embedding,
+)

@@ -183,7 +183,7 @@ OFT = AdapterFormat(
 )
 PEFT_OFT = AdapterFormat(
     name="oft",
-    suffixes={".oft_R.weight": "oft_R", ".oft_R.default.weight": "oft_R"},
+    suffixes={".oft_R.weight": "oft_R"},
     marks=("oft_R",),
     build=build_peft,
     multiplies=True,

@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import DamagedFile, MissingInput, StorageError, UnusableListing
 from diffgraph.experts.expert import ExpertRef, ListedFile, Listing
+from diffgraph.experts.reading import read_delta
 
 CONTENT = b"weights" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -49,6 +52,19 @@ def test_a_file_is_copied_whole(hub: Path, tmp_path: Path) -> None:
     assert copy.read_bytes() == CONTENT
     assert copy.parent == tmp_path / "out"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [copy.name]
+
+
+def test_what_peft_states_beside_a_file_goes_with_its_copy(hub: Path, tmp_path: Path) -> None:
+    """Its alpha is there alone: the weights without it would be merged at another strength."""
+    name = "files/glow/adapter_model.safetensors"
+    (hub / name).parent.mkdir()
+    weights = save({"line.lora_A.weight": torch.ones(2, 3), "line.lora_B.weight": torch.ones(4, 2)})
+    (hub / name).write_bytes(weights)
+    (hub / name).with_name("adapter_config.json").write_text('{"lora_alpha": 8}')
+    stated = hashlib.sha256(weights).hexdigest()
+    copy = FolderCrawler(hub).fetch(listing(name, stated), tmp_path / "out")
+    delta = read_delta(copy, {"unet.line.weight": torch.zeros(4, 3)})
+    assert torch.equal(delta.updates["unet.line.weight"].dense(), torch.full((4, 3), 8.0))
 
 
 def test_a_file_without_a_stated_hash_is_taken_as_it_is(hub: Path, tmp_path: Path) -> None:

@@ -275,10 +275,21 @@ def test_a_file_that_is_not_what_the_hub_states_is_refused(
 
 
 @pytest.mark.parametrize(
-    "options", [{"lora_alpha": 8}, {"lora_alpha": 8, "use_rslora": True}], ids=["twice", "rooted"]
+    ("kind", "options"),
+    [
+        ("LoraConfig", {"lora_alpha": 8}),
+        ("LoraConfig", {"lora_alpha": 8, "use_rslora": True}),
+        ("LoHaConfig", {"alpha": 16}),
+        ("LoKrConfig", {"alpha": 16}),
+    ],
+    ids=["twice", "rooted", "LoHa", "LoKr"],
 )
 def test_the_alpha_that_peft_keeps_beside_its_weights_counts(
-    options: dict[str, Any], home: Home, serve: Callable[..., HuggingFaceServer], tmp_path: Path
+    kind: str,
+    options: dict[str, Any],
+    home: Home,
+    serve: Callable[..., HuggingFaceServer],
+    tmp_path: Path,
 ) -> None:
     """An adapter as PEFT itself saves and merges it, found on a hub, opened from the library."""
     import peft
@@ -291,11 +302,11 @@ def test_the_alpha_that_peft_keeps_beside_its_weights_counts(
         holder = getattr(holder, name)
     holder.add_module("to_q", torch.nn.Linear(8, 6, bias=False))
     base = {f"{LAYER}.weight": holder.to_q.weight.detach().clone()}
-    config = peft.LoraConfig(target_modules=["to_q"], r=4, **options)
+    config = getattr(peft, kind)(target_modules=["to_q"], r=4, **options)
     model: Any = peft.get_peft_model(net, config)
     generator = torch.Generator().manual_seed(0)
     for name, value in model.named_parameters():
-        if "lora_" in name:
+        if name.endswith(".default") or ".default." in name:
             value.data = torch.randn(value.shape, generator=generator)
     model.save_pretrained(tmp_path / "saved")
     model.merge_and_unload()

@@ -9,22 +9,28 @@ import torch
 from safetensors.torch import save_file
 
 from diffgraph.errors import DamagedFile
-from diffgraph.experts.metadata import PEFT_FILE, PEFT_METADATA, AlphaMetadata, evidence
+from diffgraph.experts.metadata import evidence
+from diffgraph.experts.peft_configuration import (
+    PEFT_FILE,
+    PEFT_METADATA,
+    PeftConfiguration,
+    Scale,
+)
 from diffgraph.experts.weights_file import open_weights
 
 
-def alphas(folder: Path, config: Any, **metadata: str) -> AlphaMetadata:
+def alphas(folder: Path, config: Any, **metadata: str) -> PeftConfiguration:
     text = config if isinstance(config, str) else json.dumps(config)
     path = folder / "lora.safetensors"
     save_file({"x": torch.zeros(1)}, path, {PEFT_METADATA: text, **metadata})
     with open_weights(path) as file:
-        return AlphaMetadata.of(file)
+        return PeftConfiguration.of(file)
 
 
 def test_a_component_has_its_own_alpha(tmp_path: Path) -> None:
     found = alphas(tmp_path, {"transformer.lora_alpha": 8, "lora_alpha": 4, "use_rslora": True})
-    assert found.of_module("transformer.proj_out") == (8.0, True)
-    assert found.of_module("text_encoder.encoder.layers.0.mlp.fc1") == (4.0, True)
+    assert found.scale("transformer.proj_out") == Scale(8.0, None, True)
+    assert found.scale("text_encoder.encoder.layers.0.mlp.fc1") == Scale(4.0, None, True)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +61,7 @@ def test_single_modules_have_their_own_alpha(
         "double_blocks.0.img_attn.qkv": 7,
     }
     found = alphas(tmp_path, {"lora_alpha": 16, "alpha_pattern": pattern})
-    assert found.of_module(ours, theirs) == (alpha, False)
+    assert found.scale(ours, theirs) == Scale(alpha)
 
 
 @pytest.mark.parametrize(
@@ -70,23 +76,23 @@ def test_single_modules_have_their_own_alpha(
 def test_patterns_mean_what_they_mean_to_peft(tmp_path: Path, pattern: str, alpha: float) -> None:
     found = alphas(tmp_path, {"lora_alpha": 16, "transformer.alpha_pattern": {pattern: 2}})
     assert alpha in {
-        found.of_module("transformer.mid_block.attentions.0.to_q")[0],
-        found.of_module("transformer.proj_out", "base_model.model.transformer.proj_out")[0],
+        found.scale("transformer.mid_block.attentions.0.to_q").alpha,
+        found.scale("transformer.proj_out", "base_model.model.transformer.proj_out").alpha,
     }
-    inner = found.of_module("transformer.single_transformer_blocks.0.proj_out")
-    assert inner == (16.0, False)
+    inner = found.scale("transformer.single_transformer_blocks.0.proj_out")
+    assert inner == Scale(16.0)
 
 
 def test_too_many_patterns_are_refused(tmp_path: Path) -> None:
     pattern = {f"(.|{number})*": 2 for number in range(1000)}
     with pytest.raises(DamagedFile, match=r"lora\.safetensors.*characters of patterns"):
-        alphas(tmp_path, {"lora_alpha": 16, "alpha_pattern": pattern}).of_module("unet.conv_in")
+        alphas(tmp_path, {"lora_alpha": 16, "alpha_pattern": pattern}).scale("unet.conv_in")
 
 
 @pytest.mark.parametrize("alpha", ["8", [8], True, float("nan"), float("inf")])
 def test_an_alpha_is_a_number(tmp_path: Path, alpha: Any) -> None:
     with pytest.raises(DamagedFile, match="not a number"):
-        alphas(tmp_path, {"lora_alpha": alpha}).of_module("unet.conv_in")
+        alphas(tmp_path, {"lora_alpha": alpha}).scale("unet.conv_in")
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
@@ -98,9 +104,9 @@ def test_a_configuration_is_an_object(tmp_path: Path, text: str) -> None:
 def test_no_configuration_states_no_alpha(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "lora.safetensors")
     with open_weights(tmp_path / "lora.safetensors") as file:
-        assert AlphaMetadata.of(file).of_module("unet.conv_in") == (None, False)
+        assert PeftConfiguration.of(file).scale("unet.conv_in") == Scale()
         (tmp_path / PEFT_FILE).write_text(json.dumps({"lora_alpha": 3}))
-        assert AlphaMetadata.of(file).of_module("unet.conv_in") == (3.0, False)
+        assert PeftConfiguration.of(file).scale("unet.conv_in") == Scale(3.0)
 
 
 def test_evidence_is_short_and_harmless() -> None:

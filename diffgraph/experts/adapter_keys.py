@@ -1,0 +1,81 @@
+"""What part of which module does a key of an adapter hold?
+
+A key is a module's name and what a format adds to it. Tools put more around both: PEFT the name of
+one of its adapters, wrappers of a model their own prefixes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from diffgraph.experts.formats import ADAPTERS, dora
+from diffgraph.experts.naming import KOHYA
+from diffgraph.experts.naming_index import Placements
+
+ALPHA = "alpha"
+WHOLE = {".set_weight": "weight", ".set_bias": "bias"}
+"""ComfyUI's values that replace the base's, instead of adding to them."""
+SUFFIXES: Mapping[str, str] = {
+    suffix: role
+    for table in (
+        *(adapter.suffixes for adapter in ADAPTERS),
+        *(dora.SUFFIXES, {".alpha": ALPHA}, {suffix: suffix for suffix in WHOLE}),
+    )
+    for suffix, role in table.items()
+}
+MARKS = frozenset({*(role for adapter in ADAPTERS for role in adapter.marks), *WHOLE})
+LONGEST = max(suffix.count(".") for suffix in SUFFIXES)
+
+NAMED = frozenset(
+    suffix.removesuffix(".weight").removesuffix(".bias").removeprefix(".")
+    for suffix in SUFFIXES
+    if suffix.startswith((".lora_A", ".lora_B", ".lora_magnitude", ".lora_embedding"))
+    or suffix.startswith((".ia3_l", ".oft_R", ".hada_", ".lokr_"))
+)
+"""What PEFT puts the name of an adapter behind: `lora_A.style.weight`."""
+UNNAMED = frozenset({"weight", "bias"})
+
+WRAPPERS = ("base_model.model.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_module.")
+"""What PEFT, torch.compile and FSDP put before or into a module's name."""
+INNER = re.compile(r"\.(base_layer|modules_to_save\.[^.]+)$")
+"""What PEFT puts behind the name of a module that it has wrapped."""
+
+
+def split(key: str) -> tuple[str, str, str] | None:
+    """Return a key's module, its role there and PEFT's name of the adapter; None if unknown."""
+    parts = key.split(".")
+    for at in (-2, -3):
+        if len(parts) > -at and parts[at] in NAMED and parts[at + 1] not in UNNAMED:
+            behind = parts[len(parts) + at + 2 :]
+            role = SUFFIXES.get(".".join(["", parts[at], *behind]))
+            if role is not None:
+                return ".".join(parts[:at]), role, parts[at + 1]
+    for count in range(min(LONGEST, len(parts) - 1), 0, -1):
+        role = SUFFIXES.get("." + ".".join(parts[-count:]))
+        if role is not None:
+            return ".".join(parts[:-count]), role, ""
+    return None
+
+
+def placed(name: str, modules: Mapping[str, Placements]) -> Placements | None:
+    """Return where the module of a stranger's name is, without what tools put around it."""
+    found = modules.get(name)
+    return found if found is not None else modules.get(_bare(name))
+
+
+def places_around(key: str, modules: Mapping[str, Placements]) -> Iterator[Placements]:
+    """Yield the modules that a key of any form could belong to, the innermost first."""
+    name, dot, _ = key.rpartition(".")
+    while dot:
+        found = placed(name, modules)
+        if found is not None:
+            yield found
+        name, dot, _ = name.rpartition(".")
+
+
+def _bare(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    name = name.removeprefix("module.")
+    name = INNER.sub("", name)
+    flat = name.replace(".", "_")
+    return flat.rstrip("_") if flat.startswith(KOHYA) else name
