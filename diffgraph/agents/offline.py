@@ -20,7 +20,7 @@ from diffgraph.agents.strengths import recommended_strength
 from diffgraph.agents.things import kinds_of
 from diffgraph.agents.titles import is_opaque, names_a_skill, parted, readable_name, spoken
 from diffgraph.agents.words import content_stems, content_words, plain, stem
-from diffgraph.errors import EmptyPrompt, UnknownWords
+from diffgraph.errors import EmptyPrompt, InputError, UnknownWords
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import Listing
 
@@ -80,9 +80,12 @@ class OfflineAgent:
         """Return the prompt's subject with its overall style, and its attributes.
 
         Raises:
+            InputError: it is no text.
             EmptyPrompt: nothing to draw is left once weights, tags and negations are gone.
             UnknownWords: a vocabulary was given and holds none of the prompt's words.
         """
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise InputError("the prompt holds bytes that are no UTF-8 text, or half a character")
         text = cleaned(prompt)
         parts = phrases(text)
         if not parts:

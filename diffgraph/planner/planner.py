@@ -6,18 +6,19 @@ config as JSON; it works with any snapshot of its family, experts that came afte
 included.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from diffgraph.artifacts import write_bytes, write_text
-from diffgraph.errors import MissingInput
+from diffgraph.errors import DiffgraphError, MissingInput
+from diffgraph.experts.weights_file import open_weights
+from diffgraph.foreign_files import parse_strict, read_foreign
 from diffgraph.merging.plan import MergePlan, Normalisation
 from diffgraph.planner.subgraph import Subgraph, activate, collate
 from diffgraph.planner.vgae import VGAE, VGAEConfig
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "planner.safetensors", "config.json"
 PLANNER_VERSION = 1
+MOST_BYTES = 1 << 20  # of a config
 
 
 class Chosen(Protocol):
@@ -46,7 +48,7 @@ class Chosen(Protocol):
         ...
 
 
-class PlannerConfig(BaseModel, frozen=True):
+class PlannerConfig(BaseModel, frozen=True, extra="forbid"):
     """What a planner is, and what made it."""
 
     version: int = PLANNER_VERSION
@@ -80,15 +82,15 @@ class Planner:
             MissingInput: the folder holds no planner, or a damaged one.
         """
         try:
-            facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            facts = parse_strict(read_foreign(folder / CONFIG, MOST_BYTES))
+            version = facts.get("version") if isinstance(facts, dict) else None
+            if version not in (None, PLANNER_VERSION):
+                raise ValueError(f"planner version {version}, this code reads {PLANNER_VERSION}")
             config = PlannerConfig.model_validate(facts)
-            if config.version != PLANNER_VERSION:
-                raise MissingInput(
-                    f"{folder}: planner version {config.version}, this code reads {PLANNER_VERSION}"
-                )
+            _demand_weights(folder / WEIGHTS, config.vgae)
             planner = cls.new(config)
             planner.vgae.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, RuntimeError, ValidationError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError, DiffgraphError) as error:
             raise MissingInput(f"no planner can be read from {folder}: {error}") from error
         return planner
 
@@ -137,3 +139,16 @@ class Planner:
         """Return the same planner with these metrics on record."""
         known = {**self.config.metrics, **metrics}
         return Planner(self.config.model_copy(update={"metrics": known}), self.vgae)
+
+
+def _demand_weights(path: Path, config: VGAEConfig) -> None:
+    """Raise `ValueError` unless a file has the weights of such a network; none is made for that."""
+    with open_weights(path) as file:
+        found = {name: tuple(entry.shape) for name, entry in file.entries.items()}
+    with torch.device("meta"):
+        network = VGAE(config, torch.Generator())
+    for name, value in network.state_dict().items():
+        if found.get(name) != tuple(value.shape):
+            raise ValueError(
+                f"{path.name}: {name} should be {tuple(value.shape)}, found {found.get(name)}"
+            )

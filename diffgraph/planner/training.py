@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffgraph.artifacts import new_folder
-from diffgraph.errors import InputError
+from diffgraph.errors import InputError, MissingInput
+from diffgraph.foreign_files import parse_json, read_foreign
 from diffgraph.merging.plan import MergePlan, Normalisation
 from diffgraph.planner.planner import Chosen, Planner, PlannerConfig
 from diffgraph.planner.search import PolicyGradient, SearchConfig
@@ -44,6 +45,7 @@ Rollouts = Callable[[Sequence[MergePlan], Sequence[str], Sequence[int]], Sequenc
 SEEDS = 2**31 - 1
 STATE, PROGRESS = "state.safetensors", "progress.json"
 KEPT_CHECKPOINTS = 2
+MOST_BYTES, MOST_VALUES = 1 << 30, 1 << 24  # of a checkpoint's record, which holds every prompt
 
 
 class TrainingConfig(BaseModel, frozen=True):
@@ -126,13 +128,21 @@ def train(
     return run.finish()
 
 
+class Progress(BaseModel, frozen=True):
+    """How far a training was at a checkpoint, beside the state of its search."""
+
+    identity: dict[str, Any] = Field(description="what must be equal for it to be this training")
+    best: float | None
+    untrained: float | None
+    records: tuple[StepRecord, ...]
+
+
 def history(folder: Path) -> list[StepRecord]:
     """Return the steps of the training in a folder, as far as its last checkpoint knows."""
     for checkpoint in reversed(_checkpoints(folder)):
         try:
-            facts = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
-            return [StepRecord.model_validate(record) for record in facts["records"]]
-        except (OSError, ValueError, KeyError) as error:
+            return list(_progress(checkpoint).records)
+        except (ValueError, MissingInput) as error:
             log.warning("checkpoint %s cannot be read: %s", checkpoint, error)
     return []
 
@@ -155,9 +165,12 @@ class _Run:
         self.trials = [_subgraph(snapshot, prompt) for prompt in validation if prompt.refs]
         self.rollouts, self.config, self.folder = rollouts, config, folder
         self.snapshot_id, self.family = snapshot.id, snapshot.family
-        generator = torch.Generator().manual_seed(config.seed)
-        self.vgae = VGAE(config.vgae, generator)
-        self.search = PolicyGradient(self.vgae, config.search, config.steps, generator)
+        self._begin()
+
+    def _begin(self) -> None:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self.vgae = VGAE(self.config.vgae, generator)
+        self.search = PolicyGradient(self.vgae, self.config.search, self.config.steps, generator)
         self.records: list[StepRecord] = []
         self.best: float | None = None
         self.best_state: dict[str, Tensor] = {}
@@ -171,27 +184,39 @@ class _Run:
         """Go on from the last checkpoint of the same training, if there is one."""
         for checkpoint in reversed(_checkpoints(self.folder)):
             try:
-                facts = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
-                state = load_file(checkpoint / STATE)
-            except (OSError, ValueError, SafetensorError) as error:
-                log.warning("checkpoint %s cannot be read, and goes: %s", checkpoint, error)
-                shutil.rmtree(checkpoint, ignore_errors=True)
+                kept = _progress(checkpoint)
+                if kept.identity != self._identity():
+                    log.info("checkpoint %s is of another training, and goes", checkpoint)
+                    shutil.rmtree(checkpoint, ignore_errors=True)
+                    continue
+                self._go_on(kept, load_file(checkpoint / STATE))
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                RuntimeError,
+                SafetensorError,
+                MissingInput,
+            ) as e:
+                self._begin()  # it may have got half-way
+                aside = _set_aside(checkpoint)
+                log.warning("checkpoint %s is damaged and now %s: %s", checkpoint, aside.name, e)
                 continue
-            if facts["identity"] != self._identity():
-                log.info("checkpoint %s is of another training, and goes", checkpoint)
-                shutil.rmtree(checkpoint, ignore_errors=True)
-                continue
-            self.search.load_state(state)
-            self.records = [StepRecord.model_validate(record) for record in facts["records"]]
-            self.best, self.untrained = facts["best"], facts["untrained"]
-            self.best_state = {
-                name.removeprefix("best."): value
-                for name, value in state.items()
-                if name.startswith("best.")
-            }
             log.info("training goes on from step %d", self.step)
             return
         self._start_over()
+
+    def _go_on(self, kept: Progress, state: dict[str, Tensor]) -> None:
+        self.search.load_state(state)
+        self.records = list(kept.records)
+        self.best, self.untrained = kept.best, kept.untrained
+        self.best_state = {
+            name.removeprefix("best."): value
+            for name, value in state.items()
+            if name.startswith("best.")
+        }
+        if self.best is not None:
+            VGAE(self.config.vgae, torch.Generator()).load_state_dict(self.best_state)
 
     def advance(self) -> StepRecord:
         """Take one step, validate when it is time, and keep a checkpoint when it is time."""
@@ -288,16 +313,17 @@ class _Run:
     def _checkpoint(self) -> None:
         state = self.search.state()
         state |= {f"best.{name}": value.contiguous() for name, value in self.best_state.items()}
-        facts = {
-            "identity": self._identity(),
-            "best": self.best,
-            "untrained": self.untrained,
-            "records": [record.model_dump() for record in self.records],
-        }
+        progress = Progress(
+            identity=self._identity(),
+            best=self.best,
+            untrained=self.untrained,
+            records=tuple(self.records),
+        )
         place = self.folder / "checkpoints" / f"{self.step:08d}"
-        with new_folder(place) as part:
+        with new_folder(place, replace=True) as part:
             save_file(state, part / STATE)
-            (part / PROGRESS).write_text(json.dumps(facts), encoding="utf-8")
+            told = json.dumps(progress.model_dump())  # a reward may be NaN, which pydantic drops
+            (part / PROGRESS).write_text(told, encoding="utf-8")
         for old in _checkpoints(self.folder)[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -318,6 +344,24 @@ def _subgraph(snapshot: "GraphSnapshot", prompt: TrainingPrompt) -> Subgraph:
 def _checkpoints(folder: Path) -> list[Path]:
     """Return the whole checkpoints of a training, oldest first."""
     return sorted(file.parent for file in (folder / "checkpoints").glob(f"[0-9]*/{PROGRESS}"))
+
+
+def _progress(checkpoint: Path) -> Progress:
+    """Return what a checkpoint says; raises `ValueError` or `MissingInput` if it is damaged."""
+    told = parse_json(read_foreign(checkpoint / PROGRESS, MOST_BYTES), MOST_VALUES)
+    progress = Progress.model_validate(told)
+    steps = [record.step for record in progress.records]
+    if steps != list(range(1, int(checkpoint.name) + 1)):
+        raise ValueError(f"it records {len(steps)} steps")
+    return progress
+
+
+def _set_aside(checkpoint: Path) -> Path:
+    """Give a damaged checkpoint a name that no training goes on from."""
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+    return aside
 
 
 def _code_version() -> str:

@@ -26,14 +26,15 @@ from diffgraph.planner.subgraph import EDGE_WIDTH, NODE_WIDTH, Batch
 LOG_VARIANCE = (-10.0, 4.0)
 SHAPE = (-4.0, 5.0)  # limits of a and b: Beta(1.02, …) is nearly flat, Beta(150, …) nearly certain
 FIRST_LOG_VARIANCE = -4.0
+WIDEST = 2048  # 130 MB of weights; hundreds of experts are told apart by far fewer
 MEAN_LIMITS = (0.08, 0.92)  # of the prior: a Beta with one peak cannot have its mean at an end
 
 
-class VGAEConfig(BaseModel, frozen=True):
+class VGAEConfig(BaseModel, frozen=True, extra="forbid"):
     """The size of the planner's network, and where its search starts."""
 
-    hidden: int = Field(default=32, ge=1)
-    latent: int = Field(default=16, ge=1)
+    hidden: int = Field(default=32, ge=1, le=WIDEST)
+    latent: int = Field(default=16, ge=1, le=WIDEST)
     prior: bool = Field(
         default=True,
         description="start at the recommended strengths rather than at one half for everybody",

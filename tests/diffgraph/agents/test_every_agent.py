@@ -21,6 +21,11 @@ class TestEveryAgent:
         assert isinstance(card, ExpertCard)
         assert card.agent == name
 
+    @pytest.mark.parametrize("prompt", ["a cat \ud83d", "a \udcff cat"])
+    def test_half_a_character_is_no_prompt(self, name, access, prompt):
+        with pytest.raises(InputError, match="half a character"):
+            get_agent(name, access=access()).parse(prompt)
+
     def test_reads_many_pages_together(self, name, access):
         agent = get_agent(name, access=access())
         pages = [Listing(ref=ExpertRef.parse(f"hub:{n}@2"), name=f"Neon {n}") for n in range(3)]

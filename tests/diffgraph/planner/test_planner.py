@@ -62,10 +62,21 @@ def test_loads_as_it_was_saved(
 
 
 @pytest.mark.parametrize(
-    "damage", ["no config", "no weights", "other version", "cut", "other size"]
+    ("damage", "reason"),
+    [
+        ("no config", "config.json"),
+        ("no weights", "planner.safetensors"),
+        ("other version", "version 99"),
+        ("cut", "planner.safetensors"),
+        ("other size", "should be"),
+        ("huge", "less than or equal"),
+        ("deep", "nested too deeply"),
+        ("misspelt", "hiden"),
+        ("a list", "valid dictionary"),
+    ],
 )
 def test_a_folder_that_holds_no_planner_is_named(
-    planner: Planner, tmp_path: Path, damage: str
+    planner: Planner, tmp_path: Path, damage: str, reason: str
 ) -> None:
     planner.save(tmp_path)
     config, weights = tmp_path / "config.json", tmp_path / "planner.safetensors"
@@ -78,10 +89,32 @@ def test_a_folder_that_holds_no_planner_is_named(
         config.write_text(json.dumps(facts | {"version": 99}))
     elif damage == "cut":
         weights.write_bytes(weights.read_bytes()[:1000])
-    else:
+    elif damage == "other size":
         config.write_text(json.dumps(facts | {"vgae": {"hidden": 7}}))
-    with pytest.raises(MissingInput, match=tmp_path.name):
+    elif damage == "huge":
+        config.write_text(json.dumps(facts | {"vgae": {"hidden": 20_000}}))
+    elif damage == "deep":
+        config.write_text("[" * 100_000)
+    elif damage == "misspelt":
+        config.write_text(json.dumps(facts | {"vgae": {"hiden": 7}}))
+    else:
+        config.write_text("[]")
+    with pytest.raises(MissingInput, match=reason) as told:
         Planner.load(tmp_path)
+    assert tmp_path.name in str(told.value)
+
+
+def test_no_network_is_made_before_its_file_is_looked_at(
+    planner: Planner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner.save(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vgae": {"hidden": 2048}}))
+    made: list[PlannerConfig] = []
+    monkeypatch.setattr(Planner, "new", made.append)
+    with pytest.raises(MissingInput, match="should be"):
+        Planner.load(tmp_path)
+    assert not made
 
 
 def test_an_expert_unknown_to_the_snapshot_is_named(

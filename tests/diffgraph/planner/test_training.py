@@ -1,5 +1,6 @@
 """Training is reproducible, goes on exactly where it was killed, and keeps the best planner."""
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from diffgraph.errors import InputError
 from diffgraph.graph.snapshot import GraphSnapshot
@@ -101,6 +102,37 @@ def test_a_damaged_checkpoint_is_passed_over(small_snapshot: GraphSnapshot, tmp_
     train(small_snapshot, practice, low_is_good, CONFIG, tmp_path, seen.append)
     assert [record.step for record in seen] == [5, 6]
     assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["{}", "[]", "null", "[" * 100_000, '{"identity": {}}', "no record", "no steps", "no moments"],
+)
+def test_a_damaged_record_is_set_aside_and_training_starts_anew(
+    small_snapshot: GraphSnapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    practice = prompts(small_snapshot)
+    config = CONFIG.model_copy(update={"steps": 2})
+    train(small_snapshot, practice, low_is_good, config, tmp_path)
+    before = weights(tmp_path)
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    record, state = kept / "progress.json", kept / "state.safetensors"
+    facts = json.loads(record.read_text())
+    if damage == "no record":
+        del facts["records"]
+    elif damage == "no steps":
+        facts["records"] = []
+    elif damage == "no moments":
+        save_file({"told": torch.tensor(2)}, state)
+    else:
+        facts = damage
+    record.write_text(facts if isinstance(facts, str) else json.dumps(facts))
+    seen: list[StepRecord] = []
+    train(small_snapshot, practice, low_is_good, config, tmp_path, seen.append)
+    assert [step.step for step in seen] == [1, 2]
+    assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
+    assert (tmp_path / "checkpoints" / f"damaged-{kept.name}").is_dir()
+    assert "is damaged" in caplog.text
 
 
 def test_another_training_does_not_go_on_from_this_one(
