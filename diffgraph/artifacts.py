@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from diffgraph.errors import StorageError
 
 try:
@@ -52,6 +54,19 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def holding(lock: FileLock) -> Iterator[None]:
+    """Hold a lock whose file lies beside what it guards; raises `StorageError` if it cannot be."""
+    folder = Path(lock.lock_file).parent
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -148,6 +163,23 @@ def _remove_unless_locked(part: Path) -> None:
             log.warning("removed %s: a run that was killed had left it", part)
         finally:
             os.close(handle)
+
+
+def set_aside(path: Path) -> Path:
+    """Give something damaged another name beside its own, so that it is out of the way, not lost.
+
+    Returns:
+        Its new path: `NAME.damaged`, or `NAME.damaged-2` and so on.
+
+    Raises:
+        StorageError: it cannot be renamed.
+    """
+    number = 1
+    while (target := path.with_name(f"{path.name}.damaged{f'-{number}' * (number > 1)}")).exists():
+        number += 1
+    with storing(path):
+        path.rename(target)
+    return target
 
 
 def append_lines(path: Path, data: bytes) -> None:

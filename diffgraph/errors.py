@@ -15,7 +15,9 @@
     - LicenceForbids       its page forbids derivatives, and a merge is one
     - UnusableListing      its hub page lacks what we need, or rules it out
   * PlanError            a merge plan that cannot be carried out
-  * SnapshotError        a graph snapshot that is missing or damaged
+  * SnapshotError        a graph snapshot that cannot be used
+    - DamagedSnapshot      it is not what was written: cut, changed, incomplete
+  * DamagedTable         a table of ours is not what was written
   * StorageError         the home folder cannot be written: read-only, full
   * ServiceError         another machine failed us
     - ServiceUnavailable   worth another try: timeout, 429, 5xx
@@ -105,7 +107,15 @@ class PlanError(DiffgraphError):
 
 
 class SnapshotError(DiffgraphError):
-    """A graph snapshot is missing or damaged."""
+    """A graph snapshot cannot be used: it is missing, damaged, or of another version."""
+
+
+class DamagedSnapshot(SnapshotError):
+    """A graph snapshot is not what was written: cut, changed or incomplete."""
+
+
+class DamagedTable(DiffgraphError):
+    """A table of ours is not what was written."""
 
 
 class StorageError(DiffgraphError):

@@ -1,5 +1,6 @@
 """What do the prompts of a file look like? Images and a table, in shards that are drawn once."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,15 +8,27 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.futures import as_completed
 
-from diffgraph.artifacts import new_file
-from diffgraph.evaluation.prompt_sets import PromptSet, read_prompts
+from diffgraph.errors import MissingInput, SnapshotError
+from diffgraph.evaluation.prompt_sets import read_prompts
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows
 from flows.runners import runner_for
 from flows.targets import demand_folder
-from tasks.generation import PARTS, TABLE, BatchShard, Row, collect, draw_shard
+from tasks.generation import (
+    PARTS,
+    TABLE,
+    BatchShard,
+    Ids,
+    Row,
+    collect,
+    draw_shard,
+    ids_of,
+    known_rows,
+)
 from tasks.progress import report
 from tasks.studio import Studio, check_method
+
+log = logging.getLogger(__name__)
 
 ROWS_A_SHARD = 25
 
@@ -31,10 +44,14 @@ class Batch(Result):
     """Rows of the file that hold no prompt."""
     broken_rows: tuple[str, ...]
     """The first of them, each with its reason."""
+    snapshot: str
+    planner: str
+    """The graph and the planner that drew all of them."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield the counts and the first broken rows."""
         yield f"{self.table}: {self.images} images, {self.failed} prompts that cannot be drawn"
+        yield f"drawn by snapshot {self.snapshot} and planner {self.planner}"
         if self.broken:
             yield f"{self.broken} broken rows: {'; '.join(self.broken_rows)}"
 
@@ -67,44 +84,63 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
     check_method(method)
     demand_folder(out, settings, force, (TABLE,), PARTS, read=prompts)
     found = read_prompts(prompts, column, limit, family)
-    with new_file(out / ".writable"):
-        pass  # a folder that cannot be written is told before anything is drawn
-    (out / ".writable").unlink(missing_ok=True)
-    shards = _shards(found, seed, method, settings, family)
-    futures = [draw_shard.submit(shard, out, settings.home, settings.device) for shard in shards]
-    done = 0
-    report("batch", 0, len(found.prompts))
-    for future in as_completed(futures):
-        drawn = future.result()
-        done += drawn.images + drawn.failed
-        report("batch", done, len(found.prompts))
-    results = [future.result() for future in futures]
-    table = collect([drawn.part for drawn in results], out)
-    told = Batch(
-        table=table,
-        images=sum(drawn.images for drawn in results),
-        failed=sum(drawn.failed for drawn in results),
+    studio = Studio.of(settings, family)
+    ids = ids_of(out, studio)
+    _tell_what_draws(out, ids, studio)
+    rows = tuple(Row(id=one.id, prompt=one.text, seed=seed) for one in found.prompts)
+    whole = BatchShard(
+        rows=rows,
+        family=family,
+        method=method,
+        agent=settings.agent,
+        ids=ids,
+        overrides=studio.overrides,
+    )
+    whole.studio(settings.home, settings.device)  # what has gone is told before anything is drawn
+    _draw(whole, out, settings)
+    known = known_rows(out)
+    told = [{"id": row.id, **known[whole.key(row)]} for row in rows]
+    failed = sum(row["error"] != "" for row in told)
+    result = Batch(
+        table=collect(told, out),
+        images=len(rows) - failed,
+        failed=failed,
         broken=len(found.broken),
         broken_rows=tuple(f"row {row.row}: {row.reason}" for row in found.broken[:5]),
+        snapshot=ids.snapshot,
+        planner=ids.planner,
     )
-    create_markdown_artifact("\n\n".join(map(str, told.lines())), key="batch-results")
-    return told
+    create_markdown_artifact("\n\n".join(map(str, result.lines())), key="batch-results")
+    return result
 
 
-def _shards(
-    found: PromptSet, seed: int, method: str, settings: Settings, family: str
-) -> list[BatchShard]:
-    studio = Studio.of(settings, family)
-    rows = [Row(id=prompt.id, prompt=prompt.text, seed=seed) for prompt in found.prompts]
-    return [
-        BatchShard(
-            rows=tuple(rows[start : start + ROWS_A_SHARD]),
-            family=family,
-            method=method,
-            agent=settings.agent,
-            snapshot=studio.snapshot.id,
-            planner=studio.planner_id,
-            overrides=studio.overrides,
-        )
-        for start in range(0, len(rows), ROWS_A_SHARD)
+def _draw(whole: BatchShard, out: Path, settings: Settings) -> None:
+    """Draw the rows that are not drawn yet, each once however often it is in the file."""
+    drawn = {key for key, row in known_rows(out).items() if not row["error"]}
+    left = {key: row for row in whole.rows if (key := whole.key(row)) not in drawn}
+    shards = [
+        whole.model_copy(update={"rows": tuple(list(left.values())[start : start + ROWS_A_SHARD])})
+        for start in range(0, len(left), ROWS_A_SHARD)
     ]
+    futures = [draw_shard.submit(shard, out, settings.home, settings.device) for shard in shards]
+    total = len(left)
+    done = 0
+    report("batch", done, total)
+    for future in as_completed(futures):
+        done += future.result().rows
+        report("batch", done, total)
+
+
+def _tell_what_draws(out: Path, ids: Ids, studio: Studio) -> None:
+    """Say so if a folder was begun with another graph or planner than is in force now."""
+    try:
+        now = (studio.snapshot.id, studio.planner_id)
+    except (SnapshotError, MissingInput) as error:
+        log.warning("%s", error)
+        return
+    if now != (ids.snapshot, ids.planner):
+        log.warning(
+            "%s goes on with snapshot %s and planner %s, as it began; %s and %s, which are in "
+            "force now, draw into another folder",
+            out, ids.snapshot, ids.planner, *now,
+        )  # fmt: skip

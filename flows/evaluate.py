@@ -80,7 +80,7 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     if report is not None:
         demand_suffix(report, REPORTS)
         demand_new(report, settings, force)
-    studio = Studio.of(settings, family)
+    studio = Studio.of(settings, family).pinned()
     contest = Contest(
         methods=tuple(methods) if methods else None, prompts=prompts, limit=limit, seeds=seeds
     )

@@ -16,7 +16,7 @@ from flows.discover import Discovery, discover
 from flows.printing import Result, Rows
 from flows.train_planner import Training, train
 from tasks.hubs import Hub, hub_of
-from tasks.studio import champion_folder, planner_folder
+from tasks.planners import champion_folder, planner_folder
 
 DUE_AFTER = 0.1
 """The share of a graph's experts that are news to the planner before it is trained again."""
@@ -82,7 +82,9 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     )
     is_due, why = _is_training_due(settings, family, built, hub)
     trained = (
-        train(steps=steps, prompts=training_prompts, family=family, like=like) if is_due else None
+        train(built.snapshot, steps=steps, prompts=training_prompts, family=family, like=like)
+        if is_due
+        else None
     )
     night = Refresh(discovery=found, build=built, training=trained, why=why)
     told = [line for line in night.lines() if isinstance(line, str)]

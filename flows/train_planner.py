@@ -21,8 +21,9 @@ from diffgraph.settings import Settings
 from flows.printing import Result, Rows
 from flows.runners import runner_for
 from tasks.overrides import Overrides
+from tasks.planners import champion_folder, planner_folder
 from tasks.progress import report
-from tasks.studio import Studio, champion_folder, planner_folder
+from tasks.studio import Studio
 from tasks.tracking import Recorded, record_training
 from tasks.training import choose_experts, promote, score_rollouts, try_planner
 
@@ -80,7 +81,7 @@ def train(
     """
     settings = Settings()
     family = family or settings.family
-    studio = Studio.of(settings, family, snapshot)
+    studio = Studio.of(settings, family, snapshot).pinned()
     start = None if like is None else _as(like, settings.home, family)
     config = _config(studio.overrides, start, steps=steps, seed=seed, normalisation=normalisation)
     texts = [prompt.text for prompt in load_prompts("train", limit=prompts, family=family)]

@@ -82,8 +82,16 @@ def plan_calibration(
 
 @task(**LOCAL, task_run_name="calibrate {shard.id}")
 def calibrate_shard(shard: Shard, home: Path, device: str) -> Calibrated:
-    """Draw and score a few experts; what is there already is not drawn again."""
-    from diffgraph.graph.calibration import calibrate
+    """Draw and score a few experts; what is there already is not drawn again.
 
+    Raises:
+        MissingInput: the scorers here are not those that the shard names its scores after.
+    """
+    from diffgraph.errors import MissingInput
+    from diffgraph.graph.calibration import calibrate
+    from diffgraph.scoring import identity_of
+
+    if (found := identity_of(shard.family)) != shard.scorers:
+        raise MissingInput(f"the scorers of {shard.family} are {found} here, not {shard.scorers}")
     studio = Studio(home, shard.family, device)
     return calibrate(shard, studio.renderer, studio.scorers, scores_folder(home))

@@ -1,21 +1,42 @@
-"""Drawing files of prompts: a task is a shard of rows, finished when its table is there."""
+"""Drawing files of prompts: a task is a shard of rows, finished when its table is there.
+
+A row is named by its prompt and by all that draws it, never by where it stands in its file. So rows
+are found again wherever they have moved to, and what another graph or planner drew is not.
+"""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import task
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from diffgraph.artifacts import set_aside, write_text
+from diffgraph.errors import MissingInput
+from diffgraph.tables import find_table, write_table
 from tasks.overrides import NO_OVERRIDES, Overrides
+from tasks.planners import planner_folder, planner_name
 from tasks.policies import LOCAL
 from tasks.progress import report
 from tasks.studio import Studio
 
-TABLE = "results.parquet"
-PARTS = "parts"
+log = logging.getLogger(__name__)
+
+TABLE, PARTS, BEGUN = "results.parquet", "parts", "batch.json"
+
+
+class Ids(BaseModel, frozen=True):
+    """What a folder of images is drawn by, from its first image to its last."""
+
+    snapshot: str
+    planner: str
+    """By its content."""
+    planner_name: str
+    """By which a home finds it."""
+    scorers: str
 
 
 class Row(BaseModel, frozen=True):
@@ -33,70 +54,141 @@ class BatchShard(BaseModel, frozen=True):
     family: str
     method: str
     agent: str
-    snapshot: str
-    planner: str
+    ids: Ids
     overrides: Overrides = NO_OVERRIDES
 
     @property
     def id(self) -> str:
         """Content hash: equal shards give equal tables."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:24]
+        return _digest([self.key(row) for row in self.rows])
+
+    def key(self, row: Row) -> str:
+        """Return the name of a row's image: the hash of all that it depends on."""
+        by = self.model_dump(mode="json", exclude={"rows": True, "ids": {"planner_name"}})
+        return _digest([row.prompt, row.seed, by])
+
+    def studio(self, home: Path, device: str) -> Studio:
+        """Return the studio that draws by these ids, and by no others.
+
+        Raises:
+            SnapshotError: the snapshot is not there any more.
+            MissingInput: the planner or the scorers are not those any more.
+        """
+        from diffgraph.scoring import identity_of
+
+        found = identity_of(self.family)
+        if found != self.ids.scorers:
+            raise MissingInput(
+                f"the scorers of {self.family} are {found}, and this batch was begun with "
+                f"{self.ids.scorers}: draw into another folder"
+            )
+        studio = Studio(
+            home,
+            self.family,
+            device,
+            self.agent,
+            self.ids.snapshot,
+            planner_folder(home, self.family, self.ids.planner_name),
+            self.overrides,
+            self.ids.planner,
+        )
+        return studio.pinned()  # told now, and not as the failure of each row
 
 
 class Drawn(BaseModel, frozen=True):
     """The table of a shard."""
 
     part: Path
-    images: int
-    failed: int
+    rows: int
+
+
+def ids_of(out: Path, studio: Studio) -> Ids:
+    """Return what the images of a folder are drawn by: as it was begun, else what is in force.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from diffgraph.scoring import identity_of
+
+    begun = out / BEGUN
+    try:
+        return Ids.model_validate_json(begun.read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValidationError:
+        log.warning("%s is damaged; it is set aside as %s", begun, set_aside(begun).name)
+    folder, planner = studio.planner_used
+    ids = Ids(
+        snapshot=studio.snapshot.id,
+        planner=planner,
+        planner_name=planner_name(studio.family_name, folder),
+        scorers=identity_of(studio.family_name),
+    )
+    write_text(begun, ids.model_dump_json(indent=1))
+    return ids
+
+
+def known_rows(out: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of a folder's tables by their keys; damaged tables are set aside.
+
+    A row whose image has gone is not among them; one that could not be drawn says why.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for part in sorted((out / PARTS).glob("*.parquet")):
+        table = find_table(part, _schema())
+        for row in table.to_pylist() if table is not None else ():
+            if row["error"]:
+                found.setdefault(row["key"], row)
+            elif (out / row["file"]).is_file():
+                found[row["key"]] = row
+    return found
 
 
 @task(**LOCAL, task_run_name="draw {shard.id}")
 def draw_shard(shard: BatchShard, out: Path, home: Path, device: str) -> Drawn:
-    """Draw a shard's prompts, score them and write their table; one that is there is kept."""
-    import pyarrow.parquet as pq
+    """Draw a shard's prompts, score them and write their table."""
+    import pyarrow as pa
 
+    studio = shard.studio(home, device)
+    rows = []
+    for done, row in enumerate(shard.rows, 1):
+        rows.append({"key": shard.key(row), **_draw(row, shard, studio, out)})
+        report("draw", done, len(shard.rows), row.prompt[:40])
     part = out / PARTS / f"{shard.id}.parquet"
-    if not part.is_file():
-        studio = Studio(home, shard.family, device, shard.agent, overrides=shard.overrides)
-        rows = []
-        for done, row in enumerate(shard.rows, 1):
-            rows.append(_draw(row, shard.method, studio, out))
-            report("draw", done, len(shard.rows), row.prompt[:40])
-        _write(rows, part)
-    failed = sum(error != "" for error in pq.read_table(part, columns=["error"])[0].to_pylist())
-    return Drawn(part=part, images=len(shard.rows) - failed, failed=failed)
+    write_table(part, pa.Table.from_pylist(rows, schema=_schema()))
+    return Drawn(part=part, rows=len(rows))
 
 
 @task(**LOCAL)
-def collect(parts: Sequence[Path], out: Path) -> Path:
-    """Write the tables of all shards as one; return its path."""
-    import pyarrow.parquet as pq
+def collect(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
+    """Write the rows of a whole batch as one table; return its path."""
+    import pyarrow as pa
 
-    from diffgraph.artifacts import new_file
-
-    target = out / TABLE
-    with new_file(target) as file, pq.ParquetWriter(file, _schema(), compression="zstd") as writer:
-        for part in parts:
-            writer.write_table(pq.read_table(part))
-    return target
+    schema = pa.schema([("id", pa.string()), *list(_schema())[1:]])
+    write_table(out / TABLE, pa.Table.from_pylist(list(rows), schema=schema))
+    return out / TABLE
 
 
-def _draw(row: Row, method: str, studio: Studio, out: Path) -> dict[str, Any]:
+def _draw(row: Row, shard: BatchShard, studio: Studio, out: Path) -> dict[str, Any]:
     """Return a row of the table; a prompt that cannot be drawn says why in it."""
     from diffgraph.errors import ExpertError, InputError, PlanError
     from diffgraph.generation import save_png
     from diffgraph.scoring import score
 
-    told: dict[str, Any] = {"id": row.id, "prompt": row.prompt, "seed": row.seed, "error": ""}
+    told: dict[str, Any] = {
+        "prompt": row.prompt,
+        "seed": row.seed,
+        "snapshot": shard.ids.snapshot,
+        "planner": shard.ids.planner,
+        "error": "",
+    }
     try:
-        decision = studio.decide(row.prompt, method)
+        decision = studio.decide(row.prompt, shard.method)
         images = studio.renderer.render(decision.plan, [row.prompt], [row.seed])
     except (InputError, PlanError, ExpertError) as error:
         return {**told, "error": f"{type(error).__name__}: {error}"}
     # a prompt is never part of a path
-    name = hashlib.sha256(json.dumps([decision.plan.id, row.prompt, row.seed]).encode())
-    file = Path("images") / f"{name.hexdigest()[:24]}.png"
+    file = Path("images") / f"{_digest([decision.plan.id, row.prompt, row.seed])}.png"
     save_png(out / file, images[0], decision.plan, row.prompt, row.seed)
     values = score(studio.scorers, images, [row.prompt])
     return {
@@ -114,18 +206,19 @@ def _schema() -> Any:
 
     from diffgraph.scoring.scorer import SCORE_NAMES
 
-    texts = [pa.field(name, pa.string()) for name in ("plan_id", "plan", "file", "error")]
-    scores = [pa.field(name, pa.float64()) for name in (*SCORE_NAMES, "reward")]
+    texts = ("plan_id", "plan", "file", "error")
     return pa.schema(
-        [("id", pa.string()), ("prompt", pa.string()), ("seed", pa.int64()), *texts, *scores]
+        [
+            ("key", pa.string()),
+            ("prompt", pa.string()),
+            ("seed", pa.int64()),
+            *((name, pa.string()) for name in texts),
+            *((name, pa.float64()) for name in (*SCORE_NAMES, "reward")),
+            ("snapshot", pa.string()),
+            ("planner", pa.string()),
+        ]
     )
 
 
-def _write(rows: Sequence[dict[str, Any]], part: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from diffgraph.artifacts import new_file
-
-    with new_file(part) as file:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=_schema()), file, compression="zstd")
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]

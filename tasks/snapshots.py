@@ -40,9 +40,10 @@ def write(
     from diffgraph.experts.library import Library
     from diffgraph.graph.calibration import parts
     from diffgraph.graph.embedding_store import EmbeddingStore
+    from diffgraph.graph.in_force import mend
     from diffgraph.graph.registration import Cards, register_all
     from diffgraph.graph.schema import ExpertNode, PromptNode
-    from diffgraph.graph.snapshot import current_id, open_snapshot, write_snapshot
+    from diffgraph.graph.snapshot import open_snapshot, write_snapshot
     from diffgraph.scoring import identity_of
 
     studio = Studio(home, family, agent_name=agent)
@@ -56,8 +57,8 @@ def write(
     places = EmbeddingStore(home / "embeddings")
     vectors, _ = places.embed([card.text for card in cards], studio.embedder)
     embedded, _ = places.embed([prompt.text for prompt in prompts], studio.embedder)
-    parent = current_id(home)
-    before = open_snapshot(home, parent) if parent else None
+    before = mend(home)
+    parent = before.id if before else None
     snapshot_id = write_snapshot(
         home,
         family,

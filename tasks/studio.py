@@ -6,15 +6,20 @@ here: the commands that serve a person use it too.
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from diffgraph.artifacts import sha256_of
 from diffgraph.errors import InputError, MissingInput, SnapshotError
 from diffgraph.families import Family, get_family
 from diffgraph.settings import Settings
 from tasks.overrides import NO_OVERRIDES, Overrides, read_overrides
+from tasks.planners import (
+    has_planner,
+    load_planner,
+    planner_content,
+    planner_folder,
+    planner_in_force,
+)
 
 if TYPE_CHECKING:
     from diffgraph.agents import Agent
@@ -28,9 +33,6 @@ if TYPE_CHECKING:
     from diffgraph.planner.planner import Planner
     from diffgraph.planner.selection import Selection
     from diffgraph.scoring import Scorer
-
-CHAMPION = "champion"
-"""The file in `planners/` that names the planner in force."""
 
 
 class Decision(NamedTuple):
@@ -51,6 +53,8 @@ class Studio:
     snapshot_id: str | None = None
     planner_folder: Path | None = None
     overrides: Overrides = NO_OVERRIDES
+    planner_content: str | None = None
+    """What `planner_id` must be: a folder's content may change, an id's not."""
 
     @classmethod
     def of(
@@ -72,8 +76,29 @@ class Studio:
         )
 
     def __reduce__(self) -> tuple[type["Studio"], tuple[object, ...]]:
-        """Travel light: another process loads for itself what it needs."""
-        return Studio, tuple(getattr(self, field.name) for field in fields(self))
+        """Travel light, and by ids: another process loads the very graph and planner used here."""
+        pinned = self.pinned()
+        return Studio, tuple(getattr(pinned, field.name) for field in fields(self))
+
+    def pinned(self) -> "Studio":
+        """Return this studio bound to the graph and planner that are in force now.
+
+        Whatever comes into force later, it uses these, wherever it goes, or says that they have
+        gone. Where there is no planner yet, none is bound.
+
+        Raises:
+            SnapshotError: there is no graph.
+            MissingInput: the planner cannot be read.
+        """
+        folder, content = self.planner_folder, self.planner_content
+        if content is not None or has_planner(self.home, self.family_name):
+            folder, content = self.planner_used
+        return replace(
+            self,
+            snapshot_id=self.snapshot.id,
+            planner_folder=folder,
+            planner_content=content,
+        )
 
     @property
     def family(self) -> Family:
@@ -104,19 +129,17 @@ class Studio:
     @cached_property
     def snapshot(self) -> "GraphSnapshot":
         """The graph in force: the home's, or else the one that ships with the family."""
-        from diffgraph.graph.snapshot import current_id
+        from diffgraph.graph.in_force import open_in_force
 
         bundled = self.family.assets and self.family.assets / "snapshot"
-        wanted = self.snapshot_id
+        wanted, found = self.snapshot_id, None
         if wanted is None:
-            own = current_id(self.home)
-        else:
-            own = wanted if (self.home / "snapshots" / wanted).is_dir() else None
-        if own is not None:
-            found = _snapshot(self.home, own)
-        elif bundled and bundled.is_dir():
+            found = open_in_force(self.home, _snapshot)
+        elif (self.home / "snapshots" / wanted).is_dir():
+            found = _snapshot(self.home, wanted)
+        if found is None and bundled and bundled.is_dir():
             found = _snapshot(bundled, wanted)
-        else:
+        if found is None:
             missing = f"snapshot {wanted!r}" if wanted else "snapshot yet"
             raise SnapshotError(f"{self.home} holds no {missing}: run `diffgraph build` first")
         if found.family != self.family_name:
@@ -125,18 +148,29 @@ class Studio:
             )
         return found
 
-    @cached_property
+    @property
     def planner(self) -> "Planner":
         """The planner in force: the home's champion, or else the one that ships."""
-        folder = self.planner_folder or champion_folder(self.home, self.family_name)
-        return _planner(folder, (folder / "config.json").stat().st_mtime_ns)
+        folder, content = self.planner_used
+        return load_planner(folder, content)
 
-    @cached_property
+    @property
     def planner_id(self) -> str:
         """The content hash of the planner in force."""
-        folder = self.planner_folder or champion_folder(self.home, self.family_name)
-        files = sorted(file for file in folder.iterdir() if file.is_file())
-        return sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()[:16]
+        return self.planner_used[1]
+
+    @cached_property
+    def planner_used(self) -> tuple[Path, str]:
+        """The folder of the planner in force, and its content hash: looked up once."""
+        if self.planner_folder is None:
+            return planner_in_force(self.home, self.family_name)
+        content = planner_content(self.planner_folder)
+        if self.planner_content not in (None, content):
+            raise MissingInput(
+                f"{self.planner_folder} holds planner {content}, not {self.planner_content}: it "
+                "has been trained again or changed since"
+            )
+        return self.planner_folder, content
 
     @cached_property
     def plans(self) -> "MethodPlans":
@@ -150,7 +184,7 @@ class Studio:
     def open_planner(self, planner_id: str) -> "Planner":
         """Return a planner of the home by its id; raises `MissingInput`."""
         folder = planner_folder(self.home, self.family_name, planner_id)
-        return _planner(folder, (folder / "config.json").stat().st_mtime_ns)
+        return load_planner(folder, planner_content(folder))
 
     def configs(self) -> dict[str, dict[str, object]]:
         """Return how experts are chosen and images sampled, for the record of a run."""
@@ -240,36 +274,6 @@ def check_method(name: str) -> None:
         raise InputError(f"no method is called {name!r}: there is {', '.join(known)}")
 
 
-def champion_folder(home: Path, family: str) -> Path:
-    """Return the folder of the planner in force."""
-    pointer = home / "planners" / CHAMPION
-    if pointer.is_file():
-        named = pointer.read_text(encoding="utf-8", errors="replace").strip()
-        folder = home / "planners" / named
-        if not named.isalnum() or not (folder / "config.json").is_file():
-            raise MissingInput(f"{pointer} names {named[:40]!r}, and no such planner is beside it")
-        return folder
-    assets = get_family(family).assets
-    if assets is None or not (assets / "planner").is_dir():
-        raise MissingInput(f"{home} holds no planner yet: run `diffgraph train` first")
-    return assets / "planner"
-
-
-SHIPPED = "shipped"
-"""Names the planner that comes with a family."""
-
-
-def planner_folder(home: Path, family: str, planner_id: str) -> Path:
-    """Return the folder of a planner of the home, or of the one that comes with the family."""
-    assets = get_family(family).assets
-    folder = home / "planners" / planner_id
-    if planner_id == SHIPPED and assets is not None:
-        folder = assets / "planner"
-    if not planner_id.isalnum() or not (folder / "config.json").is_file():
-        raise MissingInput(f"{home} holds no planner {planner_id[:80]!r} of {family}")
-    return folder
-
-
 # Loading a model takes seconds: a process does it once, and only for the family it works on.
 
 
@@ -286,13 +290,6 @@ def _snapshot(place: Path, snapshot_id: str | None) -> "GraphSnapshot":
     from diffgraph.graph.snapshot import open_snapshot
 
     return open_snapshot(place, snapshot_id)
-
-
-@lru_cache(maxsize=2)
-def _planner(folder: Path, changed: int) -> "Planner":
-    from diffgraph.planner.planner import Planner
-
-    return Planner.load(folder)
 
 
 @lru_cache(maxsize=1)

@@ -7,9 +7,10 @@ from prefect import task
 
 from diffgraph.merging.plan import MergePlan
 from diffgraph.planner.selection import Selection
+from tasks.planners import CHAMPION
 from tasks.policies import LOCAL
 from tasks.progress import report
-from tasks.studio import CHAMPION, Studio
+from tasks.studio import Studio
 
 IMAGES_TOGETHER = 8
 SEED_OF_TRIALS = 7_000_003

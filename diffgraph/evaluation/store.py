@@ -1,18 +1,14 @@
 """What is finished already? Scores of pictures in Parquet parts, and the pictures that are kept."""
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from diffgraph.artifacts import new_file
 from diffgraph.scoring.scorer import SCORE_NAMES
-
-log = logging.getLogger(__name__)
+from diffgraph.tables import find_table, write_table
 
 FLUSH = 64
 """Scored pictures a part file: the most that a killed run can lose."""
@@ -78,16 +74,12 @@ class ScoreStore:
         ]
         name = digest(*(text for job in self._fresh for text in map(str, job)))
         schema = SCHEMA.with_metadata({"identity": self.identity})
-        with new_file(self.parts / f"{name}.parquet") as path:
-            pq.write_table(pa.Table.from_pylist(rows, schema), path)
+        write_table(self.parts / f"{name}.parquet", pa.Table.from_pylist(rows, schema))
         self._fresh.clear()
 
     def _read(self, part: Path) -> None:
-        try:
-            rows = pq.read_table(part, schema=SCHEMA).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            log.warning("%s cannot be read, its pictures are drawn again: %s", part, error)
-            return
+        table = find_table(part, SCHEMA.with_metadata({"identity": self.identity}))
+        rows = table.to_pylist() if table is not None else ()
         for row in rows:
             job = Job(row["plan_id"], row["prompt"], row["seed"])
             self._scores[job] = [row[name] for name in SCORE_NAMES]

@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import ValidationError
 
-from diffgraph.artifacts import append_lines, new_file, storing, write_text
+from diffgraph.artifacts import append_lines, holding, new_file, storing, write_text
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.line_store import LineStore
@@ -171,13 +171,8 @@ class Library:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the library's lock; use it round many `add` calls to take the lock once."""
-        with storing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        try:
+        with holding(self._lock):
             yield
-        finally:
-            self._lock.release()
 
     def sweep(self) -> None:
         """Remove what killed runs have left half-made, and pages that nobody points at any more."""

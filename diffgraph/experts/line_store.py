@@ -9,14 +9,13 @@ what was appended since; they never wait for a writer.
 import os
 import re
 import threading
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock
 
-from diffgraph.artifacts import append_lines, new_file, storing
+from diffgraph.artifacts import append_lines, holding, new_file
 
 KEY = re.compile(r"[0-9a-f]{16,64}")
 START = b'{"key":"'
@@ -67,7 +66,7 @@ class LineStore:
         new = {key: text for key, text in texts if key not in self}
         if not new:
             return
-        with self._writing():
+        with holding(self._lock):
             lines = [_line(key, text) for key, text in new.items() if key not in self]
             append_lines(self.path, b"".join(lines))
 
@@ -79,27 +78,17 @@ class LineStore:
         """
         lines = [_line(key, text) for key, text in texts]
         if lines:
-            with self._writing():
+            with holding(self._lock):
                 append_lines(self.path, b"".join(lines))
 
     def keep_only(self, keys: Collection[str]) -> None:
         """Rewrite the file without what is kept under other keys."""
-        with self._writing():
+        with holding(self._lock):
             kept = [place for key, place in self._look().items() if key in keys]
             with new_file(self.path) as part, part.open("wb") as file:
                 for place in sorted(kept):
                     file.write(self._line(*place))
             self._forget()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with storing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _look(self) -> dict[str, tuple[int, int]]:
         """Return the places of all lines, those that were appended since the last look included."""

@@ -17,18 +17,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from diffgraph.artifacts import new_file
 from diffgraph.errors import ExpertError, MissingInput, PlanError
 from diffgraph.experts.expert import Expert, Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.schema import BASE, SCORES
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.scoring.scorer import SCORE_NAMES, Scorer
+from diffgraph.tables import find_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +156,7 @@ def shards(
         prompts: the reference prompts, in their order.
         config: how.
         scorers: identity of the scorers.
-        folder: where parts are kept; experts whose part is there already are left out.
+        folder: where parts are kept; experts whose part is there and whole are left out.
     """
     whole = Shard(
         family=family,
@@ -168,7 +167,7 @@ def shards(
         scorers=scorers,
         batch_size=config.batch_size,
     )
-    left = [e for e in whole.experts if folder is None or not part_path(whole, e, folder).is_file()]
+    left = [e for e in whole.experts if folder is None or not is_kept(whole, e, folder)]
     size = config.shard_size
     return [
         whole.model_copy(update={"experts": tuple(left[start : start + size])})
@@ -180,6 +179,15 @@ def parts(work: Sequence[Shard], folder: Path) -> list[Path]:
     """Return the files of scores that are there for these shards: what a snapshot is made of."""
     paths = [part_path(shard, expert, folder) for shard in work for expert in shard.experts]
     return [path for path in paths if path.is_file()]
+
+
+def is_kept(shard: Shard, expert: ShardExpert, folder: Path) -> bool:
+    """Return whether an expert's scores are there; a damaged file of them is set aside, and told.
+
+    Raises:
+        StorageError: a damaged file cannot be set aside, or the disk does not give it.
+    """
+    return find_table(part_path(shard, expert, folder), SCORES) is not None
 
 
 def part_path(shard: Shard, expert: ShardExpert, folder: Path) -> Path:
@@ -209,10 +217,10 @@ def calibrate(
     done: list[Path] = []
     failed: dict[str, str] = {}
     advance = on_progress or (lambda images: None)
-    waiting = [item for item in shard.experts if not part_path(shard, item, folder).is_file()]
+    waiting = [item for item in shard.experts if not is_kept(shard, item, folder)]
     for expert in shard.experts:
         path = part_path(shard, expert, folder)
-        if path.is_file():
+        if expert not in waiting:
             advance(len(shard.prompts) * shard.seeds)
         else:
             following = waiting[waiting.index(expert) + 1 :][:1]
@@ -225,8 +233,7 @@ def calibrate(
                 failed[expert.ref] = f"{type(error).__name__}: {error}"
                 log.warning("%s is not calibrated: %s", expert.ref, error)
                 continue
-            with new_file(path) as part:
-                pq.write_table(table, part, compression="zstd")
+            write_table(path, table)
         done.append(path)
     return Calibrated(parts=tuple(done), failed=failed)
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from diffgraph.errors import SnapshotError
+from diffgraph.artifacts import sha256_of
+from diffgraph.errors import DamagedSnapshot, SnapshotError
 from diffgraph.experts.coverage import CoverageReport
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.schema import (
@@ -35,8 +35,11 @@ from diffgraph.graph.schema import (
 )
 from diffgraph.scoring.reward import SMALLEST_SPREAD, Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.tables import read_table
 
 MANIFEST = "manifest.json"
+SEAL = "manifest.sha256"
+"""The hash of the manifest as it was written: it proves the id without computing it again."""
 JSON_ROWS = 500  # that are turned into text at once
 KEPT_STATUSES = ("ready", "registered_only")
 _NODES_1 = pa.schema([column for column in NODES if column not in COVERAGE])
@@ -70,14 +73,8 @@ def build_tables(
 
 
 def read_parts(paths: Sequence[Path]) -> Any:
-    """Return the scores of calibration's parts as one table."""
-    try:
-        parts = [pq.read_table(path) for path in paths]
-    except (OSError, pa.ArrowException) as error:
-        raise SnapshotError(f"a part of the scores cannot be read: {error}") from error
-    for path, part in zip(paths, parts, strict=True):
-        if not part.schema.equals(SCORES):
-            raise SnapshotError(f"{path} does not hold scores of schema {SCHEMA_VERSION}")
+    """Return the scores of calibration's parts as one table; raises `DamagedTable`."""
+    parts = [read_table(path, SCORES) for path in paths]
     return pa.concat_tables([SCORES.empty_table(), *parts])
 
 
@@ -109,10 +106,16 @@ def _require_whole_base(scores: Any, prompts: int) -> None:
         raise SnapshotError(f"the base is scored on {scored} of {prompts} prompts only")
 
 
-def content_id(family: str, tables: Mapping[str, Any], sampler: SamplerConfig, scorers: str) -> str:
+def content_id(
+    family: str,
+    tables: Mapping[str, Any],
+    sampler: SamplerConfig,
+    scorers: str,
+    version: int = SCHEMA_VERSION,
+) -> str:
     """Return a hash that depends on values alone, not on how a Parquet writer lays them out."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([SCHEMA_VERSION, family, sampler.model_dump(), scorers]).encode())
+    digest.update(json.dumps([version, family, sampler.model_dump(), scorers]).encode())
     for table_name, table in tables.items():
         for column in table.schema.names:
             digest.update(f"\n{table_name}.{column}\n".encode())
@@ -242,16 +245,21 @@ def read_manifest(folder: Path) -> Manifest:
     """Return a snapshot's manifest.
 
     Raises:
-        SnapshotError: it is missing, damaged or of another schema version.
+        DamagedSnapshot: it is missing or damaged.
+        SnapshotError: it cannot be read, or is of another schema version.
     """
     file = folder / MANIFEST
     if not file.is_file():
-        raise SnapshotError(f"no snapshot: {file} is missing")
+        raise DamagedSnapshot(f"no snapshot: {file} is missing")
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise SnapshotError(f"{file} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedSnapshot(f"{file} cannot be read: {error}") from error
     version = facts.get("schema_version") if isinstance(facts, dict) else None
+    if not isinstance(version, int):
+        raise DamagedSnapshot(f"{file} has schema version {version}")
     if version not in READABLE_VERSIONS:
         raise SnapshotError(
             f"{file} has schema version {version}, this code reads "
@@ -260,9 +268,29 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(facts)
     except ValidationError as error:
-        raise SnapshotError(
+        raise DamagedSnapshot(
             f"{file} is not a manifest: {error.error_count()} wrong entries"
         ) from error
+
+
+def is_sealed(folder: Path) -> bool:
+    """Return whether a snapshot has a seal; raises `DamagedSnapshot` if its manifest broke it."""
+    seal, file = folder / SEAL, folder / MANIFEST
+    if not seal.is_file():
+        return False
+    if seal.read_text(encoding="utf-8", errors="replace").strip() != sha256_of(file):
+        raise DamagedSnapshot(f"{file} is not what was written: its hash is not the one in {SEAL}")
+    return True
+
+
+def check_id(manifest: Manifest, tables: Mapping[str, Any]) -> None:
+    """Raise `DamagedSnapshot` unless the tables have the manifest's id: for want of a seal."""
+    if manifest.schema_version == 1 and set(COVERAGE) <= set(tables["nodes"].schema):
+        tables = {**tables, "nodes": tables["nodes"].select(_NODES_1.names)}
+    made = (manifest.family, tables, manifest.sampler, manifest.scorers)
+    true_id = content_id(*made, version=manifest.schema_version)
+    if true_id != manifest.id:
+        raise DamagedSnapshot(f"what snapshot {manifest.id} holds has the id {true_id}")
 
 
 def _code_version() -> str:

@@ -9,8 +9,8 @@ writes.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,25 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from diffgraph.artifacts import new_folder, sha256_of, storing, write_text
-from diffgraph.errors import SnapshotError
+from diffgraph.artifacts import holding, new_folder, set_aside, sha256_of, write_text
+from diffgraph.errors import DamagedSnapshot, SnapshotError
 from diffgraph.experts.expert import Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.contents import (
     MANIFEST,
+    SEAL,
     as_current,
     build_manifest,
     build_tables,
+    check_id,
     content_id,
     is_mergeable,
+    is_sealed,
     mean_scores,
     read_manifest,
     units_of_base,
 )
+from diffgraph.graph.history import Difference, difference_of
 from diffgraph.graph.schema import (
     BASE,
     EMBEDDING_WIDTH,
@@ -51,15 +55,6 @@ from diffgraph.scoring.scorer import SCORE_NAMES
 log = logging.getLogger(__name__)
 
 CURRENT = "current"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What changed from an older snapshot to a newer one, by expert reference."""
-
-    new: tuple[str, ...]
-    updated: tuple[str, ...]
-    retired: tuple[str, ...]
 
 
 class GraphSnapshot:
@@ -89,17 +84,17 @@ class GraphSnapshot:
     @cached_property
     def nodes(self) -> Any:
         """Every expert node, mergeable or not, as an Arrow table (`schema.NODES`)."""
-        return self._table("nodes")
+        return self.table("nodes")
 
     @cached_property
     def prompts(self) -> Any:
         """The reference prompts as an Arrow table (`schema.PROMPTS`)."""
-        return self._table("prompts")
+        return self.table("prompts")
 
     @cached_property
     def scores(self) -> Any:
         """The scores as an Arrow table (`schema.SCORES`)."""
-        return self._table("scores")
+        return self.table("scores")
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of a DuckDB query over `nodes`, `prompts` and `scores`.
@@ -252,21 +247,13 @@ class GraphSnapshot:
 
     def difference(self, older: "GraphSnapshot | None") -> Difference:
         """Return what is new, updated or retired here against an older snapshot (None: nothing)."""
-        mine = _facts(self.nodes)
-        theirs = _facts(older.nodes) if older else {}
-        lineages = {_lineage(ref) for ref in theirs}
-        kept = {_lineage(ref) for ref in mine}
-        changed = [ref for ref in mine if theirs.get(ref) != mine[ref]]
-        return Difference(
-            new=tuple(ref for ref in changed if _lineage(ref) not in lineages),
-            updated=tuple(ref for ref in changed if _lineage(ref) in lineages),
-            retired=tuple(ref for ref in theirs if _lineage(ref) not in kept),
-        )
+        return difference_of(self.nodes, older.nodes if older else None)
 
     def _column(self, name: str) -> tuple[Any, ...]:
         return tuple(self._mergeable[name].to_pylist())
 
-    def _table(self, name: str) -> Any:
+    def table(self, name: str) -> Any:
+        """Return one of the three tables, by its name in `schema.TABLES`."""
         try:
             table = pq.read_table(self.folder / f"{name}.parquet")
         except (OSError, pa.ArrowException) as error:
@@ -306,15 +293,13 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
     """
     tables = build_tables(family, nodes, prompts, scores)
     snapshot_id = content_id(family, tables, sampler, scorers)
-    root = home / "snapshots"
-    with storing(root):
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".lock")
-        lock.acquire()
-    try:
-        folder = root / snapshot_id
+    with writing(home) as root:
+        folder, parent = root / snapshot_id, None
+        if folder.exists() and (damage := _damage(home, snapshot_id)):
+            log.warning("%s; it is set aside as %s and made again", damage, set_aside(folder).name)
         if not folder.exists():
-            parent = current_id(home)
+            with suppress(DamagedSnapshot):  # a damaged pointer is about to be replaced
+                parent = current_id(home)
             with new_folder(folder) as part:
                 for name, table in tables.items():
                     pq.write_table(table, part / f"{name}.parquet", compression="zstd")
@@ -325,11 +310,18 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
                     }
                 )
                 (part / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+                (part / SEAL).write_text(sha256_of(part / MANIFEST), encoding="utf-8")
         write_text(root / CURRENT, snapshot_id)
-    finally:
-        lock.release()
     log.info("snapshot %s: %d experts", snapshot_id, tables["nodes"].num_rows)
     return snapshot_id
+
+
+@contextmanager
+def writing(home: Path) -> Iterator[Path]:
+    """Hold the lock of a home's snapshots; yields their folder."""
+    root = home / "snapshots"
+    with holding(FileLock(root / ".lock")):
+        yield root
 
 
 def open_snapshot(place: Path, snapshot_id: str | None = None) -> GraphSnapshot:
@@ -352,41 +344,48 @@ def open_snapshot(place: Path, snapshot_id: str | None = None) -> GraphSnapshot:
         folder = place / "snapshots" / snapshot_id
     manifest = read_manifest(folder)
     if snapshot_id is not None and manifest.id != snapshot_id:
-        raise SnapshotError(f"{folder} holds snapshot {manifest.id}, not {snapshot_id}")
+        raise DamagedSnapshot(f"{folder} holds snapshot {manifest.id}, not {snapshot_id}")
     for name in TABLES:
         file, stated = folder / f"{name}.parquet", manifest.files.get(f"{name}.parquet")
         if not file.is_file():
-            raise SnapshotError(f"{file} is missing")
+            raise DamagedSnapshot(f"{file} is missing")
         if sha256_of(file) != stated:
-            raise SnapshotError(f"{file} is damaged: its hash is not the one in its manifest")
-    return GraphSnapshot(folder, manifest)
+            raise DamagedSnapshot(f"{file} is damaged: its hash is not the one in its manifest")
+    found = GraphSnapshot(folder, manifest)
+    if not is_sealed(folder):
+        check_id(manifest, {name: found.table(name) for name in TABLES})
+    return found
 
 
 def current_id(home: Path) -> str | None:
-    """Return the id of a home's current snapshot, if it has one; raises `SnapshotError`."""
+    """Return the id of a home's current snapshot, if it has one; raises `DamagedSnapshot`."""
     pointer = home / "snapshots" / CURRENT
     if not pointer.is_file():
         return None
     snapshot_id = pointer.read_text(encoding="utf-8", errors="replace").strip()
     if not snapshot_id.isalnum():
-        raise SnapshotError(f"{pointer} holds no id of a snapshot, but {snapshot_id[:40]!r}")
+        raise DamagedSnapshot(f"{pointer} holds no id of a snapshot, but {snapshot_id[:40]!r}")
     return snapshot_id
 
 
 def snapshot_ids(home: Path) -> tuple[str, ...]:
-    """Return the ids of a home's snapshots, oldest first."""
-    found = [file.parent for file in (home / "snapshots").glob(f"*/{MANIFEST}")]
-    made = [(read_manifest(folder).created_at, folder.name) for folder in found]
+    """Return the ids of a home's snapshots, oldest first; damaged ones are left out."""
+    made = []
+    for file in (home / "snapshots").glob(f"*/{MANIFEST}"):
+        if file.parent.name.isalnum():  # others were set aside
+            try:
+                made.append((read_manifest(file.parent).created_at, file.parent.name))
+            except SnapshotError as error:
+                log.warning("a snapshot is left out: %s", error)
     return tuple(name for _, name in sorted(made))
 
 
-def _facts(nodes: Any) -> dict[str, tuple[str, str, str]]:
-    rows = nodes.select(["ref", "sha256", "text", "status"]).to_pylist()
-    return {row["ref"]: (row["sha256"], row["text"], row["status"]) for row in rows}
-
-
-def _lineage(ref: str) -> str:
-    return ref.rpartition("@")[0]
+def _damage(home: Path, snapshot_id: str) -> DamagedSnapshot | None:
+    try:
+        open_snapshot(home, snapshot_id)
+    except DamagedSnapshot as error:
+        return error
+    return None
 
 
 def _matrix(column: Any) -> NDArray[np.float32]:

@@ -121,6 +121,22 @@ class TestBuild:
         assert "smallhub:9003@90031" in open_snapshot(home, before).refs
         assert "smallhub:9003@90031" not in open_snapshot(home).refs
 
+    def test_what_is_damaged_is_set_aside_and_made_again(self, diffgraph, home, caplog):
+        """The graph's table, the scores of one expert, and a line of the cards are cut."""
+        whole = current_id(home)
+        table = home / "snapshots" / whole / "scores.parquet"
+        part = sorted((home / "scores").glob("*.parquet"))[0]
+        cards = home / "cards" / "cards.jsonl"
+        for file in (table, part, cards):
+            file.write_bytes(file.read_bytes()[:-50])
+        told = run_build()
+        assert (told["snapshot"], told["images"], told["asked"]) == (whole, 2, 1)
+        assert open_snapshot(home).id == whole
+        assert (home / "snapshots" / f"{whole}.damaged").is_dir()
+        assert (home / "scores" / f"{part.name}.damaged").is_file()
+        for name in (whole, part.name):
+            assert any(name in line and "set aside" in line for line in caplog.messages)
+
     def test_without_experts_it_says_what_to_do_first(self, diffgraph, tmp_path):
         told = diffgraph("build", "--home", tmp_path / "empty")
         assert told.code == 1

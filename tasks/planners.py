@@ -1,0 +1,111 @@
+"""Which planner is in force, and where are the others? Below `planners/`, and with each family."""
+
+import logging
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffgraph.artifacts import sha256_of
+from diffgraph.errors import MissingInput
+from diffgraph.families import get_family
+
+if TYPE_CHECKING:
+    from diffgraph.planner.planner import Planner
+
+log = logging.getLogger(__name__)
+
+CHAMPION = "champion"
+"""The file in `planners/` that names the planner in force."""
+
+SHIPPED = "shipped"
+"""Names the planner that comes with a family."""
+
+
+def planner_in_force(home: Path, family: str) -> tuple[Path, str]:
+    """Return folder and content hash of the planner to use; of a damaged champion's, another's.
+
+    Raises:
+        MissingInput: there is none that can be read.
+    """
+    try:
+        folder = champion_folder(home, family)
+        content = planner_content(folder)
+        load_planner(folder, content)
+        return folder, content
+    except MissingInput as error:
+        for folder in _other_planners(home, family):
+            try:
+                content = planner_content(folder)
+                if load_planner(folder, content).config.family == family:
+                    log.warning("%s; %s is used instead until one is trained", error, folder)
+                    return folder, content
+            except MissingInput:
+                continue
+        raise
+
+
+def champion_folder(home: Path, family: str) -> Path:
+    """Return the folder of the planner that was promoted last, or of the one that ships."""
+    pointer = home / "planners" / CHAMPION
+    if pointer.is_file():
+        named = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        folder = home / "planners" / named
+        if not named.isalnum() or not (folder / "config.json").is_file():
+            raise MissingInput(f"{pointer} names {named[:40]!r}, and no such planner is beside it")
+        return folder
+    assets = get_family(family).assets
+    if assets is None or not (assets / "planner").is_dir():
+        raise MissingInput(f"{home} holds no planner yet: run `diffgraph train` first")
+    return assets / "planner"
+
+
+def has_planner(home: Path, family: str) -> bool:
+    """Return whether there is a planner to use, whole or not."""
+    assets = get_family(family).assets
+    shipped = assets is not None and (assets / "planner").is_dir()
+    return shipped or (home / "planners" / CHAMPION).is_file()
+
+
+def planner_content(folder: Path) -> str:
+    """Return the content hash of a planner's folder; raises `MissingInput` if there is none."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        hashes = [sha256_of(file) for file in files]
+    except OSError as error:
+        raise MissingInput(f"no planner can be read from {folder}: {error.strerror}") from error
+    return sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+def _other_planners(home: Path, family: str) -> "list[Path]":
+    """Return who may stand in for a damaged champion: the one that ships, then the newest."""
+    assets = get_family(family).assets
+    shipped = [assets / "planner"] if assets else []
+    own = [config.parent for config in (home / "planners").glob("*/config.json")]
+    own = [folder for folder in own if folder.name.isalnum()]
+    return [*shipped, *sorted(own, key=lambda one: one.stat().st_mtime_ns, reverse=True)]
+
+
+def planner_folder(home: Path, family: str, planner_id: str) -> Path:
+    """Return the folder of a planner of the home, or of the one that comes with the family."""
+    assets = get_family(family).assets
+    folder = home / "planners" / planner_id
+    if planner_id == SHIPPED and assets is not None:
+        folder = assets / "planner"
+    if not planner_id.isalnum() or not (folder / "config.json").is_file():
+        raise MissingInput(f"{home} holds no planner {planner_id[:80]!r} of {family}")
+    return folder
+
+
+def planner_name(family: str, folder: Path) -> str:
+    """Return the name by which `planner_folder` finds a planner again."""
+    assets = get_family(family).assets
+    return SHIPPED if assets is not None and folder == assets / "planner" else folder.name
+
+
+@lru_cache(maxsize=2)
+def load_planner(folder: Path, content: str) -> "Planner":
+    """Return the planner of a folder, read once a content; raises `MissingInput`."""
+    from diffgraph.planner.planner import Planner
+
+    return Planner.load(folder)
