@@ -76,7 +76,7 @@ def page(hub: Path, number: int, name: str, text: str, words: str, **changes) ->
         "baseModel": "emoji64",
         "publishedAt": "2025-01-01T00:00:00Z",
         "trainedWords": [words],
-        "files": [{"downloadUrl": f"files/{number}.safetensors", "sizeKB": 1}],
+        "files": [{"downloadUrl": f"files/{number}.safetensors", "sizeKB": 64}],
         "images": [{"url": "", "meta": {"prompt": f"a cat, {words}"}}],
     } | changes.pop("version", {})
     content = {
