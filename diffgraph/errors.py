@@ -12,7 +12,8 @@
     - UnsafeFile           the file could run code when opened
     - DamagedFile          truncated, inconsistent, or holding NaN or infinite numbers
       · WrongHash          it is another than its page speaks of
-    - LicenceForbids       its page forbids derivatives, and a merge is one
+    - KnownOnly            its page is kept, its weights are not merged
+      · LicenceForbids       its page forbids derivatives, and a merge is one
     - UnusableListing      its hub page lacks what we need, or rules it out
   * PlanError            a merge plan that cannot be carried out
   * SnapshotError        a graph snapshot that cannot be used
@@ -94,7 +95,11 @@ class WrongHash(DamagedFile):
         return cls(f"{told}; fetched again when its page changes", found)
 
 
-class LicenceForbids(ExpertError):
+class KnownOnly(ExpertError):
+    """The expert's page is kept; its weights are not merged."""
+
+
+class LicenceForbids(KnownOnly):
     """The expert's page forbids derivatives, and a merge is one."""
 
 

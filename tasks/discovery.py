@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from pydantic import BaseModel
@@ -54,6 +55,7 @@ def look_at_hub(
     metadata_only: bool = False,
 ) -> Discovered:
     """Admit what is new on a hub, refuse what cannot be used, retire what has gone."""
+    from diffgraph.crawlers.content import ContentConfig
     from diffgraph.crawlers.discovery import DiscoveryConfig, discover
     from diffgraph.experts.library import Library
     from diffgraph.families import get_family
@@ -61,9 +63,9 @@ def look_at_hub(
     library = Library(home)
     overrides = read_overrides(Settings().config)
     asked = {"limit": limit, "since": since, "metadata_only": metadata_only or None}
-    config = overrides.of(DiscoveryConfig()).model_copy(
-        update={name: value for name, value in asked.items() if value is not None}
-    )
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    given["content"] = overrides.of(ContentConfig())
+    config = overrides.of(DiscoveryConfig()).model_copy(update=given)
     with opened(hub, library, get_family(family), config.since, overrides) as (crawler, total):
         found = discover(
             crawler,

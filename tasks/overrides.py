@@ -46,6 +46,7 @@ NO_OVERRIDES = Overrides()
 def configs() -> dict[str, type[BaseModel]]:
     """Return what can be changed, by the name of its table."""
     from diffgraph.agents.messages import ClaudeConfig
+    from diffgraph.crawlers.content import ContentConfig
     from diffgraph.crawlers.downloads import DownloadConfig
     from diffgraph.crawlers.examining import DiscoveryConfig
     from diffgraph.crawlers.web import WebConfig
@@ -57,9 +58,9 @@ def configs() -> dict[str, type[BaseModel]]:
     from diffgraph.planner.training import TrainingConfig
     from diffgraph.planner.vgae import VGAEConfig
 
-    found = (CalibrationConfig, ClaudeConfig, DiscoveryConfig, DownloadConfig, EvaluationConfig,
-             SamplerConfig, SearchConfig, SelectionConfig, TrainingConfig, VGAEConfig,
-             WebConfig)  # fmt: skip
+    found = (CalibrationConfig, ClaudeConfig, ContentConfig, DiscoveryConfig, DownloadConfig,
+             EvaluationConfig, SamplerConfig, SearchConfig, SelectionConfig, TrainingConfig,
+             VGAEConfig, WebConfig)  # fmt: skip
     return {table_of(config): config for config in found}
 
 

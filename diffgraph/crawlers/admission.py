@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.crawler import Crawler
-from diffgraph.crawlers.examining import CHECKPOINT_TYPES, DiscoveryConfig, check, examine
-from diffgraph.errors import DamagedFile, DiffgraphError, ExpertError, LicenceForbids, WrongHash
+from diffgraph.crawlers.examining import (
+    CHECKPOINT_TYPES,
+    DiscoveryConfig,
+    check,
+    examine,
+    may_be_drawn,
+)
+from diffgraph.errors import DamagedFile, DiffgraphError, ExpertError, KnownOnly, WrongHash
 from diffgraph.experts.expert import Expert, Kind, Listing
 from diffgraph.experts.library import Library, page_hash
 from diffgraph.families import Family
@@ -45,6 +51,7 @@ def admit(
     library: Library,
     parameters: Mapping[str, "Tensor"],
     family: Family,
+    config: DiscoveryConfig | None = None,
 ) -> Expert:
     """Fetch, check and read a listing's file, keep it in the library, and return its row.
 
@@ -56,6 +63,7 @@ def admit(
         library: Where expert, page and file are kept.
         parameters: The base model's tensors, which the file must fit.
         family: The base model it should be for.
+        config: What is asked of it.
 
     Raises:
         StorageError: The home folder cannot be written.
@@ -65,7 +73,7 @@ def admit(
 
     row = row_of(listing, family)
     try:
-        check(listing, family)
+        check(listing, family, config)
         with library.workbench() as folder:
             file = crawler.fetch(listing, folder)
             row = row.model_copy(
@@ -121,7 +129,7 @@ def refused(
     listing: Listing, family: Family, error: ExpertError, row: Expert | None = None
 ) -> Expert:
     """Return the row of an expert that cannot be used, or may not be merged."""
-    status = "registered_only" if isinstance(error, LicenceForbids) else "rejected"
+    status = "registered_only" if isinstance(error, KnownOnly) else "rejected"
     row = row or row_of(listing, family)
     return row.model_copy(update={"status": status, "reason": str(error)})
 
@@ -144,5 +152,5 @@ def is_settled(
     if known is None or known.status == "retired" or known.page_sha256 != page_hash(listing):
         return False
     if known.status in {"ready", "superseded"}:
-        return library.holds(known.sha256)
+        return library.holds(known.sha256) and may_be_drawn(listing, config)
     return bool(known.sha256) or examine(listing, family, config) is not None

@@ -43,6 +43,13 @@ NOT_FOR_DOWNLOAD = {"Generation", "InternalGeneration"}
 OTHER_SHAPES = {"Inpainting", "Pix2Pix", "Refiner"}
 EXPLICIT = {"mature", "x", "blocked"}
 SAFE_LEVELS = 3  # bits
+SAFEST_LEVEL = 1
+PUBLIC = {
+    "mode": {"", "collectiononly"},
+    "status": {"", "published"},
+    "availability": {"", "public", "earlyaccess", "unsearchable"},
+}
+"""What these fields say of a page that anybody may see and load from."""
 
 Page = Mapping[str, Any]
 
@@ -76,8 +83,8 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
         "type": text(item.get("type"), WORD_CHARACTERS),
         "tags": words(_names(item.get("tags"))),
         "licence": _licence(item),
-        "nsfw": _is_true(item.get("nsfw")) or _is_true(item.get("minor")),
         "real_person": _is_true(item.get("poi")),
+        "minor": _is_true(item.get("minor")),
         "page_url": text(page_url, URL_CHARACTERS),
     }
     return tuple(
@@ -89,6 +96,8 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
             file=_file(version),
             images=_images(version),
             published_at=moment(version.get("publishedAt")),
+            nsfw=_is_true(item.get("nsfw")) or _is_unsafe(item) or _is_unsafe(version),
+            withdrawn=_withdrawn(item) or _withdrawn(version),
             downloads=_downloads(version.get("stats") or item.get("stats")),
             rating=_rating(item.get("stats")),
             **shared,
@@ -237,6 +246,28 @@ def _is_explicit(image: Page) -> bool:
     if isinstance(level, int) and not isinstance(level, bool):
         return level & ~SAFE_LEVELS != 0
     return text(level, 20).lower() in EXPLICIT
+
+
+def _is_unsafe(page: Page) -> bool:
+    """Return whether there are bits for all that its images show, and none of them is PG."""
+    level = page.get("nsfwLevel")
+    if isinstance(level, int) and not isinstance(level, bool):
+        return level & ~SAFE_LEVELS != 0 and not level & SAFEST_LEVEL
+    return text(level, 20).lower() in EXPLICIT
+
+
+def _withdrawn(page: Page) -> str:
+    """Return the hub's word for why a page or a version is no longer for the public; "" if it is.
+
+    Words that are new to us are taken at their worst.
+    """
+    for field, usual in PUBLIC.items():
+        value = page.get(field)
+        word = text(value, 40) or (text(repr(value), 40) if value not in ("", None) else "")
+        if word.lower() not in usual:
+            return word
+    gone = [field for field in ("deletedAt", "tosViolation") if page.get(field)]
+    return gone[0] if gone else ""
 
 
 def moment(value: object) -> datetime | None:

@@ -284,7 +284,8 @@ class _Look:
             if not is_held:  # a run that is stopped finds in the library whom it owes
                 self._to_write(page_only(listing, self.family), listing, before)
         else:
-            after = admit(listing, self.crawler, self.library, self.base.get(), self.family)
+            base = self.base.get()
+            after = admit(listing, self.crawler, self.library, base, self.family, self.config)
             self._note(_change(before, after), listing)
 
     def _fetch_owed(self) -> None:
@@ -296,7 +297,7 @@ class _Look:
         room = None if self.config.limit is None else max(0, self.config.limit - self.taken)
         owed = [*self._owed.values(), *islice(rest, room)]
         fetched = fetch_weights(
-            owed, self.crawler, self.library, self.base, self.family, self._tell
+            owed, self.crawler, self.library, self.base, self.family, self.config, self._tell
         )
         self._owed.clear()
         for one, after in fetched.admitted:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from pydantic import BaseModel, Field
 
+from diffgraph.crawlers.content import ContentConfig, check_content
 from diffgraph.errors import ExpertError, LicenceForbids, UnusableListing
 from diffgraph.experts.expert import ListedFile, Listing
 from diffgraph.families import Family
@@ -34,6 +35,7 @@ class DiscoveryConfig(BaseModel, frozen=True):
     metadata_only: bool = Field(default=False, description="keep pages, fetch no weights")
     minimum_downloads: int = Field(default=0, ge=0)
     minimum_rating: float = Field(default=0.0, ge=0.0, le=5.0)
+    content: ContentConfig = ContentConfig()
 
     def wants(self, listing: Listing, taken: int) -> bool:
         """Return whether to look at a listing when so many new or changed ones were taken."""
@@ -67,11 +69,20 @@ def examine(listing: Listing, family: Family, config: DiscoveryConfig | None = N
     return None
 
 
+def may_be_drawn(listing: Listing, config: DiscoveryConfig | None = None) -> bool:
+    """Return whether nothing rules out what it draws: a rule holds for those we have, too."""
+    try:
+        check_content(listing, config.content if config else ContentConfig())
+    except ExpertError:
+        return False
+    return True
+
+
 def check(listing: Listing, family: Family, config: DiscoveryConfig | None = None) -> None:
     """Raise the error that rules a listing out.
 
     Raises:
-        LicenceForbids: It may be known, not merged.
+        KnownOnly: It may be known, not merged.
         UnusableListing: It cannot be used.
     """
     base_model = listing.base_model.strip()
@@ -82,10 +93,7 @@ def check(listing: Listing, family: Family, config: DiscoveryConfig | None = Non
         raise UnusableListing(f"made for {base_model!r}, not for {ours}")
     if listing.type and listing.type.lower() not in CHECKPOINT_TYPES + PEFT_TYPES:
         raise UnusableListing(f"{listing.type!r} is no set of weights that can be merged")
-    if listing.nsfw:
-        raise UnusableListing("marked as not safe for work")
-    if listing.real_person:
-        raise UnusableListing("marked as drawing a real person")
+    check_content(listing, config.content if config else ContentConfig())
     if config is not None:
         _check_favour(listing, config)
     if not listing.licence.allow_derivatives:

@@ -52,7 +52,17 @@ from diffgraph.families import Family
 log = logging.getLogger(__name__)
 
 HUGGINGFACE = "https://huggingface.co"
-FIELDS = ["cardData", "siblings", "tags", "downloads", "createdAt", "lastModified", "gated", "sha"]
+FIELDS = [
+    "cardData",
+    "siblings",
+    "tags",
+    "downloads",
+    "createdAt",
+    "lastModified",
+    "gated",
+    "disabled",
+    "sha",
+]
 CARDS_AT_ONCE = 8
 CARD_BYTES = 4 << 20
 

@@ -106,6 +106,7 @@ def parse_repository(
         published_at=moment(item.get("lastModified")) or moment(item.get("createdAt")),
         downloads=_count(item.get("downloads")),
         nsfw="not-for-all-audiences" in tags,
+        withdrawn="disabled" if item.get("disabled") is True else "",
         gated=item.get("gated") not in (None, False, "False", "false", ""),
         page_url=f"{hub}/{ref.model}",
     )

@@ -59,6 +59,7 @@ def fetch_weights(
     library: Library,
     base: BaseParameters,
     family: Family,
+    config: DiscoveryConfig,
     on_progress: Callable[[str], None] | None = None,
 ) -> Fetched:
     """Fetch and judge the weights of experts; a hub that fails again and again is left alone.
@@ -74,7 +75,7 @@ def fetch_weights(
     with library.workbench() as folder, FetchingAhead(crawler, listings, folder) as ahead:
         for number, one in enumerate(owed, 1):
             try:
-                after = admit(one.listing, ahead, library, base.get(), family)
+                after = admit(one.listing, ahead, library, base.get(), family, config)
             except ServiceError as error:
                 fetched.failed.append(_failure(str(one.listing.ref), error, crawler.source))
                 of_the_hub = isinstance(error, ServiceUnavailable | TokenRefused)

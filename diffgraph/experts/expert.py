@@ -105,6 +105,8 @@ class Listing(BaseModel, frozen=True):
     rating: float | None = Field(default=None, description="0 to 5; None if nobody rated it")
     nsfw: bool = False
     real_person: bool = Field(default=False, description="it draws somebody who exists")
+    minor: bool = Field(default=False, description="it draws somebody who is no adult")
+    withdrawn: str = Field(default="", description="the hub's word: TakenDown, Deleted, …")
     gated: bool = Field(default=False, description="its file is given to those who agreed to terms")
     page_url: str = ""
 

@@ -43,7 +43,12 @@ SEALED = 0o400
 
 
 COUNTED = {"downloads", "rating"}  # what people did with an expert is no news about it
-LATER_FIELDS = {"real_person", "gated"}  # left out where they say nothing: old hashes stay
+LATER_FIELDS = {
+    "real_person",
+    "minor",
+    "withdrawn",
+    "gated",
+}  # left out where they say nothing: old hashes stay
 
 
 def page_hash(listing: Listing) -> str:

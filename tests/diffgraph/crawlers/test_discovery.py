@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffgraph.artifacts import sha256_of
+from diffgraph.crawlers.content import ContentConfig
 from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import ServiceUnavailable, StorageError
@@ -276,6 +277,25 @@ def test_weights_of_the_library_cannot_be_written(hub: Hub) -> None:
     hub.discover()
     file = hub.library.path_of(hub.library.get("hub:1@11").sha256)
     assert file.stat().st_mode & 0o777 == 0o400
+
+
+def test_an_expert_that_we_have_is_given_up_when_a_rule_rules_it_out(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"), tags=["celebrity"])
+    hub.discover(content=ContentConfig(real_people="take"))
+    assert hub.status("hub:1@11") == "ready"
+    assert refs(hub.discover(content=ContentConfig(real_people="know")).registered_only)
+    assert hub.status("hub:1@11") == "registered_only"
+    hub.discover(content=ContentConfig(real_people="take"))
+    assert hub.status("hub:1@11") == "ready"
+
+
+def test_an_expert_that_its_hub_takes_down_is_merged_no_more(hub: Hub) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.publish(2, (21, "2023-05-01"))
+    hub.discover()
+    hub.publish(1, (11, "2023-05-01"), mode="TakenDown")
+    hub.discover()
+    assert (hub.status("hub:1@11"), hub.status("hub:2@21")) == ("registered_only", "ready")
 
 
 def test_a_file_lost_from_the_library_is_fetched_again(hub: Hub) -> None:
