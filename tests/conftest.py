@@ -13,7 +13,7 @@ import pytest
 from diffgraph.secrets import forget_secrets
 from flows.server import CLIENT, QUIET
 
-pytest_plugins = ("tests.left_as_found",)
+pytest_plugins = ("tests.left_as_found", "tests.sharing", "tests.command", "tests.small_hub")
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -21,6 +21,8 @@ BY_PYTEST = {"PYTEST_CURRENT_TEST"}
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 ABSENT = object()
 PREFECT = "prefect.context"
+PREFECT_LOGGING = "prefect.main"
+"""What sets up logging when it is imported, once and for good."""
 
 
 class Kept(NamedTuple):
@@ -162,14 +164,18 @@ def _all() -> dict[str, Kept]:
 
 def look() -> dict[str, Any]:
     """Return how everything is that tests share; what is not imported yet is not there."""
-    return {name: kept.read() for name, kept in _all().items()}
+    return {name: kept.read() for name, kept in _all().items()} | {
+        PREFECT_LOGGING: PREFECT_LOGGING in sys.modules
+    }
 
 
 def put_back(found: dict[str, Any]) -> list[str]:
     """Put back what is not as it was found; return what that was."""
     told = []
-    if PREFECT in sys.modules and PREFECT not in found:  # its import sets up logging for good
+    found = dict(found)
+    if (PREFECT_LOGGING in sys.modules) != found.pop(PREFECT_LOGGING):
         del found["logging"]
+    if PREFECT in sys.modules and PREFECT not in found:
         sys.modules[PREFECT].refresh_global_settings_context()
     for name, kept in _all().items():
         if name not in found:

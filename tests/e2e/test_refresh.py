@@ -57,21 +57,3 @@ def test_new_experts_of_a_live_hub_come_in_once(diffgraph, home, tmp_path, monke
     assert (third["build"]["images"], third["build"]["snapshot"]) == (0, graph)
     assert current_id(home) == graph
     assert {expert.ref for expert in Library(home).experts("ready")} == before | {one, two}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--url", "http://127.0.0.1:1"], "--source"),
-        (["--source", "civitai", "--path", "."], "--url"),
-        (["--source", "huggingface"], "emoji64 has no base model on Hugging Face"),
-        (["--like", "0000"], "no planner '0000' of emoji64"),
-    ],
-)
-def test_what_cannot_be_meant_is_told_before_it_starts(diffgraph, tmp_path, arguments, says):
-    told = diffgraph("refresh", *arguments, "--home", tmp_path / "home")
-    assert told.code == 1
-    assert told.out == ""
-    (line,) = told.err.strip().splitlines()
-    assert says in line
-    assert not (tmp_path / "home").exists()

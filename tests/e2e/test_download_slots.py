@@ -2,23 +2,22 @@
 
 import threading
 import time
-from contextlib import suppress
+from uuid import uuid4
 
 import pytest
 
-from tasks.downloads import LIMIT, download_slot
+from tasks import downloads
+from tasks.downloads import download_slot
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture(autouse=True)
-def no_limit_yet(prefect_server):
-    """The server is the session's, and a limit that is there stays: other tests made one."""
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-
-    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
-        client.delete_global_concurrency_limit_by_name(LIMIT)
+def own_limit(monkeypatch) -> str:
+    """The server is everybody's, and a limit that is there stays: each test has its own."""
+    name = f"diffgraph-downloads-{uuid4()}"
+    monkeypatch.setattr(downloads, "LIMIT", name)
+    return name
 
 
 def test_no_more_files_at_once_than_all_may_fetch_together():
@@ -44,11 +43,11 @@ def test_no_more_files_at_once_than_all_may_fetch_together():
     assert most == 1
 
 
-def test_what_an_operator_has_set_stays():
+def test_what_an_operator_has_set_stays(own_limit):
     from prefect.client.orchestration import get_client
 
     with download_slot(1)():
         pass
     with download_slot(7)(), get_client(sync_client=True) as client:
-        limit = client.read_global_concurrency_limit_by_name(LIMIT)
+        limit = client.read_global_concurrency_limit_by_name(own_limit)
         assert (limit.limit, limit.active_slots) == (1, 1)

@@ -74,25 +74,6 @@ def test_hugging_face_is_read(diffgraph, home):
     assert "2 known by their pages only" in told.out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--url", "http://127.0.0.1:1"], "--source"),
-        (["--source", "civitai", "--path", "."], "--url"),
-        (["--source", "civitai", "--url", "ftp://x"], "https://host"),
-        (["--source", "civitai", "--url", f"http://me:{TOKEN}@host"], "use a token"),
-        (["--source", "huggingface"], "emoji64 has no base model on Hugging Face"),
-    ],
-)
-def test_what_cannot_be_meant_is_one_line(diffgraph, home, arguments, says):
-    told = diffgraph("discover", *arguments, "--home", home)
-    assert told.code == 1
-    assert told.out == ""
-    (line,) = told.err.strip().splitlines()
-    assert says in line
-    assert TOKEN not in line
-
-
 def test_a_hub_that_does_not_answer_is_one_line_and_no_secret(diffgraph, home, tmp_path):
     config = tmp_path / "web.toml"
     config.write_text("[web]\ntries = 1\n")
