@@ -21,21 +21,31 @@ export UV_SYSTEM_CERTS := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format emoji64 clean
+.PHONY: help setup demo test test-e2e test-orders check lint format emoji64 clean
 
 help:  ## Print this list
-	@awk -F':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP)  ## Make the virtual environment (the other targets do it when needed)
 
 demo: $(STAMP)  ## The whole pipeline on the bundled family: hub, graph, training, images, report (10 min)
 	$(BIN)/diffgraph demo --out demo
 
-# A file of tests is one process's, so that what it sets up is set up once; one thread each, for two cores.
-test: $(STAMP)  ## Run all tests, offline, on the CPU (5 min)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# Offline, in a random order (told at the end; `make test SEED=…` runs it again), on two cores, a thread
+# each. A file of tests is one worker's, so that what it sets up is set up once.
+PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder \
+	$(if $(SEED),--randomly-seed=$(SEED))
 
-check: lint test  ## All that CI runs: format, lint, types, import contracts, tests
+test: $(STAMP)  ## Run all tests that are quick, offline, on the CPU (5 min)
+	$(PYTEST) --dist loadfile --ignore=tests/e2e
+
+test-e2e: $(STAMP)  ## Run the tests with real servers, crashes and whole pipelines (10 min)
+	$(PYTEST) --dist loadscope tests/e2e
+
+test-orders: $(STAMP)  ## Run `make test` in ten orders, two beside busy loops (ORDERS='--orders 3 --busy 1')
+	$(BIN)/python -m tests.orders $(ORDERS)
+
+check: lint test test-e2e  ## All that CI runs: format, lint, types, import contracts, all tests
 
 lint: $(STAMP)  ## Check format, style, types and import contracts
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from diffgraph.secrets import forget_secrets
 from flows.server import CLIENT, QUIET
@@ -39,6 +40,13 @@ os.environ.update(
 )
 
 
+# The same examples each time, however long a busy machine takes for one: chance is for the fuzzer.
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
+
+
 class NetworkUsed(RuntimeError):
     """A test tried to reach another machine."""
 
@@ -57,6 +65,12 @@ def _stay_at_home(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_stay_at_home)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which order this was, quiet or not."""
+    seed = config.getoption("randomly_seed", None)
+    terminalreporter.write_line(f"the order: --randomly-seed={seed}")
 
 
 @pytest.fixture(autouse=True)

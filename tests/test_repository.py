@@ -125,8 +125,31 @@ def test_the_pins_fit_the_ranges():
 
 def test_make_tells_what_it_can_do():
     told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "demo", "test", "check", "lint", "format", "emoji64", "clean"):
+    for target in (
+        "setup",
+        "demo",
+        "test",
+        "test-e2e",
+        "test-orders",
+        "check",
+        "lint",
+        "format",
+        "emoji64",
+        "clean",
+    ):
         assert re.search(rf"make {target}\b", told)
+
+
+def test_a_check_runs_every_test():
+    """Each folder of tests is one that a target of the check names or does not leave out."""
+    told = subprocess.run(
+        ["make", "--dry-run", "check"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    runs = [line for line in told.splitlines() if "pytest" in line]
+    left_out = {part for line in runs for part in re.findall(r"--ignore=(\S+)", line)}
+    assert left_out
+    for folder in left_out:
+        assert any(line.endswith(f" {folder}") for line in runs), folder
 
 
 def test_ci_runs_the_check():

@@ -11,7 +11,7 @@ from diffgraph.artifacts import write_text
 from diffgraph.graph.snapshot import current_id, write_snapshot
 from diffgraph.planner.planner import Planner
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "our_environment")
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def write_prompts(path: Path, texts: list[str]) -> Path:
