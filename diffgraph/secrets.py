@@ -55,8 +55,10 @@ def keep_password(address: str | None) -> None:
 
 
 def keep_environment() -> None:
-    """Have keys, tokens and passwords of other libraries' variables masked, by their names."""
+    """Have keys, tokens and passwords in other libraries' variables masked."""
     for name, value in os.environ.items():
+        if "://" in value:
+            keep_password(value)
         if _NAMES.search(name) and len(value) >= TELLING and not value.startswith("/"):
             keep_secret(value)
 

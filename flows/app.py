@@ -4,6 +4,8 @@ from typing import Any
 
 import typer
 
+from diffgraph.telling import told
+
 app = typer.Typer(
     name="diffgraph",
     help="Merge community text-to-image experts as a graph of what each can do suggests.",
@@ -19,3 +21,8 @@ def tell(result: Any, as_json: bool) -> None:
     from flows.printing import write
 
     write(result, as_json)
+
+
+def complain(text: str) -> None:
+    """Print one line of what went wrong on standard error."""
+    typer.echo(f"diffgraph: {told(' '.join(text.split()))}", err=True)

@@ -11,7 +11,7 @@ from prefect.futures import as_completed
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import read_prompts
 from diffgraph.settings import Settings
-from flows.printing import Result, Rows
+from flows.printing import Result, Rows, markdown
 from flows.runners import runner_for
 from flows.targets import demand_folder
 from tasks.generation import (
@@ -110,7 +110,7 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
         snapshot=ids.snapshot,
         planner=ids.planner,
     )
-    create_markdown_artifact("\n\n".join(map(str, result.lines())), key="batch-results")
+    create_markdown_artifact(markdown(*result.lines()), key="batch-results")
     return result
 
 

@@ -113,11 +113,9 @@ def build(
         embedded=sum(part.embedded for part in registered),
         spending=spending,
     )
-    create_markdown_artifact(
-        "\n\n".join(line for line in built.lines() if isinstance(line, str))
-        + ("\n\n" + markdown(built.failures) if built.failed else ""),
-        key="graph-snapshot",
-    )
+    told = [line for line in built.lines() if isinstance(line, str)]
+    failures = [built.failures] if built.failed else []
+    create_markdown_artifact(markdown(*told, *failures), key="graph-snapshot")
     return built
 
 

@@ -5,14 +5,14 @@ Exit codes: 0 success, 1 an error of ours in one line on standard error, 2 wrong
 """
 
 import errno
+import io
 import os
 import sys
 
-import typer
-
 from diffgraph.errors import DiffgraphError, StorageError
+from diffgraph.telling import guard_logs, told_traceback
 from flows import pipeline_verbs, serving_verbs
-from flows.app import app
+from flows.app import app, complain
 
 VERBS = (pipeline_verbs, serving_verbs)
 """Where they are; importing them adds them to the command, in this order."""
@@ -37,6 +37,7 @@ def main() -> None:
 def _prepare_process() -> None:
     """Keep this process and those it starts quiet, and show our own warnings."""
     import logging
+    import threading
 
     from flows.server import QUIET
 
@@ -47,10 +48,21 @@ def _prepare_process() -> None:
     handler.setFormatter(logging.Formatter("diffgraph: %(message)s"))
     for room in ("diffgraph", "tasks", "flows"):
         logging.getLogger(room).addHandler(handler)
+    guard_logs()
+    sys.excepthook = lambda kind, error, trace: _show_traceback(error)
+    threading.excepthook = lambda failed: _show_traceback(failed.exc_value)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that it cannot show must not end us
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _show_traceback(error: BaseException | None) -> None:
+    if error is not None:
+        sys.stderr.write(told_traceback(error))
 
 
 def _fail(text: str) -> None:
-    typer.echo("diffgraph: " + " ".join(text.split()), err=True)
+    complain(text)
     sys.exit(1)
 
 

@@ -1,15 +1,24 @@
-"""What is drawn for a prompt, and why? Straight from the core: serving a person needs no flow."""
+"""What is drawn for a prompt, and why? Straight from the core: serving a person needs no flow.
+
+Of several prompts each is told as soon as it is done, and one that fails costs the others nothing.
+"""
 
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffgraph.agents.spending import Spending
-from diffgraph.errors import InputError
+from diffgraph.errors import (
+    DiffgraphError,
+    InputError,
+    ServiceError,
+    SnapshotError,
+    StorageError,
+)
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, rows
 from flows.targets import demand_folder
@@ -20,6 +29,12 @@ if TYPE_CHECKING:
     from diffgraph.merging.plan import MergePlan
 
 LONGEST_NAME = 48
+HOPELESS = (StorageError, ServiceError, SnapshotError)
+"""What fails for one prompt and will for the next: the disk, another machine, the graph."""
+
+Done = TypeVar("Done", bound=Result)
+Tell = Callable[[Result], None]
+"""Called with what was found out for one prompt, as soon as it is."""
 
 
 class Planned(Result):
@@ -65,19 +80,30 @@ def _told(choice: dict[str, Any], *columns: str) -> tuple[str, ...]:
     return tuple(str(choice.get(column, "")) for column in columns)
 
 
-class Plans(Result):
-    """The plans of several prompts."""
+class Failed(Result):
+    """A prompt that nothing could be done for."""
 
-    plans: tuple[Planned, ...]
+    prompt: str
+    reason: str
+
+
+class Several(Result):
+    """What was found out for several prompts; each was told when it was done."""
+
+    failed: tuple[Failed, ...] = ()
     spending: Spending = Spending()
     """What the answers of a language model took."""
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield each in turn."""
-        for planned in self.plans:
-            yield from planned.lines()
+        """Yield what is left to say at the end."""
         if self.spending.answers:
             yield self.spending.line()
+
+
+class Plans(Several):
+    """The plans of several prompts."""
+
+    plans: tuple[Planned, ...]
 
 
 class Image(Result):
@@ -101,31 +127,27 @@ class Image(Result):
             yield f"  {coefficient:6.3f}  {ref}  {self.names.get(ref, '')}".rstrip()
 
 
-class Images(Result):
+class Images(Several):
     """The images of several prompts."""
 
     images: tuple[Image, ...]
-    spending: Spending = Spending()
-    """What the answers of a language model took."""
-
-    def lines(self) -> Iterator[str | Rows]:
-        """Yield each in turn."""
-        for image in self.images:
-            yield from image.lines()
-        if self.spending.answers:
-            yield self.spending.line()
 
 
-def plan(prompts: Sequence[str], settings: Settings, method: str = "diffgraph") -> Plans:
-    """Return what would be merged for each prompt."""
+def plan(
+    prompts: Sequence[str], settings: Settings, tell: Tell, method: str = "diffgraph"
+) -> Plans:
+    """Return what would be merged for each prompt; raises what ends all of them."""
     studio, start = Studio.of(settings), time.time()
-    plans = tuple(_planned(studio.decide(text, method), method) for text in prompts)
-    return Plans(plans=plans, spending=spent_since(settings.home, start))
+    plans, failed = _each(
+        prompts, lambda prompt: _planned(studio.decide(prompt, method), method), tell
+    )
+    return Plans(plans=plans, failed=failed, spending=spent_since(settings.home, start))
 
 
 def generate(
     prompts: Sequence[str],
     settings: Settings,
+    tell: Tell,
     seed: int = 0,
     plan_file: Path | None = None,
     out: Path = Path("."),
@@ -136,10 +158,14 @@ def generate(
     Args:
         prompts: what to draw.
         settings: where things are.
+        tell: called with each image that was drawn.
         seed: of the first noise, the same for each prompt.
         plan_file: draw with this plan instead of a planned one.
         out: the folder of the images.
         method: how experts are merged.
+
+    Raises:
+        DiffgraphError: what fails for all prompts.
     """
     from diffgraph.generation import save_png
     from diffgraph.merging.plan_files import read_plan
@@ -147,8 +173,8 @@ def generate(
     demand_folder(out, settings)
     studio, began = Studio.of(settings), time.time()
     given = read_plan(plan_file).plan if plan_file else None
-    images = []
-    for prompt in prompts:
+
+    def drawn(prompt: str) -> Image:
         start = time.perf_counter()
         if given is None:
             decision = studio.decide(prompt, method)
@@ -160,20 +186,47 @@ def generate(
         image = studio.renderer.render(merged, [prompt], [seed])[0]
         file = _free(out / _file_name(prompt, merged.id, seed), merged, prompt, seed)
         save_png(file, image, merged, prompt, seed)
-        images.append(
-            Image(
-                file=file,
-                prompt=prompt,
-                seed=seed,
-                plan_id=merged.id,
-                coefficients=merged.coefficients(),
-                names=names,
-                explanation=explanation,
-                sampler=studio.family.sampler.model_dump(mode="json"),
-                seconds=round(time.perf_counter() - start, 3),
-            )
+        return Image(
+            file=file,
+            prompt=prompt,
+            seed=seed,
+            plan_id=merged.id,
+            coefficients=merged.coefficients(),
+            names=names,
+            explanation=explanation,
+            sampler=studio.family.sampler.model_dump(mode="json"),
+            seconds=round(time.perf_counter() - start, 3),
         )
-    return Images(images=tuple(images), spending=spent_since(settings.home, began))
+
+    images, failed = _each(prompts, drawn, tell)
+    return Images(images=images, failed=failed, spending=spent_since(settings.home, began))
+
+
+def _each(
+    prompts: Sequence[str], work: Callable[[str], Done], tell: Tell
+) -> tuple[tuple[Done, ...], tuple[Failed, ...]]:
+    """Do the work for every prompt; return what was done and what failed.
+
+    Raises:
+        DiffgraphError: nothing was done, and for one and the same reason.
+    """
+    done: list[Done] = []
+    failed: list[Failed] = []
+    last: DiffgraphError | None = None
+    for prompt in prompts:
+        if isinstance(last, HOPELESS):
+            failed.append(Failed(prompt=prompt, reason=f"not tried: {last}"))
+            continue
+        try:
+            done.append(work(prompt))
+        except DiffgraphError as error:
+            last = error
+            failed.append(Failed(prompt=prompt, reason=f"{type(error).__name__}: {error}"))
+        else:
+            tell(done[-1])
+    if last and not done and (isinstance(last, HOPELESS) or len({f.reason for f in failed}) == 1):
+        raise last
+    return tuple(done), tuple(failed)
 
 
 def _planned(decision: Decision, method: str) -> Planned:

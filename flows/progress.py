@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from flows.printing import harmless
+from diffgraph.telling import told
 from tasks.progress import listening
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -42,7 +42,7 @@ class Bars:
         """Move the stage's bar."""
         if stage not in self.stages:
             self.stages[stage] = self.progress.add_task(stage, total=total, note="")
-        self.progress.update(self.stages[stage], completed=done, total=total, note=harmless(note))
+        self.progress.update(self.stages[stage], completed=done, total=total, note=told(note))
 
 
 class Lines:
@@ -62,7 +62,7 @@ class Lines:
             return
         self.last[stage] = now
         of = f"/{total}" if total is not None else ""
-        text = f"{stage}: {done}{of}, {now - start:.0f} s {harmless(note)}".rstrip()
+        text = f"{stage}: {done}{of}, {now - start:.0f} s {told(note)}".rstrip()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

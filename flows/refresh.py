@@ -13,7 +13,7 @@ from diffgraph.planner.planner import Planner
 from diffgraph.settings import Settings
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
-from flows.printing import Result, Rows
+from flows.printing import Result, Rows, markdown
 from flows.train_planner import Training, train
 from tasks.hubs import Hub, hub_of
 from tasks.planners import champion_folder, planner_folder
@@ -88,7 +88,7 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     )
     night = Refresh(discovery=found, build=built, training=trained, why=why)
     told = [line for line in night.lines() if isinstance(line, str)]
-    create_markdown_artifact("\n\n".join(told), key="what-changed")
+    create_markdown_artifact(markdown(*told), key="what-changed")
     return night
 
 

@@ -3,12 +3,13 @@
 Heavy imports wait inside the verbs.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.app import app, tell
+from flows.app import app, complain, tell
 from flows.options import (
     Agent,
     Config,
@@ -26,6 +27,12 @@ from flows.options import (
 )
 from flows.starting import settings_of
 
+if TYPE_CHECKING:
+    from flows.generate import Several
+    from flows.printing import Result
+
+LONGEST_PROMPT = 80
+
 
 @app.command()
 def plan(
@@ -41,7 +48,7 @@ def plan(
     settings = settings_of(home, family, config=config, agent=agent)
     from flows.generate import plan as run
 
-    tell(run(prompts, settings, method=method), json)
+    _tell_all(run(prompts, settings, _each_told(json), method=method), json)
 
 
 @app.command()
@@ -61,7 +68,23 @@ def generate(
     settings = settings_of(home, family, config=config, agent=agent)
     from flows.generate import generate as run
 
-    tell(run(prompts, settings, seed=seed, plan_file=plan, out=out, method=method), json)
+    drawn = run(prompts, settings, _each_told(json), seed, plan_file=plan, out=out, method=method)
+    _tell_all(drawn, json)
+
+
+def _each_told(as_json: bool) -> "Callable[[Result], None]":
+    """Return what tells a person of each prompt at once; a program gets one document at the end."""
+    return (lambda _: None) if as_json else (lambda result: tell(result, False))
+
+
+def _tell_all(several: "Several", as_json: bool) -> None:
+    """Tell what is left to tell, and which prompts failed: exit code 1 if any did."""
+    tell(several, as_json)
+    for failure in several.failed:
+        complain(f"{failure.prompt[:LONGEST_PROMPT]!r}: {failure.reason}")
+    if several.failed:
+        complain(f"nothing was made for {len(several.failed)} of the prompts, see above")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from diffgraph.recipe.workshop import Workshop
 from diffgraph.settings import Settings
 from flows.build_graph import build
 from flows.discover import discover
-from flows.printing import Result, Rows, write
+from flows.printing import Result, Rows, markdown, write
 from flows.train_planner import train
 from tasks.planners import SHIPPED, champion_folder
 from tasks.recipe import run_stage
@@ -71,7 +71,7 @@ def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
         document=document if document.is_file() else None,
         seconds=seconds,
     )
-    create_markdown_artifact("\n\n".join(map(str, made.lines())), key="emoji64")
+    create_markdown_artifact(markdown(*made.lines()), key="emoji64")
     return made
 
 

@@ -18,7 +18,7 @@ from diffgraph.planner.planner import Planner
 from diffgraph.planner.training import StepRecord, TrainingConfig, TrainingPrompt, history
 from diffgraph.planner.training import train as train_planner
 from diffgraph.settings import Settings
-from flows.printing import Result, Rows
+from flows.printing import Result, Rows, markdown
 from flows.runners import runner_for
 from tasks.overrides import Overrides
 from tasks.planners import champion_folder, planner_folder
@@ -124,7 +124,7 @@ def train(
         promoted=promoted,
         run=run,
     )
-    create_markdown_artifact("\n\n".join(map(str, done.lines())), key="trained-planner")
+    create_markdown_artifact(markdown(*done.lines()), key="trained-planner")
     return done
 
 

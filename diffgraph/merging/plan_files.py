@@ -51,8 +51,10 @@ def read_plan(path: Path) -> WrittenPlan:
         return WrittenPlan(MergePlan.model_validate(told), prompt, seed)
     except OSError as error:
         raise MissingInput(f"the plan {path} cannot be read: {error.strerror or error}") from error
-    except DiffgraphError:
-        raise
+    except DiffgraphError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error  # else only the file's name is told
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} holds no merge plan: {reason_of(error)}") from error
 

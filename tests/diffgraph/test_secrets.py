@@ -112,5 +112,7 @@ def test_what_is_left_of_a_secret_where_a_text_was_cut_is_masked(end: str) -> No
 def test_a_key_in_another_library_s_variable_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_LIBRARY_API_KEY", "abcdefghijk")
     monkeypatch.setenv("SOME_KEY", "/home/me/key.pem")
+    monkeypatch.setenv("SOME_PROXY", "http://me:hunter2@127.0.0.1:1")
     Settings()
-    assert masked("abcdefghijk in /home/me/key.pem") == f"{MASK} in /home/me/key.pem"
+    told = masked("abcdefghijk in /home/me/key.pem; no host me:hunter2@127.0.0.1")
+    assert told == f"{MASK} in /home/me/key.pem; no host me:{MASK}@127.0.0.1"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from diffgraph.errors import StorageError
 from diffgraph.merging.plan_files import read_plan
+from diffgraph.telling import harmless
 
 ROOT = Path(__file__).parent.parent.parent
 VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "merge", "batch",
@@ -130,6 +132,127 @@ class TestBadInput:
         told = diffgraph("plan", "a cat")
         assert told.code == 1
         assert "gpus" in only_line(told.err)
+
+
+class TestSeveralPrompts:
+    """One that fails costs the others nothing."""
+
+    PROMPTS = ("a cat", "zxqv wkrtp", "", "a dog")
+
+    def test_are_drawn_but_for_those_that_cannot_be(self, diffgraph, tmp_path):
+        base = ("--method", "base", "--out", tmp_path)
+        told = diffgraph("generate", *self.PROMPTS, *base)
+        assert told.code == 1
+        images = sorted(image.name for image in tmp_path.glob("*.png"))
+        assert [name[:5] for name in images] == ["a-cat", "a-dog"]
+        assert [name for name in images if name not in told.out] == []
+        unknown, empty, count = told.err.strip().splitlines()
+        assert unknown.startswith("diffgraph: 'zxqv wkrtp': UnknownWords: ")
+        assert empty.startswith("diffgraph: '': EmptyPrompt: ")
+        assert "2 of" in count
+
+    def test_are_one_document_for_a_program(self, diffgraph):
+        told = diffgraph("plan", *self.PROMPTS, "--json")
+        assert told.code == 1
+        assert [planned["prompt"] for planned in told.json["plans"]] == ["a cat", "a dog"]
+        assert [failed["prompt"] for failed in told.json["failed"]] == ["zxqv wkrtp", ""]
+        assert told.json["failed"][0]["reason"].startswith("UnknownWords: ")
+
+    def test_are_told_one_by_one(self, diffgraph, tmp_path, monkeypatch, capsys):
+        """When the second is begun, the first has been told."""
+        from tasks.studio import Studio
+
+        seen, decide = [], Studio.decide
+
+        def watching(studio, prompt, method):
+            seen.append(capsys.readouterr().out)
+            return decide(studio, prompt, method)
+
+        monkeypatch.setattr(Studio, "decide", watching)
+        diffgraph("generate", "a cat", "a dog", "--method", "base", "--out", tmp_path)
+        assert "a-cat" in seen[1]
+
+    def test_end_with_what_would_fail_for_all_of_them(self, diffgraph, tmp_path):
+        told = diffgraph("plan", "a cat", "a dog", "--method", "magic")
+        assert (told.code, told.out) == (1, "")
+        assert "magic" in only_line(told.err)
+        (tmp_path / "file").write_text("in the way")
+        told = diffgraph("generate", "zxqv", "a cat", "a dog", "--out", tmp_path / "file")
+        assert (told.code, told.out) == (1, "")
+        assert "StorageError" in only_line(told.err)
+
+    def test_that_were_done_are_told_though_the_disk_is_full_then(
+        self, diffgraph, tmp_path, monkeypatch
+    ):
+        from diffgraph import generation
+
+        save, saved = generation.save_png, []
+
+        def once(path, *rest):
+            if saved:
+                raise StorageError(f"cannot write {path}: No space left on device")
+            saved.append(path)
+            save(path, *rest)
+
+        monkeypatch.setattr(generation, "save_png", once)
+        prompts = ("a cat", "a dog", "a fox")
+        told = diffgraph("generate", *prompts, "--method", "base", "--out", tmp_path, "--json")
+        assert told.code == 1
+        assert [image["prompt"] for image in told.json["images"]] == ["a cat"]
+        dog, fox = told.json["failed"]
+        assert dog["reason"].startswith("StorageError")
+        assert fox["reason"].startswith("not tried: ")
+
+
+class TestWhatAnErrorRepeats:
+    """A plan, a file's name or a prompt of a stranger may steer no terminal, and no key leaks."""
+
+    ESCAPES = "\x1b[2J\x1b]0;t\x07\x9b2J\u202e\u200b\U000e0041"
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_is_harmless(self, diffgraph, tmp_path, options):
+        plan = tmp_path / f"plan{self.ESCAPES}.json"
+        content = {"family": "emoji64", "experts": [{"ref": self.ESCAPES}], self.ESCAPES: 1}
+        plan.write_text(json.dumps(content))
+        for arguments in (
+            ("show", "plan", plan),
+            ("generate", "a cat", "--plan", plan, "--out", tmp_path),
+            ("plan", f"zxqv{self.ESCAPES}"),
+            ("plan", "a cat", "--family", f"x{self.ESCAPES}"),
+            ("show", "expert", f"x{self.ESCAPES}"),
+        ):
+            told = diffgraph(*arguments, *options)
+            assert told.code == 1
+            line = only_line(told.err)
+            assert harmless(line) == line
+            assert told.out == ""
+
+    def test_is_masked(self, diffgraph, monkeypatch):
+        monkeypatch.setenv("DIFFGRAPH_CIVITAI_TOKEN", "a-secret-token")
+        told = diffgraph("show", "expert", "a-secret-token")
+        assert "secret" not in only_line(told.err)
+
+    def test_is_masked_in_tracebacks_too(self, tmp_path):
+        code = (
+            "import sys; sys.argv = ['diffgraph', 'doctor'];"
+            "from flows import cli; cli.app = lambda: open('/a-secret-token/\\x1b[2J');"
+            "from diffgraph.settings import Settings; Settings(); cli.main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
+            env={**os.environ, "DIFFGRAPH_CIVITAI_TOKEN": "a-secret-token", "HOME": str(tmp_path)},
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "FileNotFoundError" in done.stderr
+        assert "/***/" in done.stderr.splitlines()[-1]
+
+    def test_doctor_tells_no_password_of_an_address(self, diffgraph, tmp_path, monkeypatch):
+        monkeypatch.setenv("DIFFGRAPH_MLFLOW_TRACKING_URI", "postgresql://me:pass-word@db:5432/x")
+        monkeypatch.setenv("PREFECT_API_URL", "http://me:other-word@127.0.0.1:1/api")
+        for options in ((), ("--json",)):
+            told = diffgraph("doctor", "--home", tmp_path / "home", *options)
+            assert "-word" not in told.out + told.err
+            assert "@db:5432/x" in told.out
 
 
 class TestServingAPerson:
