@@ -39,6 +39,10 @@ class Discovery(Result, Discovered):
         if self.refused:
             yield f"{len(self.refused)} refused:"
             yield self.refusals if len(self.refused) <= SHOWN else self.reasons
+        for expert in self.partly[:SHOWN]:
+            yield f"{expert.what}: {expert.reason}"
+        if len(self.partly) > SHOWN:
+            yield f"and {len(self.partly) - SHOWN} more were not read in whole"
         for failure in self.failed[:SHOWN]:
             yield f"not reached, tried again next time: {failure.what}: {failure.reason}"
         if len(self.failed) > SHOWN:

@@ -35,6 +35,8 @@ class Merged(Result):
     plan_id: str
     rule: str
     coefficients: dict[str, float]
+    read: dict[str, str]
+    """Expert → how many keys of its file changed how many parameters, and what was left out."""
     debts: tuple[str, ...]
     """What the experts' licences ask of whoever passes the file on."""
     left_out: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class Merged(Result):
         yield f"{self.file}  ({size}, {self.seconds:.1f} s)"
         yield f"plan {self.plan_id} ({self.rule})"
         yield rows(("coefficient", "expert"), [(c, ref) for ref, c in self.coefficients.items()])
+        yield from (f"{ref}: {told}" for ref, told in self.read.items())
         if self.kept is not None:
             yield f"rank {self.rank} keeps {100 * self.kept:.1f} % of what the LoRAs change"
         if self.left_out:
@@ -231,6 +234,7 @@ class _Job:
             plan_id=self.plan.id,
             rule=self.plan.rule,
             coefficients=self.plan.coefficients(),
+            read={ref: delta.coverage.report().told for ref, delta in self.deltas.items()},
             debts=debts(self.experts[ref] for ref in sorted(self.experts)),
             seconds=round(time.perf_counter() - start, 3),
             **others,

@@ -16,7 +16,7 @@ from tasks.progress import report
 
 
 class Refusal(BaseModel, frozen=True):
-    """An expert or a page that cannot be used, and why."""
+    """An expert or a page that cannot be used, or not all of it, and why."""
 
     what: str
     name: str
@@ -39,6 +39,8 @@ class Discovered(BaseModel, frozen=True):
     """New or changed, and left for another time."""
     refused: tuple[Refusal, ...]
     failed: tuple[Refusal, ...]
+    partly: tuple[Refusal, ...] = ()
+    """New or updated and used, though some of their files' keys are left out, and which."""
     read_before: int = 0
     """Dealt with by a crawl that was stopped, and not counted above."""
     is_whole: bool = True
@@ -93,6 +95,11 @@ def look_at_hub(
         ),
         failed=tuple(
             Refusal(what=page.where, name="", reason=page.reason) for page in found.failed
+        ),
+        partly=tuple(
+            Refusal(what=expert.ref, name=expert.name, reason=expert.coverage.told)
+            for expert in (*found.new, *found.updated)
+            if expert.coverage is not None and not expert.coverage.is_whole
         ),
         read_before=found.read_before,
         is_whole=found.is_whole,

@@ -24,3 +24,20 @@ class CoverageReport(BaseModel, frozen=True):
     evidence: tuple[str, ...] = Field(
         default=(), description="what its shapes and its header say of the base it was made for"
     )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every key that could matter to a merge is read."""
+        return not self.unknown and not self.absent
+
+    @property
+    def told(self) -> str:
+        """What became of the file's keys, in a line: nothing is left out without a word."""
+        left = [
+            f"{count} for {encoder}, which the base lacks" for encoder, count in self.absent.items()
+        ]
+        if self.unknown:
+            example = f", {self.examples[0]} for one" if self.examples else ""
+            left.append(f"{self.unknown} unknown{example}")
+        read = f"{self.matched} keys → {self.parameters} parameters"
+        return f"{read}; left out: {'; '.join(left)}" if left else read

@@ -66,18 +66,6 @@ class Coverage:
         known = len(self.matched)
         return known / (known + len(self.unknown)) if known + len(self.unknown) else 0.0
 
-    @property
-    def told(self) -> str:
-        """What became of the file's keys, in a line: nothing is left out without a word."""
-        left = [
-            f"{count} are for {encoder}, which the base lacks"
-            for encoder, count in self.absent.items()
-        ]
-        if self.unknown:
-            first = shown(self.unknown[0])
-            left.append(f"{len(self.unknown)} unknown and left out, {first} for one")
-        return "; ".join([f"{len(self.matched)} keys → {self.parameters} parameters", *left])
-
     def report(self) -> CoverageReport:
         """Return it as numbers that are kept with the expert's row."""
         return CoverageReport(

@@ -1,5 +1,6 @@
 """`discover` on live hubs: what is said, what is kept, and that no secret gets out."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -43,6 +44,33 @@ def test_of_many_refusals_the_reasons_are_counted(diffgraph, home):
     assert "59 refused:" in told.out
     (line,) = [line for line in told.out.splitlines() if "not safe for work" in line]
     assert line.startswith("59 ")
+
+
+def test_keys_that_are_left_out_are_told(diffgraph, home, tmp_path):
+    """Too few for the file to be another base's: it is used, but not without a word."""
+    import torch
+    from safetensors.torch import save_file
+
+    from diffgraph.families import get_family
+
+    folder = tmp_path / "hub"
+    for name in ("models", "files"):
+        (folder / name).mkdir(parents=True)
+    (folder / "hub.json").write_text('{"name": "hub"}')
+    layers = [
+        (name.removesuffix(".weight"), value.shape)
+        for name, value in get_family("emoji64").load("cpu").parameters().items()
+        if name.startswith("unet.") and name.endswith(".weight") and value.ndim == 2
+    ][:12]
+    tensors = {f"{stem}.lora_A.weight": torch.ones(2, shape[1]) for stem, shape in layers}
+    tensors |= {f"{stem}.lora_B.weight": torch.ones(shape[0], 2) for stem, shape in layers}
+    save_file(tensors | {"unet.gone.weight": torch.ones(3)}, folder / "files/a.safetensors")
+    version = {"id": 2, "baseModel": "emoji64", "files": [{"downloadUrl": "files/a.safetensors"}]}
+    told = {"id": 1, "name": "partly", "type": "LORA", "modelVersions": [version]}
+    (folder / "models/1.json").write_text(json.dumps(told))
+    found = diffgraph("discover", "--path", folder, "--home", home)
+    assert found.code == 0, found.err
+    assert "hub:1@2: 24 keys → 12 parameters; left out: 1 unknown, 'unet.gone.weight'" in found.out
 
 
 def test_a_shared_limit_paces_requests_and_a_config_changes_it(diffgraph, home, tmp_path):

@@ -1,6 +1,7 @@
 """The verb `merge`: from a plan to what other tools load."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,16 @@ def test_a_plan_becomes_a_file_that_says_what_is_in_it(merge, stocked, tmp_path)
     assert len(experts[PENCIL]["sha256"]) == 64
     assert experts[PENCIL]["licence"]["allow_derivatives"] is True
     assert any(key.startswith("first_stage_model.decoder.up.") for key in keys)
+
+
+def test_every_merge_tells_what_became_of_each_files_keys(merge):
+    told = merge({PENCIL: 0.8, MODEL: 0.5})
+    assert told.code == 0, told.err
+    for ref in (PENCIL, MODEL):
+        (line,) = [line for line in told.out.splitlines() if line.startswith(f"{ref}: ")]
+        assert re.fullmatch(rf"{ref}: \d+ keys → \d+ parameters", line)
+    told = merge({PENCIL: 0.8, NIGHT: 1}, "--as-lora", "4", "--json", out="lora.safetensors")
+    assert set(told.json["read"]) == {PENCIL, NIGHT}
 
 
 def test_the_file_is_the_model_that_draws_the_plans_images(merge, tmp_path, stocked):
