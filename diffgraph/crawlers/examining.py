@@ -11,13 +11,13 @@ from pathlib import PurePosixPath
 from pydantic import BaseModel, Field
 
 from diffgraph.crawlers.content import ContentConfig, check_content
+from diffgraph.crawlers.licences import NONE_STATED, is_known
 from diffgraph.errors import ExpertError, LicenceForbids, UnusableListing
 from diffgraph.experts.expert import ListedFile, Listing
 from diffgraph.families import Family
 
 PEFT_TYPES = ("lora", "locon", "dora", "lycoris", "loha", "lokr")
 CHECKPOINT_TYPES = ("checkpoint",)
-UNSTATED = ("none stated", "other")  # names of licences that nobody can look up
 LARGEST_FILE = 64 << 30  # bytes
 CODE = {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".zip", ".7z", ".rar"}
 
@@ -97,8 +97,12 @@ def check(listing: Listing, family: Family, config: DiscoveryConfig | None = Non
     if config is not None:
         _check_favour(listing, config)
     if not listing.licence.allow_derivatives:
-        if listing.licence.name in UNSTATED:
-            raise LicenceForbids("its page states no licence that we know, so none permits a merge")
+        name = listing.licence.name
+        if name and not is_known(name):
+            found = "" if name == NONE_STATED else f" ({name[:60]!r})"
+            raise LicenceForbids(
+                f"its page states no licence that we know{found}, so none permits a merge"
+            )
         raise LicenceForbids("its page forbids derivatives, and a merge is one")
     _check_file(listing.file)
 

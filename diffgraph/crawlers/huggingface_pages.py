@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, quote, urlsplit
 
 from diffgraph.crawlers.civitai_pages import commercial_use, moment, text, words
+from diffgraph.crawlers.licences import licence_by_name
 from diffgraph.errors import UnusableListing
 from diffgraph.experts.expert import ExpertRef, Licence, ListedFile, ListedImage, Listing
 
@@ -39,10 +40,6 @@ NO_EXPERTS = {
     "textual_inversion": "TextualInversion",
     "motion-module": "MotionModule",
 }
-FORBID_DERIVATIVES = re.compile(r"(^|-)nd(-|$)")
-FORBID_SALES = re.compile(r"(^|-)nc(-|$)|non-?commercial|research")
-NEED_CREDIT = re.compile(r"^(cc-by|mit$|apache|bsd|afl|isc|ecl)")
-NONE_STATED = "none stated"
 UNKNOWN = {"unknown", "unlicense-unknown", ""}
 
 Item = Mapping[str, Any]
@@ -146,14 +143,15 @@ def _triggers(value: object) -> tuple[str, ...]:
 
 def _licence(about: Item, tags: Iterable[str], repository: str) -> Licence:
     """Read a licence's name, and, of licences made with a form, the choices in its address."""
+    creator = repository.rpartition("/")[0]
+    chosen = _choices(about.get("license_link"))
     stated = about.get("license")
     names = [stated] if isinstance(stated, str) else list(words(stated))
     names += [tag.removeprefix("license:") for tag in tags if tag.startswith("license:")]
-    name = text(names[0], 120).lower() if names else ""
-    if name == "other":
-        name = text(about.get("license_name"), 120).lower() or "other"
-    creator = repository.rpartition("/")[0]
-    chosen = _choices(about.get("license_link"))
+    named = [name for name in (text(name, 120).lower() for name in names) if name not in UNKNOWN]
+    own = text(about.get("license_name"), 120).lower()
+    if "other" in named and own:
+        named = [f"other: {own}" if name == "other" else name for name in named]
     if chosen:
         return Licence(
             allow_derivatives=chosen.get("allowDerivatives", "") == "True",
@@ -161,18 +159,9 @@ def _licence(about: Item, tags: Iterable[str], repository: str) -> Licence:
             allow_different_licence=chosen.get("allowDifferentLicense", "") == "True",
             credit_required=chosen.get("allowNoCredit", "") != "True",
             creator=creator,
-            name=name,
+            name=own or "other",
         )
-    if name in UNKNOWN:
-        return Licence(allow_derivatives=False, creator=creator, name=NONE_STATED)
-    return Licence(
-        allow_derivatives=name != "other" and FORBID_DERIVATIVES.search(name) is None,
-        allow_commercial_use=() if FORBID_SALES.search(name) or name == "other" else ("Sell",),
-        allow_different_licence="-sa" not in name and not name.startswith(("gpl", "agpl")),
-        credit_required=NEED_CREDIT.match(name) is not None,
-        creator=creator,
-        name=name,
-    )
+    return licence_by_name(tuple(dict.fromkeys(named)), creator)
 
 
 def _choices(link: object) -> dict[str, str]:

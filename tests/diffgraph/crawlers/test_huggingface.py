@@ -141,7 +141,9 @@ def test_a_page_is_understood() -> None:
         ({"license": "cc-by-nd-4.0"}, False, ("Sell",), True),
         ({"license": "cc-by-nc-nd-4.0"}, False, (), True),
         ({"license": "openrail++"}, True, ("Sell",), False),
-        ({"license": "other", "license_name": "flux-1-non-commercial-license"}, True, (), False),
+        ({"license": "other", "license_name": "flux-1-non-commercial-license"}, False, (), False),
+        ({"license": "other", "license_name": "mit"}, False, (), False),
+        ({"license": "my-own-words"}, False, (), False),
         ({"license": "other"}, False, (), False),
         ({"license": "unknown"}, False, (), False),
         (
