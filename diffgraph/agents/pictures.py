@@ -7,14 +7,16 @@ encoded anew, so that nothing but pixels goes on.
 
 import io
 import logging
+import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from diffgraph.errors import MissingInput
+from diffgraph.errors import MissingInput, ServiceError
 from diffgraph.experts.expert import Listing
+from diffgraph.fetching.gate import Gate
 from diffgraph.foreign_files import read_foreign
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ LARGEST_FILE = 8 << 20
 MOST_PIXELS = 40_000_000
 LONGEST_SIDE = 512  # pixels: about 350 tokens a picture
 QUALITY = 80
-TIMEOUT = 20.0
+TIMEOUT = 20.0  # seconds until the last byte
 
 ReadImage = Callable[[Listing, str], bytes]
 """From a page and an address on it to the file's bytes; raises OSError or ValueError."""
@@ -86,9 +88,13 @@ class ImageReader:
     Args:
         folders: where hubs are that lie on this machine, by the name of their source.
         hosts: the only hosts that are asked.
+        gate: what requests pass; by default one for public addresses.
     """
 
-    def __init__(self, folders: Mapping[str, Path], hosts: Collection[str] = ()) -> None:
+    def __init__(
+        self, folders: Mapping[str, Path], hosts: Collection[str] = (), gate: Gate | None = None
+    ) -> None:
+        self._gate = gate
         self._folders = {source: folder.resolve() for source, folder in folders.items()}
         self._hosts = frozenset(host.lower() for host in hosts)
 
@@ -113,16 +119,22 @@ class ImageReader:
             raise ValueError(f"{parts.scheme}://{host} is not a known host of images")
         data = bytearray()
         try:
-            with httpx.stream("GET", url, timeout=TIMEOUT) as answer:
+            until = time.monotonic() + TIMEOUT
+            with self._opened().answer(httpx.URL(url), {}, until, until, redirects=0) as answer:
                 if answer.status_code != 200:
                     raise ValueError(f"{host} answered {answer.status_code}")
-                for chunk in answer.iter_bytes():
+                for chunk in answer.iter_raw():
                     data += chunk
                     if len(data) > LARGEST_FILE:
                         raise ValueError(f"the image has more than {LARGEST_FILE >> 20} MiB")
-        except httpx.HTTPError as error:
-            raise ValueError(f"{host}: {type(error).__name__}") from error
+        except (ServiceError, httpx.InvalidURL) as error:
+            raise ValueError(f"{host}: {error}") from None
         return bytes(data)
+
+    def _opened(self) -> Gate:
+        if self._gate is None:
+            self._gate = Gate((), silence=TIMEOUT)
+        return self._gate
 
 
 def _on_white(image: "Image.Image") -> "Image.Image":

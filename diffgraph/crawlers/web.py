@@ -1,12 +1,11 @@
 """How do we ask a hub's server: politely, patiently, and without giving secrets away?
 
 Requests keep a distance; what fails and may pass is tried again with growing, random waits, or
-when the server says (`Retry-After`). Answers have a largest size and a longest time. The token is
-a header for the hub's own origin, so no address and no message of ours can hold it.
+when the server says. Answers have a largest size, a largest number of values and a longest time.
+What a server repeats of our token is masked before anybody reads it.
 """
 
 import asyncio
-import json
 import logging
 import random
 import threading
@@ -14,15 +13,19 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from http.client import responses
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr
 
 from diffgraph.errors import InputError, ServiceRefused, ServiceUnavailable
+from diffgraph.fetching.encodings import NotAskedFor
+from diffgraph.fetching.gate import AsyncGate, plain_body
+from diffgraph.fetching.waiting import PASSING, Failed, wait_of_failure, wait_of_limit
+from diffgraph.foreign_files import parse_json
+from diffgraph.secrets import masked_body
 
 if TYPE_CHECKING:
     import httpx
@@ -31,10 +34,10 @@ log = logging.getLogger(__name__)
 
 WORTH_TELLING = 4.0  # seconds of waiting
 
-AGENT = "diffgraph"
-PASSING = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 ANONYMOUS_PER_MINUTE = 60.0
 SIGNED_IN_PER_MINUTE = 120.0
+MOST_VALUES = 800_000  # in an answer; each takes up to 200 bytes once it is read
+ACCEPT = {"Accept": "application/json, text/*;q=0.5"}
 
 Turn = Callable[[], Awaitable[None]]
 """Awaited before every request: it returns when it is our turn."""
@@ -73,8 +76,8 @@ class WebConfig(BaseModel, frozen=True):
         default=300.0, ge=0, description="seconds we wait when a server names a time"
     )
     silence: float = Field(default=30.0, gt=0, description="seconds until the next byte")
-    longest_answer: float = Field(default=180.0, gt=0, description="seconds until the last byte")
-    largest_answer: int = Field(default=64 << 20, gt=0, description="bytes")
+    longest_answer: float = Field(default=120.0, gt=0, description="seconds until the last byte")
+    largest_answer: int = Field(default=16 << 20, gt=0, description="bytes, inflated")
 
 
 def address_of(url: str, variable: str) -> str:
@@ -99,9 +102,7 @@ def address_of(url: str, variable: str) -> str:
 def decoded(body: bytes, what: str) -> object:
     """Return what a JSON text says; raises `BadAnswer` naming `what` if it is none."""
     try:
-        return json.loads(body)
-    except RecursionError:
-        raise BadAnswer(f"{what} is not JSON: it is nested too deeply") from None
+        return cast(object, parse_json(body, MOST_VALUES))
     except ValueError as error:
         why = " ".join(str(error).split())[:120]
         raise BadAnswer(f"{what} is not JSON: {why}") from None
@@ -160,6 +161,7 @@ class Web:
         token: Sent as `Authorization: Bearer` to this origin only.
         config: How politely and patiently.
         turn: Awaited before every request; by default a `Pace` of our own.
+        gate: What requests pass; by default one for this address.
     """
 
     def __init__(
@@ -168,18 +170,22 @@ class Web:
         token: SecretStr | None = None,
         config: WebConfig | None = None,
         turn: Turn | None = None,
+        gate: AsyncGate | None = None,
     ) -> None:
         self.url = url
         self.config = config or WebConfig()
-        self.token = token
+        self._gate = gate or AsyncGate([url], token, silence=self.config.silence)
         self._turn = turn or Pace(per_minute(url, token is not None, self.config))
-        self._client: httpx.AsyncClient | None = None
+        self._not_before = 0.0  # the moment at which a limit that is used up is lifted
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        await self._gate.close()
+
+    @property
+    def token(self) -> SecretStr | None:
+        """What the server knows us by."""
+        return self._gate.token
 
     @property
     def has_token(self) -> bool:
@@ -188,7 +194,7 @@ class Web:
 
     def forget_token(self) -> None:
         """Ask anonymously from now on."""
-        self.token = None
+        self._gate.token = None
 
     async def get(self, path: str, query: Query | None = None) -> bytes:
         """Return the body of a good answer to GET; see `ask`."""
@@ -209,29 +215,40 @@ class Web:
             ServiceUnavailable: It failed as often as we try.
             NotThere: There is no such thing.
             TokenRefused: It wants another token.
-            ServiceRefused: It says no.
-            BadAnswer: The answer is too large.
+            ServiceRefused: It says no, or sends us where we do not go.
+            BadAnswer: The answer is too large, or encoded in a way that was not asked for.
         """
         wait = self.config.first_wait
         for left in reversed(range(self.config.tries)):
             await self._turn()
+            await self._limit_is_lifted(path)
             try:
                 return await self._ask_once(method, path, query, content)
-            except _Busy as busy:
-                if not left or busy.seconds > self.config.longest_retry_after:
-                    raise self._failure(path, busy) from None
-                pause = busy.seconds or min(wait, self.config.longest_wait)
+            except Failed as failed:
+                if not left or failed.wait > self.config.longest_retry_after:
+                    raise self._failure(path, failed) from None
+                pause = failed.wait or min(wait, self.config.longest_wait)
                 wait *= 2
-                # a person who waits for seconds wants to know what for
-                level = logging.WARNING if pause >= WORTH_TELLING else logging.DEBUG
-                log.log(level, "%s%s: %s; again in %.0f s", self.url, path, busy.why, pause)
+                self._tell_wait(path, str(failed), pause)
                 await asyncio.sleep(pause * random.uniform(1.0, 1.5))
         raise AssertionError("the last try either returns or raises")
 
-    def _failure(self, path: str, busy: "_Busy") -> ServiceUnavailable:
-        later = f"; it asks to wait {busy.seconds:.0f} s" if busy.seconds else ""
+    async def _limit_is_lifted(self, path: str) -> None:
+        """Wait until the server takes requests again, if it said that its limit is used up."""
+        pause = self._not_before - time.monotonic()
+        if pause > 0:
+            self._tell_wait(path, "its limit of requests is used up", pause)
+            await asyncio.sleep(pause)
+
+    def _tell_wait(self, path: str, why: str, pause: float) -> None:
+        # a person who waits for seconds wants to know what for
+        level = logging.WARNING if pause >= WORTH_TELLING else logging.DEBUG
+        log.log(level, "%s%s: %s; again in %.0f s", self.url, path, why, pause)
+
+    def _failure(self, path: str, failed: Failed) -> ServiceUnavailable:
+        later = f"; it asks to wait {failed.wait:.0f} s" if failed.wait else ""
         return ServiceUnavailable(
-            f"{self.url}{path}: {busy.why}, after {self.config.tries} tries{later}"
+            f"{self.url}{path}: {failed}, after {self.config.tries} tries{later}"
         )
 
     async def _ask_once(
@@ -239,52 +256,40 @@ class Web:
     ) -> Reply:
         import httpx
 
-        client = self._client = self._client or self._connect()
-        headers = {}
-        if self.token is not None:
-            headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+        seconds = self.config.longest_answer
         try:
-            async with (
-                asyncio.timeout(self.config.longest_answer),
-                client.stream(
-                    method,
-                    self.url + path,
-                    params=query or None,
-                    json=content,
-                    headers=headers,
-                ) as reply,
-            ):
-                self._check(reply, path)
-                return Reply(await self._body(reply, path), _next_link(reply.links))
-        except TimeoutError:
-            raise _Busy(f"no whole answer within {self.config.longest_answer:g} s") from None
-        except httpx.TimeoutException as error:
-            raise _Busy(f"no answer in time ({type(error).__name__})") from None
-        except httpx.TooManyRedirects:
-            raise ServiceRefused(f"{self.url}{path}: redirects without end") from None
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise _Busy(f"the connection failed ({type(error).__name__})") from None
+            url = httpx.URL(self.url + path)
+            url = url.copy_with(params=dict(query)) if query else url
         except httpx.InvalidURL:
             raise ServiceRefused(f"{self.url}{path}: not an address that can be asked") from None
+        async with self._gate.answer(method, url, ACCEPT, seconds, content) as reply:
+            self._check(reply, path)
+            self._note_limit(reply)
+            try:
+                body = await plain_body(reply, self.config.largest_answer)
+            except NotAskedFor as error:
+                raise BadAnswer(f"{self.url}{path}: {error}") from None
+            if body is None:
+                raise BadAnswer(
+                    f"{self.url}{path}: the answer has more than "
+                    f"{self.config.largest_answer >> 20} MiB"
+                )
+            return Reply(masked_body(body), reply.links.get("next", {}).get("url"))
 
-    def _connect(self) -> "httpx.AsyncClient":
-        import httpx
-
-        return httpx.AsyncClient(
-            timeout=self.config.silence,
-            follow_redirects=True,  # httpx takes the token off where the origin changes
-            max_redirects=5,
-            headers={"User-Agent": AGENT, "Accept": "application/json, text/*;q=0.5"},
-        )
+    def _note_limit(self, reply: "httpx.Response") -> None:
+        """Keep until when a good answer says that there is no other; not for ever."""
+        wait = wait_of_limit(reply.headers)
+        if wait <= self.config.longest_retry_after:
+            self._not_before = max(self._not_before, time.monotonic() + wait)
 
     def _check(self, reply: "httpx.Response", path: str) -> None:
-        """Raise what a bad status means."""
+        """Raise what a bad status means, in our words: the server's could hold anything."""
         status = reply.status_code
-        if status < 400:
+        if status < 300:
             return
-        said = f"{status} {reply.reason_phrase}".strip()
+        said = f"{status} {responses.get(status, '')}".strip()
         if status in PASSING:
-            raise _Busy(f"it answers {said}", _seconds(reply.headers.get("Retry-After", "")))
+            raise Failed(f"it answers {said}", wait_of_failure(reply.headers))
         where = f"{self.url}{path}: it answers {said}"
         if status in {404, 410}:
             raise NotThere(where)
@@ -293,43 +298,6 @@ class Web:
                 f"{where}: the token is wrong or has expired" if self.has_token else where
             )
         raise ServiceRefused(where)
-
-    async def _body(self, reply: "httpx.Response", path: str) -> bytes:
-        body = bytearray()
-        async for part in reply.aiter_bytes():
-            body += part
-            if len(body) > self.config.largest_answer:
-                raise BadAnswer(
-                    f"{self.url}{path}: the answer has more than "
-                    f"{self.config.largest_answer >> 20} MiB"
-                )
-        return bytes(body)
-
-
-class _Busy(Exception):
-    """The server failed in a way that may pass."""
-
-    def __init__(self, why: str, seconds: float = 0.0) -> None:
-        super().__init__(why)
-        self.why = why
-        self.seconds = seconds
-
-
-def _next_link(links: Mapping[str | None, Mapping[str, str]]) -> str | None:
-    return links.get("next", {}).get("url")
-
-
-def _seconds(retry_after: str) -> float:
-    """Return what `Retry-After` says, in seconds from now; 0 if it says nothing we understand."""
-    text = retry_after.strip()
-    try:
-        if text.replace(".", "", 1).isdecimal():
-            return float(text)
-        moment = parsedate_to_datetime(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
 
 
 class Background:

@@ -1,5 +1,6 @@
 """A file comes whole and right, or not at all; and the token stays at home."""
 
+import gzip
 import hashlib
 import threading
 import time
@@ -21,6 +22,9 @@ from diffgraph.errors import (
     StorageError,
     UnusableListing,
 )
+from diffgraph.fetching.gate import Gate
+from tests.servers.names import Names
+from tests.servers.raw_server import RawServer, Talk, drip_body, drip_headers, say_nothing
 
 CONTENT = bytes(range(256)) * 1024  # 256 KiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -422,7 +426,7 @@ def test_no_more_at_once_than_is_allowed(server: FileServer, tmp_path: Path) -> 
         send_file(handler)
 
     server.script = [slow] * 6
-    with Downloader(tmp_path / "downloads", config=FAST) as downloader:
+    with Downloader(tmp_path / "downloads", None, [server.origin], FAST) as downloader:
         threads = [
             threading.Thread(
                 target=downloader.fetch, args=(f"{server.url}/{number}", tmp_path / f"{number}")
@@ -446,3 +450,155 @@ def test_a_damaged_note_makes_the_part_worthless(server: FileServer, tmp_path: P
     server.seen.clear()
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.headers("range") == [None]
+
+
+MEGABYTE = 1 << 20
+LARGE = FAST.model_copy(update={"largest_bytes": 64 * MEGABYTE})
+
+
+def cut_after(count: int, total: int, status: int = 200, **headers: Any) -> Answer:
+    """Break the connection in the middle of a file that has not been seen before."""
+
+    def answer(handler: Handler) -> None:
+        handler.head(status, ETag=handler.server.etag, Content_Length=total, **headers)
+        handler.wfile.write(bytes(count))
+        handler.close_connection = True
+
+    return answer
+
+
+@contextmanager
+def one_slot() -> Iterator[threading.Semaphore]:
+    """A slot that must be free again in the end, whatever happened."""
+    slot = threading.Semaphore(1)
+    yield slot
+    assert slot.acquire(blocking=False)
+
+
+def test_bytes_that_a_server_takes_back_are_no_progress(server: FileServer, tmp_path: Path) -> None:
+    total = 8 * MEGABYTE
+    wrong = {"Content_Range": f"bytes 5-{total - 1}/{total}"}
+    server.script = [cut_after(2 * MEGABYTE, total), cut_after(0, total - 5, 206, **wrong)] * 20
+    with pytest.raises(ServiceUnavailable, match="another part"):
+        fetch(server, tmp_path, LARGE)
+    assert len(server.seen) <= 2 * LARGE.tries
+
+
+def test_bytes_that_a_server_sends_again_are_no_progress(
+    server: FileServer, tmp_path: Path
+) -> None:
+    total = 8 * MEGABYTE
+    ignores_range = [cut_after(size * MEGABYTE, total) for size in (1, 3)]
+    server.script = ignores_range * 20
+    with pytest.raises(ServiceUnavailable, match="connection failed"):
+        fetch(server, tmp_path, LARGE)
+    assert len(server.seen) <= 2 * LARGE.tries
+
+
+def test_a_little_more_each_time_is_too_little(server: FileServer, tmp_path: Path) -> None:
+    total = 60 * MEGABYTE
+    server.script = [cut_after(2 * size * MEGABYTE, total) for size in range(1, 30)]
+    impatient = LARGE.model_copy(update={"slowest": 1 << 50, "patience": 1e-6})
+    with pytest.raises(ServiceUnavailable, match="too little came in the time it had"):
+        fetch(server, tmp_path, impatient)
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("talk", [drip_headers, say_nothing])
+def test_headers_that_never_end_give_the_slot_back(talk: Talk, tmp_path: Path) -> None:
+    config = FAST.model_copy(update={"opening": 0.1, "timeout": 30.0, "tries": 2})
+    with RawServer(talk) as server, one_slot() as slot:
+        with Downloader(tmp_path / "d", None, [server.url], config, lambda: slot) as downloader:
+            with pytest.raises(ServiceUnavailable, match="no whole answer"):
+                downloader.fetch(f"{server.url}/file", tmp_path / "file")
+        assert len(server.heads) == 2
+
+
+def test_a_body_that_drips_gives_the_slot_back(tmp_path: Path) -> None:
+    config = FAST.model_copy(update={"slowest": 1 << 40, "timeout": 0.1, "tries": 2})
+    with RawServer(drip_body) as server, one_slot() as slot:
+        with Downloader(tmp_path / "d", None, [server.url], config, lambda: slot) as downloader:
+            with pytest.raises(ServiceUnavailable, match="sends less than"):
+                downloader.fetch(f"{server.url}/file", tmp_path / "file", sha256=SHA256)
+        assert len(server.heads) == 2
+
+
+def test_a_file_has_so_much_time_and_the_next_run_goes_on_with_it(tmp_path: Path) -> None:
+    config = FAST.model_copy(update={"slowest": 1, "timeout": 30.0, "longest": 0.3})
+    with RawServer(drip_body) as server, one_slot() as slot:
+        with Downloader(tmp_path / "d", None, [server.url], config, lambda: slot) as downloader:
+            with pytest.raises(ServiceUnavailable, match="too little came in the time it had"):
+                downloader.fetch(f"{server.url}/file", tmp_path / "file", sha256=SHA256)
+        assert len(server.heads) == 1
+    (part,) = (tmp_path / "d").glob("*.part")
+    assert part.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://169.254.169.254/a", "http://10.0.0.1/a", "http://[::ffff:10.0.0.1]/a", "http://0xa000001/",
+     "http://metadata.google.internal/a", "http://[fd00:ec2::254]/a", "http://me:pass@127.0.0.1/a"],
+)  # fmt: skip
+def test_a_page_cannot_send_us_to_another_machine_in_the_users_network(
+    url: str, server: FileServer, tmp_path: Path
+) -> None:
+    with pytest.raises(UnusableListing, match="address"):
+        fetch(server, tmp_path, url=url)
+    server.script = [say(302, Location=url)]
+    with pytest.raises(ServiceRefused, match=r"redirects to .*address"):
+        fetch(server, tmp_path)
+    assert len(server.seen) == 1
+    assert left(tmp_path) == []
+
+
+def test_a_file_does_not_come_from_this_machine_for_a_hub_that_is_elsewhere(
+    server: FileServer, tmp_path: Path
+) -> None:
+    names, hub = Names({"hub.example": ["93.184.216.34"]}, {}), ["https://hub.example"]
+    gate = Gate(hub, reach=names.reach(*hub), silence=FAST.timeout)
+    with Downloader(tmp_path / "d", None, hub, FAST, gate=gate) as downloader:
+        with pytest.raises(UnusableListing, match="without TLS"):
+            downloader.fetch(server.url, tmp_path / "file")
+        with pytest.raises(UnusableListing, match="not a public address"):
+            downloader.fetch(server.url.replace("http:", "https:"), tmp_path / "file")
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "br", "zstd"])
+def test_a_file_that_comes_encoded_is_refused(
+    encoding: str, server: FileServer, tmp_path: Path
+) -> None:
+    server.script = [say(200, gzip.compress(CONTENT), Content_Encoding=encoding)]
+    with pytest.raises(ServiceRefused, match="not asked for"):
+        fetch(server, tmp_path)
+    assert len(server.seen) == 1
+
+
+def test_a_limit_of_requests_is_waited_for_as_hugging_face_says_it(
+    server: FileServer, tmp_path: Path
+) -> None:
+    server.script = [say(429, RateLimit='"resolvers";r=0;t=3600')]
+    with pytest.raises(ServiceUnavailable, match="3600 s"):
+        fetch(server, tmp_path)
+    server.script = [say(429, RateLimit='"resolvers";r=0;t=0.02')]
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_token_in_a_servers_words_is_in_no_message(
+    server: FileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="diffgraph")
+    told = ""
+    for answer in (
+        say(302, Location=f"{server.origin}/{TOKEN}/x"),
+        say(302, Location=f"http://10.0.0.1/{TOKEN}"),
+        say(200, b"{}", Content_Type=TOKEN),
+        say(200, b"", Content_Encoding=TOKEN),
+    ):
+        server.script = [answer, say(418)]
+        with pytest.raises(DiffgraphError) as caught:
+            fetch(server, tmp_path)
+        told += repr(caught.value)
+    with pytest.raises(DiffgraphError) as caught:
+        fetch(server, tmp_path, url=f"ftp://{TOKEN}/")
+    assert TOKEN not in told + repr(caught.value) + caplog.text
