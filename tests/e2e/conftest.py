@@ -3,18 +3,15 @@
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.environment import environment
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 600
-"""Seconds that a server may take, whatever else this machine does."""
-
 SERVE = """
 import sys
 from pathlib import Path
@@ -37,11 +34,9 @@ def server_address(once, while_running) -> str:
                 [sys.executable, "-c", SERVE, folder],
                 cwd=ROOT, stdin=until, stdout=told, stderr=told, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + PATIENCE
-        while not (folder / "address").exists():
-            assert server.poll() is None, (folder / "told").read_text()
-            assert time.monotonic() < deadline, "the server takes too long"
-            time.sleep(0.05)
+        address = folder / "address"
+        wait_for(lambda: address.exists() or server.poll() is not None)
+        assert address.exists(), (folder / "told").read_text()
 
     return (once("server", serve) / "address").read_text()
 

@@ -13,10 +13,10 @@ import yaml
 
 from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
-SECONDS = 240
 
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -49,7 +49,7 @@ def deployed(server_address, built_home, tmp_path_factory) -> Path:
     yield home
     worker.terminate()
     try:
-        worker.wait(20)
+        worker.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()
@@ -59,7 +59,7 @@ def run(name: str, **parameters: object) -> None:
     """Start a deployment's run and wait until the worker has carried it out."""
     from prefect.deployments import run_deployment
 
-    done = run_deployment(name, parameters=parameters, timeout=SECONDS, poll_interval=0.5)
+    done = run_deployment(name, parameters=parameters, timeout=PATIENCE, poll_interval=0.5)
     assert done.state.is_completed(), done.state
 
 

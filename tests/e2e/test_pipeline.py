@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,6 +15,7 @@ from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id, open_snapshot, snapshot_ids
 from diffgraph.recipe.unusable import lora
 from tests.environment import environment
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = {f"smallhub:{number}@{number}1" for number in (9001, 9002, 9003, 9010)}
@@ -378,13 +378,6 @@ def run_build() -> dict:
     return json.loads(build(reference_prompts=2).model_dump_json())
 
 
-def wait_for(condition, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 def test_ctrl_c_stops_soon_and_the_same_command_goes_on(home):
     shutil.rmtree(home / "scores")
@@ -398,7 +391,7 @@ def test_ctrl_c_stops_soon_and_the_same_command_goes_on(home):
                 break
         os.killpg(process.pid, signal.SIGINT)
         told = process.stderr.read()
-        assert process.wait(60) == 130
+        assert process.wait(PATIENCE) == 130
     finally:
         process.kill()
         process.wait()

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -13,16 +12,17 @@ import pytest
 
 from diffgraph.errors import ServiceUnavailable, StorageError
 from flows import server
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from flows.server import prefect_api
 with prefect_api(Path(sys.argv[1])) as address:
     print(address, flush=True)
-    time.sleep(120)
+    sys.stdin.read()
 """
 
 
@@ -47,28 +47,27 @@ def servers_for(home: Path) -> list[psutil.Process]:
 
 
 def wait_for_none(home: Path) -> None:
-    deadline = time.monotonic() + 20
-    while servers_for(home) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not servers_for(home)
+    wait_for(lambda: not servers_for(home))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_server_is_left_however_the_command_ends(without_prefect, tmp_path, how):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        text=True,
     )  # fmt: skip
     try:
         address = holder.stdout.readline().strip()
-        with urllib.request.urlopen(f"{address}/health", timeout=5) as reply:
+        with urllib.request.urlopen(f"{address}/health", timeout=PATIENCE) as reply:
             assert reply.status == 200
         assert len(servers_for(tmp_path)) == 1
         holder.send_signal(how)
-        holder.wait(30)
+        holder.wait(PATIENCE)
     finally:
         holder.kill()
         holder.wait()
+        holder.stdin.close()
         holder.stdout.close()
     wait_for_none(tmp_path)
 

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,8 +38,7 @@ class Reply:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: int | None = None  # bytes of the body after which the connection breaks
-    stall: int | None = None  # bytes of the body after which nothing comes for a while
-    seconds: float = 0.0  # the length of that while
+    stall: int | None = None  # bytes of the body after which nothing comes until the server ends
 
     @classmethod
     def json(cls, content: Any, status: int = 200, **headers: str) -> "Reply":
@@ -63,6 +61,7 @@ class LocalServer:
         self.requests: deque[Request] = deque(maxlen=20_000)
         self._trouble: deque[tuple[str, Trouble]] = deque()
         self._lock = threading.RLock()
+        self.ended = threading.Event()
         self._server = _Server(("127.0.0.1", port), _handler(self))
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -77,6 +76,7 @@ class LocalServer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.ended.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -98,11 +98,9 @@ class LocalServer:
         """Break the connection in the middle of a body."""
         self.disturb(lambda reply: replace(reply, cut=at), path=path, times=times)
 
-    def stall(self, seconds: float, at: int = 100, *, path: str = "", times: int = 1) -> None:
-        """Send nothing for a while in the middle of a body."""
-        self.disturb(
-            lambda reply: replace(reply, stall=at, seconds=seconds), path=path, times=times
-        )
+    def stall(self, at: int = 100, *, path: str = "", times: int = 1) -> None:
+        """Send nothing any more in the middle of a body, and keep the connection."""
+        self.disturb(lambda reply: replace(reply, stall=at), path=path, times=times)
 
     def garble(self, *, path: str = "", times: int = 1) -> None:
         """Send the first half of a body as if it were all."""
@@ -174,8 +172,8 @@ def _handler(server: LocalServer) -> type[BaseHTTPRequestHandler]:
             if reply.stall is not None:
                 self.wfile.write(reply.body[: reply.stall])
                 self.wfile.flush()
-                time.sleep(reply.seconds)
-                self.wfile.write(reply.body[reply.stall :])
+                server.ended.wait()
+                self.close_connection = True
             elif reply.cut is not None:
                 self.wfile.write(reply.body[: reply.cut])
                 self.close_connection = True

@@ -12,7 +12,7 @@ from diffgraph.agents.messages import ClaudeConfig
 from tests.servers.messages_api import KEY, MessagesApi
 
 MODEL = "claude-haiku-5-5"
-QUICK = ClaudeConfig(tries=3, timeout=5.0, at_once=2, batch_from=0, batch_poll=0.01)
+QUICK = ClaudeConfig(tries=3, timeout=600.0, at_once=2, batch_from=0, batch_poll=0.01)
 
 
 @pytest.fixture

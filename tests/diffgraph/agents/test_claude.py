@@ -26,7 +26,7 @@ from tests.servers.messages_api import KEY, MessagesApi, call, failure, shown
 
 MODEL = "claude-haiku-5-5"
 DEARER = "claude-sonnet-5-5"
-QUICK = ClaudeConfig(tries=3, timeout=2.0, at_once=2, batch_from=0, batch_poll=0.01)
+QUICK = ClaudeConfig(tries=3, timeout=600.0, at_once=2, batch_from=0, batch_poll=0.01)
 
 
 def agent(api: MessagesApi, folder: Path, **changes: Any) -> ClaudeAgent:
@@ -200,7 +200,7 @@ def test_what_does_not_pass_is_unavailable_and_not_kept(api, tmp_path, status):
 
 
 def test_a_slow_answer_is_unavailable(api, tmp_path):
-    api.stall(1.0, at=20, path="/v1/messages", times=2)
+    api.stall(at=20, path="/v1/messages", times=2)
     config = QUICK.model_copy(update={"timeout": 0.2, "tries": 2})
     with pytest.raises(ServiceUnavailable, match="Timeout"):
         agent(api, tmp_path, config=config).describe(listing())

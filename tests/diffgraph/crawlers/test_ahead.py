@@ -1,7 +1,6 @@
 """Files come while others are judged, a few at a time, and none is lost or mixed up."""
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,18 +10,20 @@ from diffgraph.crawlers.ahead import FetchingAhead
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.errors import DamagedFile, ServiceUnavailable
 from diffgraph.experts.expert import ExpertRef, Listing
+from tests.waiting import PATIENCE, wait_for
 
 LISTINGS = [Listing(ref=ExpertRef.parse(f"hub:{n}@1"), name=str(n)) for n in range(12)]
 
 
-class SlowHub(Crawler):
-    """Takes a while for each file; remembers how many lay ready at most."""
+class Hub(Crawler):
+    """Remembers whose file it began to fetch; while its gate is shut, no file arrives."""
 
     source = "hub"
 
-    def __init__(self, seconds: float = 0.01) -> None:
-        self.seconds = seconds
+    def __init__(self) -> None:
         self.begun: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
         self.lock = threading.Lock()
         self.trouble: dict[str, Exception] = {}
 
@@ -32,7 +33,7 @@ class SlowHub(Crawler):
     def fetch(self, listing: Listing, folder: Path) -> Path:
         with self.lock:
             self.begun.append(listing.name)
-        time.sleep(self.seconds)
+        assert self.gate.wait(PATIENCE)
         if listing.name in self.trouble:
             raise self.trouble[listing.name]
         path = folder / f"{listing.name}.safetensors"
@@ -48,7 +49,7 @@ def staging(tmp_path: Path) -> Path:
 
 
 def test_every_file_is_given_to_who_asks_for_it(staging: Path, tmp_path: Path) -> None:
-    with FetchingAhead(SlowHub(), LISTINGS, staging, 3) as ahead:
+    with FetchingAhead(Hub(), LISTINGS, staging, 3) as ahead:
         for listing in LISTINGS:
             file = ahead.fetch(listing, tmp_path / "bench")
             assert file.read_text() == listing.name
@@ -57,27 +58,31 @@ def test_every_file_is_given_to_who_asks_for_it(staging: Path, tmp_path: Path) -
 
 
 def test_files_come_while_one_is_judged(staging: Path, tmp_path: Path) -> None:
-    hub = SlowHub(0.05)
-    start = time.monotonic()
+    hub = Hub()
     with FetchingAhead(hub, LISTINGS[:8], staging, 4) as ahead:
-        for listing in LISTINGS[:8]:
-            ahead.fetch(listing, tmp_path / "bench")
-            time.sleep(0.05)
-    assert time.monotonic() - start < 8 * 0.1 - 0.1  # one after the other takes 0.8 s
+        ahead.fetch(LISTINGS[0], tmp_path / "bench")
+        wait_for(lambda: len(hub.begun) == 5)  # nobody has asked for these yet
+
+
+def test_several_files_come_at_the_same_time(staging: Path) -> None:
+    hub = Hub()
+    hub.gate.clear()
+    with FetchingAhead(hub, LISTINGS, staging, 4):
+        wait_for(lambda: len(hub.begun) == 4)
+        hub.gate.set()
 
 
 def test_no_more_lie_ready_than_may(staging: Path, tmp_path: Path) -> None:
-    hub = SlowHub(0.001)
+    hub = Hub()
     with FetchingAhead(hub, LISTINGS, staging, 3) as ahead:
-        time.sleep(0.1)
-        assert len(hub.begun) == 3
-        ahead.fetch(LISTINGS[0], tmp_path / "bench")
-        time.sleep(0.1)
-        assert len(hub.begun) == 4
+        for asked, listing in enumerate(LISTINGS[:6]):
+            wait_for(lambda: len(list(staging.iterdir())) == 3)
+            assert len(hub.begun) == asked + 3
+            ahead.fetch(listing, tmp_path / "bench")
 
 
 def test_trouble_comes_with_its_own_file(staging: Path, tmp_path: Path) -> None:
-    hub = SlowHub()
+    hub = Hub()
     hub.trouble = {"1": DamagedFile("1 is half"), "3": ServiceUnavailable("the hub answers 503")}
     told = []
     with FetchingAhead(hub, LISTINGS, staging, 2) as ahead:
@@ -90,14 +95,15 @@ def test_trouble_comes_with_its_own_file(staging: Path, tmp_path: Path) -> None:
 
 
 def test_some_may_be_passed_over(staging: Path, tmp_path: Path) -> None:
-    with FetchingAhead(SlowHub(), LISTINGS, staging, 2) as ahead:
+    with FetchingAhead(Hub(), LISTINGS, staging, 2) as ahead:
         assert ahead.fetch(LISTINGS[9], tmp_path / "bench").read_text() == "9"
         assert ahead.fetch(LISTINGS[2], tmp_path / "bench").read_text() == "2"
 
 
 def test_the_end_does_not_wait_for_what_is_on_its_way(staging: Path) -> None:
-    hub = SlowHub(30.0)
-    start = time.monotonic()
+    hub = Hub()
+    hub.gate.clear()
     with FetchingAhead(hub, LISTINGS, staging, 2):
-        pass
-    assert time.monotonic() - start < 5
+        wait_for(lambda: len(hub.begun) == 2)
+    assert not list(staging.iterdir())
+    hub.gate.set()

@@ -23,7 +23,7 @@ from tests.servers.huggingface import BASE, HuggingFaceServer, repository
 
 SD15 = get_family("sd15")
 OLD_BASE = "runwayml/stable-diffusion-v1-5"
-QUICK = WebConfig(page_size=4, first_wait=0.001, longest_wait=0.002, silence=5.0, tries=3)
+QUICK = WebConfig(page_size=4, first_wait=0.001, longest_wait=0.002, silence=600.0, tries=3)
 TOKEN = "a-secret-token"
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 PARAMETERS = {f"{LAYER}.weight": torch.ones(6, 4)}

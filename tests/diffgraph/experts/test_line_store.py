@@ -11,6 +11,7 @@ import pytest
 
 from diffgraph.errors import StorageError
 from diffgraph.experts.line_store import LineStore
+from tests.waiting import PATIENCE
 
 
 def key(number: int) -> str:
@@ -131,6 +132,6 @@ for n in range(int(sys.argv[2]), 200, 2):
     runs = [
         subprocess.Popen([sys.executable, "-c", program, store.path, first]) for first in ("0", "1")
     ]
-    assert [run.wait(60) for run in runs] == [0, 0]
+    assert [run.wait(PATIENCE) for run in runs] == [0, 0]
     assert numbers(store, 201) == list(range(200))
     assert store.path.read_bytes().count(b"\n") == 200

