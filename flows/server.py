@@ -41,6 +41,14 @@ CLIENT: Mapping[str, str] = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "diffgraph",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # what is said outside a run is no error
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "300s",  # workers import torch first
+}
+
+PATIENT: Mapping[str, str] = {
+    # our own server on a machine that has twenty things to do is slow and not broken
+    "PREFECT_API_REQUEST_TIMEOUT": "600",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "600",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "600",
 }
 
 LEAN: Mapping[str, str] = {
@@ -60,10 +68,10 @@ LEAN: Mapping[str, str] = {
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
 }
 
-STARTUP_SECONDS = 120.0
+STARTUP_SECONDS = 600.0
 ROOM = 16 << 20
 """Bytes that a server needs for its records."""
-SHUTDOWN_SECONDS = 15.0
+SHUTDOWN_SECONDS = 60.0
 
 
 @contextmanager
@@ -81,19 +89,30 @@ def prefect_api(home: Path) -> Iterator[str]:
         yield configured
         return
     with lean_server(home) as address:
-        os.environ["PREFECT_API_URL"] = address
+        ours = {
+            name: value
+            for name, value in {**PATIENT, "PREFECT_API_URL": address}.items()
+            if name not in os.environ
+        }
+        os.environ.update(ours)
         reread_settings()
         try:
             yield address
         finally:
             _send_what_is_left()
-            del os.environ["PREFECT_API_URL"]
+            for name in ours:
+                del os.environ[name]
             reread_settings()
 
 
 def configure(home: Path) -> None:
     """Set what our processes run with, for this process and those it starts."""
-    for name, value in {**QUIET, **CLIENT, "PREFECT_HOME": str(home / "prefect")}.items():
+    for name, value in {
+        **QUIET,
+        **CLIENT,
+        **PATIENT,
+        "PREFECT_HOME": str(home / "prefect"),
+    }.items():
         os.environ.setdefault(name, value)
     reread_settings()
 
@@ -112,8 +131,8 @@ def _send_what_is_left() -> None:
         from prefect.events.worker import EventsWorker
         from prefect.logging.handlers import APILogWorker
 
-        APILogWorker.drain_all(timeout=5)
-        EventsWorker.drain_all(timeout=5)
+        APILogWorker.drain_all(timeout=30)
+        EventsWorker.drain_all(timeout=30)
 
 
 @contextmanager
@@ -139,6 +158,7 @@ def lean_server(home: Path) -> Iterator[str]:
             env={
                 **QUIET,
                 **CLIENT,
+                **PATIENT,
                 **os.environ,
                 **LEAN,
                 "PREFECT_API_URL": address,
@@ -175,7 +195,7 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", record
                 f"the Prefect server ended while starting (exit {process.returncode}); see {record}"
             )
         try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2) as reply:
+            with urllib.request.urlopen(f"{address}/health", timeout=30) as reply:
                 if reply.status == 200:
                     return
         except (urllib.error.URLError, OSError):

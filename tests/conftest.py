@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from diffgraph.secrets import forget_secrets
-from flows.server import CLIENT, QUIET
+from flows.server import CLIENT, PATIENT, QUIET
 
 pytest_plugins = ("tests.left_as_found", "tests.sharing", "tests.command", "tests.small_hub")
 
@@ -22,11 +22,12 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # whichever test imports a library first, the library sees the same.
 PREFECT_HOME = tempfile.TemporaryDirectory(prefix="diffgraph-tests-")
 for name in set(os.environ) - {"DIFFGRAPH_WRITE_DOCS"}:
-    if name.startswith(("PREFECT_", "DIFFGRAPH_", "MLFLOW_")):
+    if name.startswith(("PREFECT_", "DIFFGRAPH_", "MLFLOW_", "DASK_")):
         del os.environ[name]
 os.environ.update(
     **QUIET,
     **CLIENT,
+    **PATIENT,
     PREFECT_HOME=PREFECT_HOME.name,
     GIT_PYTHON_REFRESH="quiet",
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",

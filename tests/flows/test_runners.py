@@ -1,5 +1,8 @@
 """The settings say which workers do the shards."""
 
+import subprocess
+import sys
+
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from diffgraph.settings import Settings
@@ -29,3 +32,18 @@ def test_a_local_cluster_by_its_workers():
 def test_a_running_scheduler_is_used_and_wins():
     chosen = runner(scheduler="tcp://10.0.0.1:8786", gpus=(0, 1), workers=4)
     assert chosen.address == "tcp://10.0.0.1:8786"
+
+
+def test_workers_that_start_slowly_are_waited_for(tmp_path, monkeypatch):
+    """What Dask reads when a command of ours starts it is our patience and not its own."""
+    script = (
+        "from pathlib import Path; import sys; from flows.server import configure\n"
+        "configure(Path(sys.argv[1]))\n"
+        "import dask, distributed\n"
+        "print(dask.config.get('distributed.comm.timeouts.connect'))\n"
+    )
+    monkeypatch.delenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT")
+    told = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True
+    ).stdout
+    assert told.strip() == "300s"
