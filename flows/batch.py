@@ -27,6 +27,7 @@ from tasks.generation import (
 )
 from tasks.progress import report
 from tasks.studio import Studio, check_method
+from tasks.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -85,33 +86,34 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
     demand_folder(out, settings, force, (TABLE,), PARTS, read=prompts)
     found = read_prompts(prompts, column, limit, family)
     studio = Studio.of(settings, family)
-    ids = ids_of(out, studio)
-    _tell_what_draws(out, ids, studio)
-    rows = tuple(Row(id=one.id, prompt=one.text, seed=seed) for one in found.prompts)
-    whole = BatchShard(
-        rows=rows,
-        family=family,
-        method=method,
-        agent=settings.agent,
-        ids=ids,
-        overrides=studio.overrides,
-    )
-    whole.studio(settings.home, settings.device)  # what has gone is told before anything is drawn
-    _draw(whole, out, settings)
-    known = known_rows(out)
-    told = [{"id": row.id, **known[whole.key(row)]} for row in rows]
-    failed = sum(row["error"] != "" for row in told)
-    result = Batch(
-        table=collect(told, out),
-        images=len(rows) - failed,
+    with turn(out / PARTS, "batch"):
+        ids = ids_of(out, studio)
+        _tell_what_draws(out, ids, studio)
+        whole = BatchShard(
+            rows=tuple(Row(id=one.id, prompt=one.text, seed=seed) for one in found.prompts),
+            family=family,
+            method=method,
+            agent=settings.agent,
+            ids=ids,
+            overrides=studio.overrides,
+        )
+        whole.studio(settings.home, settings.device)  # what has gone is told before all else
+        _draw(whole, out, settings)
+        known = known_rows(out)
+        drawn = [{"id": row.id, **known[whole.key(row)]} for row in whole.rows]
+        table = collect(drawn, out)
+    failed = sum(row["error"] != "" for row in drawn)
+    told = Batch(
+        table=table,
+        images=len(drawn) - failed,
         failed=failed,
         broken=len(found.broken),
         broken_rows=tuple(f"row {row.row}: {row.reason}" for row in found.broken[:5]),
         snapshot=ids.snapshot,
         planner=ids.planner,
     )
-    create_markdown_artifact(markdown(*result.lines()), key="batch-results")
-    return result
+    create_markdown_artifact(markdown(*told.lines()), key="batch-results")
+    return told
 
 
 def _draw(whole: BatchShard, out: Path, settings: Settings) -> None:

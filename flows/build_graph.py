@@ -24,6 +24,7 @@ from tasks.registration import find_unregistered, register_experts
 from tasks.snapshots import Written, write
 from tasks.studio import Studio
 from tasks.tracking import record_spending
+from tasks.turns import one_at_a_time
 
 IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
 
@@ -68,6 +69,7 @@ class Build(Result, Written):
 
 
 @flow(name="build", task_runner=runner_for(Settings()))
+@one_at_a_time("build")
 def build(
     family: str | None = None,
     reference_prompts: int | None = None,

@@ -13,6 +13,7 @@ from diffgraph.settings import Settings
 from flows.printing import Result, Rows, markdown, rows
 from tasks.discovery import Discovered, look_at_hub
 from tasks.hubs import hub_of
+from tasks.turns import one_at_a_time
 
 SHOWN = 40
 """Refusals that are listed one by one; of more, the reasons are counted."""
@@ -74,6 +75,7 @@ NUMBERS = re.compile(r"\b[0-9a-f]{10,}\b|(?<![\w.])\d[\d.,]*(?![\w.])")
 
 
 @flow(name="discover")
+@one_at_a_time("discover")
 def discover(
     path: Path | None = None,
     family: str | None = None,

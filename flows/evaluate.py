@@ -14,6 +14,7 @@ from flows.targets import demand_new, demand_suffix
 from tasks.evaluation import Compared, Contest, Story, compare, evaluation_config
 from tasks.studio import Studio
 from tasks.tracking import Recorded, record_evaluation
+from tasks.turns import one_at_a_time
 
 REPORTS = (".html", ".htm")
 
@@ -53,6 +54,7 @@ def score_table(summary: Summary) -> Rows:
 
 
 @flow(name="evaluate", task_runner=runner_for(Settings()))
+@one_at_a_time("evaluate")
 def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     methods: Sequence[str] | None = None,
     prompts: str = "bench",

@@ -17,6 +17,7 @@ from flows.printing import Result, Rows, markdown
 from flows.train_planner import Training, train
 from tasks.hubs import Hub, hub_of
 from tasks.planners import champion_folder, planner_folder
+from tasks.turns import one_at_a_time
 
 DUE_AFTER = 0.1
 """The share of a graph's experts that are news to the planner before it is trained again."""
@@ -41,6 +42,7 @@ class Refresh(Result):
 
 
 @flow(name="refresh")
+@one_at_a_time("refresh")
 def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     path: Path | None = None,
     family: str | None = None,

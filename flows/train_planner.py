@@ -26,6 +26,7 @@ from tasks.progress import report
 from tasks.studio import Studio
 from tasks.tracking import Recorded, record_training
 from tasks.training import choose_experts, promote, score_rollouts, try_planner
+from tasks.turns import one_at_a_time
 
 ONE_IN = 8
 """One in so many training prompts is kept back: planners are compared on them."""
@@ -58,6 +59,7 @@ class Training(Result):
 
 
 @flow(name="train-planner", task_runner=runner_for(Settings()))
+@one_at_a_time("train")
 def train(
     snapshot: str | None = None,
     steps: int | None = None,

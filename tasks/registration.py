@@ -24,17 +24,19 @@ def find_unregistered(home: Path, family: str, agent: str) -> list[str]:
     """Return the experts that have no card of this agent yet, or whose card has no place."""
     from diffgraph.experts.library import Library
     from diffgraph.graph.embedding_store import EmbeddingStore
-    from diffgraph.graph.registration import Cards
+    from diffgraph.graph.registration import Cards, describable
     from tasks.studio import Studio
 
     cards, places = Cards(home / "cards"), EmbeddingStore(home / "embeddings")
     reader = Studio(home, family, agent_name=agent).agent
     left = []
-    for expert in Library(home).experts(("ready", "registered_only")):
-        if expert.family == family:
-            card = cards.find(expert.page_sha256, reader)
-            if card is None or card.text not in places:
-                left.append(expert.ref)
+    library = Library(home)
+    known = library.experts(("ready", "registered_only"))
+    own = [expert for expert in known if expert.family == family]
+    for expert in describable(own, library, reader, cards):
+        card = cards.find(expert.page_sha256, reader)
+        if card is None or card.text not in places:
+            left.append(expert.ref)
     return left
 
 

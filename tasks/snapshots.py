@@ -41,19 +41,18 @@ def write(
     from diffgraph.graph.calibration import parts
     from diffgraph.graph.embedding_store import EmbeddingStore
     from diffgraph.graph.in_force import mend
-    from diffgraph.graph.registration import Cards, register_all
+    from diffgraph.graph.registration import Cards, describable, register_all
     from diffgraph.graph.schema import ExpertNode, PromptNode
     from diffgraph.graph.snapshot import open_snapshot, write_snapshot
     from diffgraph.scoring import identity_of
 
     studio = Studio(home, family, agent_name=agent)
     library = Library(home)
-    experts = [
-        expert
-        for expert in library.experts(("ready", "registered_only"))
-        if expert.family == family
-    ]
-    cards, _ = register_all(experts, library, studio.agent, Cards(home / "cards"))
+    known = library.experts(("ready", "registered_only"))
+    own = [expert for expert in known if expert.family == family]
+    cards_kept = Cards(home / "cards")
+    experts = describable(own, library, studio.agent, cards_kept)
+    cards, _ = register_all(experts, library, studio.agent, cards_kept)
     places = EmbeddingStore(home / "embeddings")
     vectors, _ = places.embed([card.text for card in cards], studio.embedder)
     embedded, _ = places.embed([prompt.text for prompt in prompts], studio.embedder)

@@ -258,7 +258,9 @@ class _Look:
     def _judge(self, listing: Listing) -> None:
         """Decide about a listing, and note what has changed."""
         before = self.library.find(listing.ref)
-        if is_settled(listing, self.library, self.family, self.config):
+        if before and is_settled(listing, self.library, self.family, self.config):
+            if not self.library.holds_page(before.page_sha256):  # damaged: here it is again
+                self._pages.append((before, listing))
             self._note("unchanged", listing)
         elif not self.config.wants(listing, self.taken):
             self.later += 1

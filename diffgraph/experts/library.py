@@ -7,7 +7,8 @@ Below `home/library`:
     files/<sha256>.safetensors
 
 Rows are appended, so that adding thousands of experts costs what they weigh; the file is rewritten
-when most of its rows are out of date. A row torn by a crash is dropped by the next writer. Weights
+when most of its rows are out of date. A row torn by a crash is dropped by the next writer; one that
+is damaged is left out, told, and set aside in `experts.jsonl.damaged` by the next writer. Weights
 that ship with a family are referred to where they are, never copied.
 """
 
@@ -76,6 +77,7 @@ class Library:
         self._rows: dict[str, Expert] = {}
         self._read_state: tuple[int, int, int] | None = None  # inode, bytes and time at last read
         self._out_of_date = 0
+        self._damaged: list[bytes] = []
 
     @property
     def _table(self) -> Path:
@@ -104,12 +106,16 @@ class Library:
         text = self._pages.get(sha256)
         try:
             if text is None:  # as it was kept before version 0.2
-                text = (self.folder / "listings" / f"{sha256}.json").read_bytes()
+                text = self._old_page(sha256).read_bytes()
             return Listing.model_validate_json(text)
         except (OSError, ValidationError) as error:
             raise MissingInput(
                 f"the page of {ref} cannot be read from {self._pages.path}: {error}"
             ) from error
+
+    def holds_page(self, page_sha256: str) -> bool:
+        """Return whether a page is kept and whole."""
+        return self._pages.is_whole(page_sha256) or self._old_page(page_sha256).is_file()
 
     def path_of(self, sha256: str) -> Path:
         """Return the weights file with this content; raises `MissingInput`."""
@@ -208,6 +214,9 @@ class Library:
         self.get(expert.ref)
         return expert
 
+    def _old_page(self, page_sha256: str) -> Path:
+        return self.folder / "listings" / f"{page_sha256}.json"
+
     def _file_path(self, sha256: str) -> Path:
         return self.folder / "files" / f"{sha256}.safetensors"
 
@@ -242,14 +251,20 @@ class Library:
         rows: dict[str, Expert] = {}
         lines = self._table.read_bytes().split(b"\n")
         lines.pop()  # after the last newline: nothing, or a row that a crash has torn
-        for number, line in enumerate(lines, 1):
+        self._damaged = []
+        for line in lines:
             try:
                 expert = Expert.model_validate_json(line)
-            except ValidationError as error:
-                raise MissingInput(
-                    f"{self._table}, line {number} is not an expert; remove it and discover again"
-                ) from error
-            rows[expert.ref] = expert
+            except ValidationError:
+                self._damaged.append(line)
+            else:
+                rows[expert.ref] = expert
+        if self._damaged:
+            log.warning(
+                "%s: %d rows are no experts and are left out; discover finds them again",
+                self._table,
+                len(self._damaged),
+            )
         self._out_of_date = len(lines) - len(rows)
         return rows
 
@@ -258,7 +273,8 @@ class Library:
         rows = self._current()
         new = {expert.ref: expert for expert in experts}
         stale = self._out_of_date + sum(ref in rows for ref in new)
-        if stale > len(rows) + len(new) + SPARE_ROWS:
+        if self._damaged or stale > len(rows) + len(new) + SPARE_ROWS:
+            self._set_damaged_aside()
             write_text(self._table, "".join(map(_line, {**rows, **new}.values())))
             stale = 0
         else:
@@ -267,6 +283,13 @@ class Library:
         rows.update(new)  # not a copy: adding ten thousand one by one would take their square
         self._rows, self._out_of_date = rows, stale
         self._read_state = (about.st_ino, about.st_size, about.st_mtime_ns)
+
+    def _set_damaged_aside(self) -> None:
+        """Keep damaged rows beside the table, which is about to be written without them."""
+        if self._damaged:
+            aside = self._table.with_name(f"{self._table.name}.damaged")
+            append_lines(aside, b"".join(line + b"\n" for line in self._damaged))
+            self._damaged = []
 
     def _take(self, file: Path, target: Path) -> None:
         with storing(target):

@@ -6,6 +6,8 @@ writing, which the next writer removes. Readers keep the places of the lines in 
 what was appended since; they never wait for a writer.
 """
 
+import json
+import logging
 import os
 import re
 import threading
@@ -16,6 +18,8 @@ from typing import BinaryIO
 from filelock import FileLock
 
 from diffgraph.artifacts import append_lines, holding, new_file
+
+log = logging.getLogger(__name__)
 
 KEY = re.compile(r"[0-9a-f]{16,64}")
 START = b'{"key":"'
@@ -57,18 +61,27 @@ class LineStore:
             self._forget()  # the file was rewritten since we looked
         return None
 
+    def is_whole(self, key: str) -> bool:
+        """Return whether a text is kept under this key, and is JSON."""
+        text = self.get(key)
+        try:
+            return text is not None and json.loads(text) is not None
+        except (ValueError, RecursionError):
+            return False
+
     def add(self, texts: Iterable[tuple[str, str]]) -> None:
-        """Keep texts, each one line of JSON, in one write; those whose key is known stay.
+        """Keep texts, each one line of JSON, in one write; those that are kept whole stay.
 
         Raises:
             StorageError: The file cannot be written; it is as it was.
         """
-        new = {key: text for key, text in texts if key not in self}
+        new = {key: text for key, text in texts if not self.is_whole(key)}
         if not new:
             return
         with holding(self._lock):
-            lines = [_line(key, text) for key, text in new.items() if key not in self]
+            lines = [_line(key, text) for key, text in new.items() if not self.is_whole(key)]
             append_lines(self.path, b"".join(lines))
+        self._look()  # those that replace others are where they are now
 
     def put(self, texts: Iterable[tuple[str, str]]) -> None:
         """Keep texts in one write, in place of those under the same keys.
@@ -80,6 +93,7 @@ class LineStore:
         if lines:
             with holding(self._lock):
                 append_lines(self.path, b"".join(lines))
+            self._look()
 
     def keep_only(self, keys: Collection[str]) -> None:
         """Rewrite the file without what is kept under other keys."""
@@ -106,13 +120,18 @@ class LineStore:
             self._forget()
             self._inode = about.st_ino
         file.seek(self._read_to)
+        damaged = 0
         for line in file:
             if not line.endswith(b"\n"):
                 break  # is being written, or was torn by a crash
             key = _key_of(line)
             if key is not None:
                 self._places[key] = (self._read_to, len(line))
+            else:
+                damaged += 1
             self._read_to += len(line)
+        if damaged:
+            log.warning("%s: %d lines are damaged and count as not there", self.path, damaged)
 
     def _line(self, start: int, length: int) -> bytes:
         try:
@@ -135,9 +154,10 @@ def _line(key: str, text: str) -> bytes:
 
 def _key_of(line: bytes) -> str | None:
     end = line.find(MIDDLE, len(START), len(START) + 64 + len(MIDDLE))
-    if not line.startswith(START) or end < 0:
+    if not line.startswith(START) or end < 0 or not line.endswith(b"}\n"):
         return None
-    return line[len(START) : end].decode("ascii", "replace")
+    key = line[len(START) : end].decode("ascii", "replace")
+    return key if KEY.fullmatch(key) else None
 
 
 def _value_of(line: bytes, key: str) -> bytes | None:

@@ -125,6 +125,20 @@ def register_all(
     return [found[expert.page_sha256] for expert in experts], asked
 
 
+def describable(
+    experts: Iterable[Expert], library: Library, agent: Agent, cards: Cards
+) -> list[Expert]:
+    """Return the experts who have a card, or a page to write one of; the others are told."""
+    found = []
+    for expert in experts:
+        page = expert.page_sha256
+        if cards.find(page, agent) is not None or library.holds_page(page):
+            found.append(expert)
+        else:
+            log.warning("%s is left out: its page is damaged; discover brings it again", expert.ref)
+    return found
+
+
 class _Batch:
     """Keeps cards together, about once a second and whatever ends the block."""
 

@@ -150,14 +150,6 @@ def test_a_row_torn_by_a_crash_is_dropped(library: Library) -> None:
     assert b"hub:2@1" not in (library.folder / "experts.jsonl").read_bytes()
 
 
-def test_a_damaged_row_is_named(library: Library) -> None:
-    library.add(expert(), listing())
-    table = library.folder / "experts.jsonl"
-    table.write_bytes(b"garbage\n" + table.read_bytes())
-    with pytest.raises(MissingInput, match="line 1"):
-        Library(library.folder.parent, bundled=()).experts()
-
-
 def test_a_home_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file where a folder should be")
     library = Library(tmp_path / "home", bundled=())
@@ -293,3 +285,40 @@ def test_what_a_licence_asks_is_said_in_words() -> None:
         "its images may not be sold",
     )
     assert Licence(allow_commercial_use=("Image", "Rent")).duties == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [b"\0" * 300, b"{}", b"[" * 50_000, b'{"ref": "hub:2@1"', b"\xff\xfe", b'"a"', b"null"],
+)
+def test_a_damaged_row_is_left_out_and_told_and_the_others_are_read(
+    library: Library, row: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    library.add(expert("hub:1@1"), listing("hub:1@1"))
+    table = library.folder / "experts.jsonl"
+    first = table.read_bytes()
+    table.write_bytes(row + b"\n" + first)
+    again = Library(library.folder.parent, bundled=())
+    assert [one.ref for one in again.experts()] == ["hub:1@1"]
+    assert "1 rows are no experts" in caplog.text
+    again.add(expert("hub:2@1"), listing("hub:2@1"))
+    assert table.read_bytes().startswith(first), "the next writer leaves it out"
+    assert table.with_name("experts.jsonl.damaged").read_bytes() == row + b"\n"
+    caplog.clear()
+    assert len(Library(library.folder.parent, bundled=()).experts()) == 2
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("damage", [b"\0", b"{", b"x"])
+def test_a_damaged_page_is_known_to_be_and_kept_again(library: Library, damage: bytes) -> None:
+    page = listing(description="as it is")
+    row = library.add(expert(), page)
+    pages = library.folder / "listings.jsonl"
+    data = pages.read_bytes()
+    middle = data.index(b'"value":') + len(b'"value":')
+    pages.write_bytes(data[:middle] + damage * 20 + data[middle + 20 :])
+    again = Library(library.folder.parent, bundled=())
+    assert not again.holds_page(row.page_sha256)
+    again.add_pages([(row, page)])
+    assert again.holds_page(row.page_sha256)
+    assert Library(library.folder.parent, bundled=()).listing(row.ref) == page

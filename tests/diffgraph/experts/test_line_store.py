@@ -135,3 +135,32 @@ for n in range(int(sys.argv[2]), 200, 2):
     assert [run.wait(PATIENCE) for run in runs] == [0, 0]
     assert numbers(store, 201) == list(range(200))
     assert store.path.read_bytes().count(b"\n") == 200
+
+
+GARBAGE = [b"\0" * 500, b"", b"{}", b'{"key":"zz","value":1}', b'{"key":"' + b"0" * 64, b"\xff"]
+
+
+@pytest.mark.parametrize("line", GARBAGE)
+def test_a_damaged_line_is_told_and_the_others_are_read(
+    store: LineStore, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.add((key(n), text(n)) for n in range(3))
+    lines = store.path.read_bytes().splitlines(keepends=True)
+    store.path.write_bytes(lines[0] + line + b"\n" + lines[1] + lines[2])
+    other = LineStore(store.path)
+    assert numbers(other, 4) == [0, 1, 2]
+    assert "1 lines are damaged" in caplog.text
+    other.add([(key(3), text(3))])
+    assert numbers(LineStore(store.path), 4) == [0, 1, 2, 3]
+
+
+def test_a_text_that_is_damaged_is_kept_again(store: LineStore) -> None:
+    store.add((key(n), text(n)) for n in range(3))
+    data = store.path.read_bytes()
+    store.path.write_bytes(data.replace(b'"number": 1', b'"num\0er": 1'))
+    other = LineStore(store.path)
+    assert not other.is_whole(key(1))
+    assert other.is_whole(key(2))
+    other.add((key(n), text(n)) for n in range(3))
+    assert numbers(LineStore(store.path), 3) == [0, 1, 2]
+    assert store.path.stat().st_size < len(data) * 1.5, "those that are whole are not written again"

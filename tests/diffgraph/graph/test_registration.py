@@ -6,7 +6,7 @@ from diffgraph.agents import OfflineAgent
 from diffgraph.errors import StorageError
 from diffgraph.experts.expert import Expert, ExpertRef, Listing
 from diffgraph.experts.library import Library, page_hash
-from diffgraph.graph.registration import Cards, register, register_all
+from diffgraph.graph.registration import Cards, describable, register, register_all
 
 
 class CountingAgent(OfflineAgent):
@@ -144,3 +144,20 @@ def test_whether_a_page_was_read_can_be_told_without_it(agent, cards):
     assert cards.find(page_hash(page()), agent) is None
     card = register(page(), agent, cards)
     assert cards.find(page_hash(page()), agent) == card
+
+
+def test_an_expert_whose_page_is_damaged_is_told_and_left_out_unless_it_has_a_card(
+    agent, cards, library, caplog
+):
+    experts = library.experts()
+    register_all(experts[:3], library, agent, cards)
+    pages = library.folder / "listings.jsonl"
+    lines = pages.read_bytes().splitlines(keepends=True)
+    for line in (1, 5):  # of one that has a card and of one that has none
+        lines[line] = lines[line].replace(b'"value":', b'"value":\0')
+    pages.write_bytes(b"".join(lines))
+    again = Library(library.folder.parent, bundled=())
+    found = describable(again.experts(), again, agent, cards)
+    assert set(experts) - set(found) == {experts[5]}
+    assert str(experts[5].ref) in caplog.text
+    assert len(register_all(found, again, agent, cards)[0]) == 8

@@ -1,0 +1,115 @@
+"""May two do the same work in one place at once? No: the second waits, and says for whom.
+
+A lock a kind of work, below `locks/` of the home, or in the folder of a batch. The kernel holds it
+(`flock`), so that it ends with its process, however that ends; on NFS the server does the same.
+Who holds it stands beside it, to be told to whoever waits. What only reads never waits.
+"""
+
+import functools
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+
+from diffgraph.artifacts import storing, write_text
+from diffgraph.settings import Settings
+from tasks.progress import report
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SECONDS_BETWEEN_TRIES = 0.2
+LOCKS = "locks"
+
+
+class Holder(BaseModel, frozen=True):
+    """Who does the work."""
+
+    work: str
+    pid: int
+    host: str
+    since: datetime
+
+    def __str__(self) -> str:
+        since = f"{self.since:%Y-%m-%d %H:%M:%S}"
+        return f"{self.work} by process {self.pid} on {self.host}, since {since}"
+
+
+def one_at_a_time(work: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Have a flow wait until nobody does the same work on the same home."""
+
+    def wrap(flow: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(flow)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            with turn(Settings().home / LOCKS, work):
+                return flow(*args, **kwargs)
+
+        return wrapped
+
+    return wrap
+
+
+@contextmanager
+def turn(folder: Path, work: str) -> Iterator[None]:
+    """Do work that nobody does beside us; wait for whoever does it already, and say so.
+
+    Args:
+        folder: where the lock is.
+        work: what is done, the name of the lock.
+
+    Raises:
+        StorageError: the folder cannot be written, or its disk knows no locks.
+    """
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # a disk without locks is told: a file that stands for one would outlive its process
+        lock = FileLock(folder / f"{work}.lock", fallback_to_soft=False)
+        about = folder / f"{work}.json"
+        _acquire(lock, about, work)
+    try:
+        write_text(about, _me(work).model_dump_json())
+        yield
+    finally:
+        about.unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquire(lock: FileLock, about: Path, work: str) -> None:
+    """Take a lock, and tell whom we wait for, whenever it is somebody else."""
+    told: Holder | None = None
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            holder = _holder(about)
+            if holder is not None and holder != told:
+                log.warning("waiting for %s", holder)
+                report("wait", 0, 1, str(holder))
+                told = holder
+            time.sleep(SECONDS_BETWEEN_TRIES)
+    if told is not None:
+        report("wait", 1, 1, "it has ended")
+
+
+def _holder(about: Path) -> Holder | None:
+    try:
+        return Holder.model_validate_json(about.read_bytes())
+    except (OSError, ValidationError):
+        return None  # has just begun or ended
+
+
+def _me(work: str) -> Holder:
+    return Holder(
+        work=work, pid=os.getpid(), host=socket.gethostname(), since=datetime.now().astimezone()
+    )
