@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from diffgraph.errors import StorageError
+from diffgraph.permissions import close_folder, make_folder, mode_of, opener
 
 try:
     import fcntl
@@ -56,12 +57,17 @@ def storing(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def lock_at(path: Path, timeout: float = -1) -> FileLock:
+    """Return a lock between processes; its file is as private as what it guards."""
+    return FileLock(path, timeout=timeout, mode=mode_of(path))
+
+
 @contextmanager
 def holding(lock: FileLock) -> Iterator[None]:
     """Hold a lock whose file lies beside what it guards; raises `StorageError` if it cannot be."""
     folder = Path(lock.lock_file).parent
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock.acquire()
     try:
         yield
@@ -75,7 +81,7 @@ def new_file(path: Path) -> Iterator[Path]:
     with _part_of(path, is_folder=False) as part, storing(path):
         yield part
         _flush(part)
-        part.chmod(0o644)
+        part.chmod(mode_of(path))
         part.replace(path)
 
 
@@ -93,7 +99,7 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         for file in part.rglob("*"):
             if file.is_file():
                 _flush(file)
-        part.chmod(0o755)
+        close_folder(part, path)
         if replace and path.is_dir():
             with _part_of(path, is_folder=True) as old:
                 path.rename(old)  # onto an empty folder; both go under their names at once
@@ -110,7 +116,7 @@ def _part_of(path: Path, is_folder: bool) -> Iterator[Path]:
     processes left that were killed, and nothing that is still written.
     """
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _sweep(path.parent)
         part, lock = _locked(path, is_folder)
     try:
@@ -188,7 +194,7 @@ def append_lines(path: Path, data: bytes) -> None:
     A last line without an end, torn by a crash, is removed first; a failed write leaves no trace.
     """
     with storing(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = opener(str(path), os.O_RDWR | os.O_CREAT)
         try:
             end = _end_of_lines(handle)
             os.ftruncate(handle, end)

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from diffgraph.errors import MissingInput
+from diffgraph.permissions import keep_private
 from diffgraph.secrets import keep_environment, keep_password, keep_secret
 from diffgraph.telling import guard_logs
 
@@ -116,6 +117,7 @@ class Settings(BaseSettings):
         """Have every key, and the password of every address, masked wherever it might be told."""
         guard_logs()
         keep_environment()
+        keep_private(self.home)
         for _, value in self:
             if isinstance(value, SecretStr):
                 keep_secret(value)

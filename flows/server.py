@@ -20,6 +20,7 @@ from pathlib import Path
 
 from diffgraph.artifacts import storing
 from diffgraph.errors import ServiceUnavailable, StorageError
+from diffgraph.permissions import make_folder, opener
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def prefect_api(home: Path) -> Iterator[str]:
     below `home`, and stopped when the block ends, however it ends.
     """
     with storing(home / "prefect"):
-        (home / "prefect").mkdir(parents=True, exist_ok=True)
+        make_folder(home / "prefect")
     configure(home)
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
@@ -143,8 +144,8 @@ def lean_server(home: Path) -> Iterator[str]:
     """
     folder = (home / "prefect").absolute()
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        record = (folder / "server.log").open("ab")
+        make_folder(folder)
+        record = open(folder / "server.log", "ab", opener=opener)
     port = _free_port()
     address = f"http://127.0.0.1:{port}/api"
     with record:

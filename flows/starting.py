@@ -33,6 +33,7 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
     for name, value in given.items():
         if value is not None:
             os.environ[f"DIFFGRAPH_{name.upper()}"] = str(value)
+    from diffgraph.permissions import close
     from diffgraph.settings import Settings
     from flows.working_folder import ignored, keep_out
 
@@ -41,6 +42,7 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
     except (ValidationError, ValueError) as error:
         raise InputError(f"a setting cannot be used: {_first_line(error)}") from error
     keep_out(settings.home)
+    close(settings.home)
     for line in ignored():
         log.warning("%s", line)
     from diffgraph.families import get_family

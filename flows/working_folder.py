@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffgraph.settings import settings_file
+from diffgraph.settings import Settings, settings_file
 
 MOST_BYTES = 1 << 16
 _NAMES = re.compile(r"^\s*(?:export\s+)?((?:DIFFGRAPH|PREFECT|ANTHROPIC)_[A-Z0-9_]+)\s*=", re.M)
@@ -55,6 +55,7 @@ def read_no_relative_settings() -> None:
 def dask_setup(worker: object) -> None:
     """Do the same in a Dask worker, before it imports Prefect: see `preload` in runners.py."""
     read_no_relative_settings()
+    Settings()  # it knows what must be masked, and which folder is private
 
 
 def ignored() -> Iterator[str]:

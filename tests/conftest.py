@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from diffgraph.permissions import forget_homes
 from diffgraph.secrets import forget_secrets
 from flows.server import CLIENT, PATIENT, QUIET
 
@@ -79,6 +80,7 @@ def _no_secrets() -> Iterator[None]:
     """A test's tokens are words of other tests."""
     yield
     forget_secrets()
+    forget_homes()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from diffgraph.agents.messages import Messages, check_form, translated
 from diffgraph.agents.questions import Question
-from diffgraph.artifacts import write_text
+from diffgraph.artifacts import lock_at, write_text
 
 if TYPE_CHECKING:
     from anthropic.types import Message
@@ -112,10 +112,8 @@ class Batches:
 
         Of several processes that wait for it, one reads it.
         """
-        from filelock import FileLock
-
         with ExitStack() as stack:
-            stack.enter_context(FileLock(self._path(batch).with_suffix(".lock")))
+            stack.enter_context(lock_at(self._path(batch).with_suffix(".lock")))
             if not self._path(batch).is_file():
                 return 0
             stack.enter_context(self._messages.ledger.held(batch.dollars))

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from diffgraph.artifacts import storing
 from diffgraph.errors import SpendingCapReached
+from diffgraph.permissions import make_folder, opener
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +195,8 @@ class Ledger:
         row = {"at": round(time.time(), 3), "kind": kind, "model": model}
         line = json.dumps(row | spending.model_dump()) + "\n"
         with self._lock, storing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            make_folder(self.path.parent)
+            handle = opener(str(self.path), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             try:
                 os.write(handle, line.encode())  # one short write: lines of processes do not mix
             finally:

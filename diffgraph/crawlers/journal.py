@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from diffgraph.artifacts import storing
 from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.permissions import make_folder, opener
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,8 @@ class CrawlJournal:
             return
         data = "".join(record.model_dump_json() + "\n" for record in new).encode()
         with storing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
+            make_folder(self.path.parent)
+            with open(self.path, "ab", opener=opener) as file:
                 if file.tell() != self._start:
                     file.truncate(self._start)  # a torn line, or what a full disk left
                 file.write(data)

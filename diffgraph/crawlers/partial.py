@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from diffgraph.artifacts import new_file, storing, write_text
+from diffgraph.artifacts import lock_at, new_file, storing, write_text
+from diffgraph.permissions import make_folder, opener
 
 STALE_SECONDS = 14 * 24 * 3600.0
 START_BYTES = 64
@@ -50,9 +50,9 @@ class PartialFile:
         """Yield the part of what is fetched under `key`; another process waits."""
         part = cls(folder, key)
         with storing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             # a few locks for all files: no lock can be removed safely
-            lock = FileLock(folder / f".{part.path.name[:2]}.lock")
+            lock = lock_at(folder / f".{part.path.name[:2]}.lock")
             lock.acquire()
         try:
             part._read()
@@ -94,7 +94,7 @@ class PartialFile:
 
     def append(self, data: bytes) -> None:
         """Keep bytes that came."""
-        with storing(self.path), self.path.open("ab") as file:
+        with storing(self.path), open(self.path, "ab", opener=opener) as file:
             file.write(data)
 
     def clear(self) -> None:
@@ -107,7 +107,7 @@ class PartialFile:
     def finish(self, target: Path) -> Path:
         """Put the whole file in place and return it."""
         with storing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
             if self.path.stat().st_dev == target.parent.stat().st_dev:

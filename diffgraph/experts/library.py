@@ -24,14 +24,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from filelock import FileLock
 from pydantic import ValidationError
 
-from diffgraph.artifacts import append_lines, holding, new_file, storing, write_text
+from diffgraph.artifacts import append_lines, holding, lock_at, new_file, storing, write_text
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.line_store import LineStore
 from diffgraph.families import FAMILIES
+from diffgraph.permissions import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Library:
     def __init__(self, home: Path, bundled: Iterable[Path] | None = None) -> None:
         self.folder = home / "library"
         self._bundled = tuple(_bundled_hubs() if bundled is None else bundled)
-        self._lock = FileLock(self.folder / ".lock", timeout=LOCK_SECONDS)
+        self._lock = lock_at(self.folder / ".lock", timeout=LOCK_SECONDS)
         self._pages = LineStore(self.folder / "listings.jsonl")
         self._rows: dict[str, Expert] = {}
         self._read_state: tuple[int, int, int] | None = None  # inode, bytes and time at last read
@@ -203,7 +203,7 @@ class Library:
     def workbench(self) -> Iterator[Path]:
         """Yield an empty folder for a file that is to be judged, on the disk of the library."""
         with storing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=WORKBENCH))
         try:
             yield folder
@@ -293,7 +293,7 @@ class Library:
 
     def _take(self, file: Path, target: Path) -> None:
         with storing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             if os.stat(file).st_dev == os.stat(target.parent).st_dev:
                 file.chmod(SEALED)
                 file.replace(target)

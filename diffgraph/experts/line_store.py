@@ -15,9 +15,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
-
-from diffgraph.artifacts import append_lines, holding, new_file
+from diffgraph.artifacts import append_lines, holding, lock_at, new_file
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +34,7 @@ class LineStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path.parent / f".{path.stem}.lock", timeout=LOCK_SECONDS)
+        self._lock = lock_at(path.parent / f".{path.stem}.lock", timeout=LOCK_SECONDS)
         self._guard = threading.RLock()  # of what follows
         self._places: dict[str, tuple[int, int]] = {}  # key → first byte and length of its line
         self._inode = 0

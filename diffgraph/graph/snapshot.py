@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 from numpy.typing import NDArray
 
-from diffgraph.artifacts import holding, new_folder, set_aside, sha256_of, write_text
+from diffgraph.artifacts import holding, lock_at, new_folder, set_aside, sha256_of, write_text
 from diffgraph.errors import DamagedSnapshot, SnapshotError
 from diffgraph.experts.expert import Kind
 from diffgraph.families.family import SamplerConfig
@@ -320,7 +319,7 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
 def writing(home: Path) -> Iterator[Path]:
     """Hold the lock of a home's snapshots; yields their folder."""
     root = home / "snapshots"
-    with holding(FileLock(root / ".lock")):
+    with holding(lock_at(root / ".lock")):
         yield root
 
 

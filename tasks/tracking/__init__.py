@@ -7,7 +7,7 @@ home folder: nobody has to start a server, and `mlflow ui` shows it.
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.artifacts import storing
+from diffgraph.permissions import make_folder, private_umask
 from tasks.policies import NETWORK
 
 PLANNER = "diffgraph-planner"
@@ -106,16 +107,17 @@ def _run(home: Path, uri: str | None, experiment: str) -> Iterator[tuple[Any, st
     disable_logging()
     logging.getLogger("alembic").setLevel(logging.ERROR)
     with storing(home):
-        home.mkdir(parents=True, exist_ok=True)
-    address = uri or f"sqlite:///{home.resolve()}/mlflow.db"
-    mlflow.set_tracking_uri(address)
-    name = f"diffgraph-{experiment}"
-    if mlflow.get_experiment_by_name(name) is None:
-        place = None if uri else (home.resolve() / "mlartifacts").as_uri()
-        mlflow.create_experiment(name, artifact_location=place)
-    mlflow.set_experiment(name)
-    with mlflow.start_run() as run:
-        yield mlflow, str(run.info.run_id)
+        make_folder(home)
+    with nullcontext() if uri else private_umask(home):
+        address = uri or f"sqlite:///{home.resolve()}/mlflow.db"
+        mlflow.set_tracking_uri(address)
+        name = f"diffgraph-{experiment}"
+        if mlflow.get_experiment_by_name(name) is None:
+            place = None if uri else (home.resolve() / "mlartifacts").as_uri()
+            mlflow.create_experiment(name, artifact_location=place)
+        mlflow.set_experiment(name)
+        with mlflow.start_run() as run:
+            yield mlflow, str(run.info.run_id)
 
 
 def _register(client: Any, model: Any, run_id: str, promote: bool) -> str:

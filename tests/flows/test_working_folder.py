@@ -176,7 +176,8 @@ def test_processes_that_we_start_do_not_look_for_code_where_they_are(folder, tmp
     import subprocess
     import sys
 
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    del os.environ["PYTHONSAFEPATH"]
     monkeypatch.setenv("PREFECT_PROFILES_PATH", "")
     keep_out(tmp_path / "home")
     for name in ("types", "json", "multiprocessing"):
@@ -187,7 +188,6 @@ def test_processes_that_we_start_do_not_look_for_code_where_they_are(folder, tmp
     assert child.exitcode == 0
     told = subprocess.run([sys.executable, "-m", "json", "-h"], capture_output=True, text=True)
     assert "stranger" not in told.stderr
-    monkeypatch.delenv("PYTHONSAFEPATH")
 
 
 class TestTokens:
@@ -230,9 +230,18 @@ class TestTokens:
         assert _token_for(hub, asked[0]) is not None
 
 
-def test_the_command_tells_what_it_does_not_read(folder, diffgraph):
+def test_the_command_tells_what_it_does_not_read(diffgraph, folder):
     (folder / ".env").write_text("DIFFGRAPH_FAMILY=sd9")
     told = diffgraph("plan", "a cat")
     assert told.code == 0, told.err
     assert "DIFFGRAPH_FAMILY" in told.err
     assert Path(".env").exists()
+
+
+def test_every_command_closes_a_home_that_others_could_read(tmp_path, diffgraph):
+    home = tmp_path / "home"
+    (home / "scores").mkdir(parents=True)
+    for path in (home, home / "scores"):
+        path.chmod(0o755)
+    assert diffgraph("plan", "a cat", "--home", home, "--method", "magic").code == 1
+    assert [path.stat().st_mode & 0o777 for path in (home, home / "scores")] == [0o700, 0o700]
