@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from diffgraph.artifacts import storing, write_text
+from diffgraph.permissions import make_folder, mode_of
 from diffgraph.settings import Settings
 from tasks.progress import report
 
@@ -71,9 +72,10 @@ def turn(folder: Path, work: str) -> Iterator[None]:
         StorageError: the folder cannot be written, or its disk knows no locks.
     """
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # a disk without locks is told: a file that stands for one would outlive its process
-        lock = FileLock(folder / f"{work}.lock", fallback_to_soft=False)
+        path = folder / f"{work}.lock"
+        lock = FileLock(path, fallback_to_soft=False, mode=mode_of(path))
         about = folder / f"{work}.json"
         _acquire(lock, about, work)
     try:

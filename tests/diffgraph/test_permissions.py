@@ -115,5 +115,3 @@ def test_a_folder_that_is_no_home_yet_keeps_its_permissions(tmp_path):
     make_folder(shared / "library")
     assert mode(shared) == 0o777
     assert mode(shared / "library") == 0o700
-
-
