@@ -121,6 +121,11 @@ def _check_favour(listing: Listing, config: DiscoveryConfig) -> None:
 def _check_file(file: ListedFile | None) -> None:
     if file is None or not file.url:
         raise UnusableListing("offers no file (early access, or taken down)")
+    if file.format.lower() == "diffusers":
+        raise UnusableListing(
+            "offers only parts of a model (an autoencoder, adapters of single components); "
+            "expected a SafeTensor file, or a folder with a unet or a transformer"
+        )
     if file.format.lower() not in {"safetensor", "safetensors", ""}:
         why = ", which could run code" if "pickle" in file.format.lower() else ""
         raise UnusableListing(f"offers only {file.format} files{why}; expected SafeTensor")

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -22,9 +22,12 @@ from diffgraph.crawlers.civitai_pages import moment
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
+from diffgraph.crawlers.huggingface_files import DENOISERS, components_of
 from diffgraph.crawlers.huggingface_pages import (
     SOURCE,
     Relation,
+    file_url,
+    left_out,
     parse_repository,
     reference_of,
     repository_of,
@@ -40,6 +43,7 @@ from diffgraph.crawlers.web import (
 )
 from diffgraph.errors import InputError, MissingInput, ServiceError, UnusableListing
 from diffgraph.experts.expert import ExpertRef, Listing
+from diffgraph.experts.joining import join_components
 from diffgraph.experts.library import Library
 from diffgraph.experts.peft_configuration import (
     MAX_CONFIG_BYTES,
@@ -156,19 +160,38 @@ class HuggingFaceCrawler(LiveCrawler):
                 "and set DIFFGRAPH_HUGGINGFACE_TOKEN"
             )
         files = self._stated(listing)
-        sha256, size = files.get(file.name, ("", 0))
+        stem = f"{listing.ref.model.replace('/', '-')}-{listing.ref.version}"
+        target = folder / f"{stem}.safetensors"
+        if PurePosixPath(file.name).parts[0] in DENOISERS:
+            return self._joined(listing, files, target)
         configuration = None
-        if file.name == PEFT_WEIGHTS and PEFT_FILE in files:
-            configuration = self._configuration(listing, files[PEFT_FILE][1])
-        path = self._downloader.fetch(
-            file.url,
-            folder / f"{listing.ref.model.replace('/', '-')}-{listing.ref.version}.safetensors",
-            sha256=sha256,
-            size_bytes=size,
-        )
+        beside = str(PurePosixPath(file.name).with_name(PEFT_FILE))
+        if PurePosixPath(file.name).name == PEFT_WEIGHTS and beside in files:
+            configuration = self._configuration(listing, beside, files[beside][1])
+        sha256, size = files.get(file.name, ("", 0))
+        path = self._downloader.fetch(file.url, target, sha256=sha256, size_bytes=size)
         if configuration is not None:
             keep_configuration(path, configuration)
         return path
+
+    def _joined(self, listing: Listing, files: Mapping[str, tuple[str, int]], target: Path) -> Path:
+        """Download the components of a model in diffusers' layout, and make one file of them."""
+        parts: dict[str, list[Path]] = {}
+        try:
+            for component, names in components_of(files).items():
+                for number, name in enumerate(names):
+                    url = file_url(self._url, listing.ref.model, _commit_of(listing), name)
+                    sha256, size = files[name]
+                    part = target.with_name(f"{target.stem}.{component}.{number}.safetensors")
+                    self._downloader.fetch(url, part, sha256=sha256, size_bytes=size)
+                    parts.setdefault(component, []).append(part)
+            if not parts:
+                raise UnusableListing("its folder no longer holds a denoiser's weights")
+            join_components(parts, target)
+        finally:
+            for part in (part for own in parts.values() for part in own):
+                part.unlink(missing_ok=True)
+        return target
 
     def _list(self, base: str, relation: Relation) -> Iterator[Listing | BrokenPage]:
         """Yield what one list brings."""
@@ -221,6 +244,8 @@ class HuggingFaceCrawler(LiveCrawler):
                     listing = parse_repository(item, card, relation, self.bases, self._url)
                     self._shown.add(str(listing.ref))
                     yield listing
+                    if (left := left_out(item, relation)) and listing.file:
+                        yield BrokenPage(where=where, reason=_told_of(listing.file.name, left))
                 except UnusableListing as error:
                     yield BrokenPage(where=where, reason=str(error))
 
@@ -284,13 +309,13 @@ class HuggingFaceCrawler(LiveCrawler):
                 )
         return found
 
-    def _configuration(self, listing: Listing, size: int) -> str | None:
+    def _configuration(self, listing: Listing, name: str, size: int) -> str | None:
         """Return PEFT's configuration of the listing's commit; None if it is not there after all.
 
         Raises:
             UnusableListing: It is too large to be one; without it the alphas would be guessed.
         """
-        path = f"/{quote(listing.ref.model)}/resolve/{_commit_of(listing)}/{PEFT_FILE}"
+        path = f"/{quote(listing.ref.model)}/resolve/{_commit_of(listing)}/{quote(name)}"
         try:
             text = self._wait(path) if size <= MAX_CONFIG_BYTES else b""
         except NotThere:
@@ -312,6 +337,12 @@ class HuggingFaceCrawler(LiveCrawler):
 
     def _wait(self, path: str, query: Query | None = None) -> bytes:
         return self._background.wait(self._web.get(path, query))
+
+
+def _told_of(taken: str, left: tuple[str, ...]) -> str:
+    named = ", ".join(repr(name[:80]) for name in left[:3])
+    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+    return f"holds {len(left) + 1} experts: {taken[:80]!r} is taken, not {named}{more}"
 
 
 def _commit_of(listing: Listing) -> str:

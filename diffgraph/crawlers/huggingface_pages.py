@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, quote, urlsplit
 
 from diffgraph.crawlers.civitai_pages import commercial_use, moment, text, words
+from diffgraph.crawlers.huggingface_files import choose_file
 from diffgraph.crawlers.licences import licence_by_name
 from diffgraph.errors import UnusableListing
 from diffgraph.experts.expert import ExpertRef, Licence, ListedFile, ListedImage, Listing
@@ -31,7 +32,6 @@ YAML_BLOCK = re.compile(r"\A\s*---\r?\n.*?\r?\n---\s*?(\r?\n|\Z)", re.DOTALL)
 CARD_CHARACTERS = 50_000
 IMAGES = 20
 FILES = 2_000
-USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 CODE = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 NO_EXPERTS = {
     "controlnet": "Controlnet",
@@ -177,23 +177,27 @@ def _choices(link: object) -> dict[str, str]:
 def _file(
     siblings: object, repository: str, commit: str, relation: Relation, hub: str
 ) -> ListedFile | None:
-    """Return the file to take: one at the root that is named as usual, else the first one there."""
-    names = _names(siblings)
-    root = sorted(name for name in names if "/" not in name and name.endswith(".safetensors"))
-    usual = [name for name in USUAL_NAMES if name in root] if relation == "adapter" else []
-    chosen = (usual or root or [""])[0]
-    if chosen:
-        return ListedFile(
-            name=chosen, url=file_url(hub, repository, commit, chosen), format="SafeTensor"
-        )
+    names = file_names(siblings)
+    if choice := choose_file(names, relation):
+        url = file_url(hub, repository, commit, choice.name)
+        return ListedFile(name=choice.name, url=url, format="SafeTensor")
     if any(name.endswith(".safetensors") for name in names):
+        # none that is an expert: an autoencoder, say, or adapters of single components
         return ListedFile(name="folder", url=f"{hub}/{quote(repository)}", format="Diffusers")
     if any(PurePosixPath(name).suffix in CODE for name in names):
         return ListedFile(name="weights", url=f"{hub}/{quote(repository)}", format="PickleTensor")
     return None
 
 
-def _names(siblings: object) -> list[str]:
+def left_out(item: object, relation: Relation) -> tuple[str, ...]:
+    """Return the experts of a repository that are not taken, since another one is."""
+    siblings = item.get("siblings") if isinstance(item, Mapping) else None
+    choice = choose_file(file_names(siblings), relation)
+    return choice.left if choice else ()
+
+
+def file_names(siblings: object) -> list[str]:
+    """Return the paths of a repository's files, without those that lead out of it."""
     if not isinstance(siblings, Sequence) or isinstance(siblings, str):
         return []
     found = (file.get("rfilename") for file in siblings[:FILES] if isinstance(file, Mapping))

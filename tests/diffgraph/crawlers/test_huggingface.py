@@ -172,7 +172,7 @@ def test_refusals_have_their_reasons(home: Home, serve: Callable[..., HuggingFac
     hub = serve(
         [
             repository("a/pickle", files={"pytorch_lora_weights.bin": b""}),
-            repository("a/folder", relation="finetune", files={"unet/model.safetensors": b""}),
+            repository("a/folder", relation="finetune", files={"vae/model.safetensors": b""}),
             repository("a/empty", files={}),
             repository("a/adult", tags=[f"base_model:adapter:{BASE}", "not-for-all-audiences"]),
             repository("a/control", tags=[f"base_model:adapter:{BASE}", "controlnet"]),
@@ -187,8 +187,9 @@ def test_refusals_have_their_reasons(home: Home, serve: Callable[..., HuggingFac
         "its page states no licence that we know, so none permits a merge",
         "marked as not safe for work",
         "offers no file (early access, or taken down)",
-        "offers only Diffusers files; expected SafeTensor",
         "offers only PickleTensor files, which could run code; expected SafeTensor",
+        "offers only parts of a model (an autoencoder, adapters of single components); expected a "
+        "SafeTensor file, or a folder with a unet or a transformer",
     ]
     assert sorted(page.reason for page in report.broken) == [
         "the page has no usable repository name",
