@@ -4,7 +4,8 @@ The list is walked by cursor, newest first, and walked again until a walk brings
 changes while it is read, and cursors have been seen to skip. Walks are cut into pages of different
 sizes, so that what one drops between two pages the next one shows. Listings are told apart by id,
 so nobody comes twice. Known experts that no walk has shown are asked for by their ids before they
-count as gone. A journal in the home folder lets a crawl that was stopped go on where it was.
+count as gone. A journal in the home folder lets a crawl that was stopped go on where it was, behind
+what was published since. What cannot be passed is gone round: the list is read from its other end.
 """
 
 import logging
@@ -18,6 +19,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from diffgraph.crawlers.civitai_client import CivitaiClient, ModelPage, ModelQuery
 from diffgraph.crawlers.civitai_pages import read_page
 from diffgraph.crawlers.civitai_paging import PageRead, PageReader
+from diffgraph.crawlers.course import Course
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
@@ -39,7 +41,6 @@ TYPES = ("Checkpoint", "LORA", "LoCon", "DoRA")
 LESS_A_WALK = 14  # every walk's pages are smaller by such a part, so that they are cut elsewhere
 IDS_AT_ONCE = 100
 SINGLE_QUESTIONS = 500  # about experts that seem to have gone, in one crawl
-EMPTY_PAGES = 200  # in a row; a hub that filters behind its search sends some
 NO_SCAN = "missing"
 
 
@@ -100,6 +101,8 @@ class CivitaiCrawler(LiveCrawler):
         self._told.update(self._journal.broken)
         yield from self._journal.broken
         walk, cursor, is_new = self._where_we_were()
+        if cursor is not None:
+            yield from self._published_since(walk, cursor)
         while walk <= self._config.passes:
             try:
                 for entry in self._walk(walk, cursor):
@@ -171,16 +174,13 @@ class CivitaiCrawler(LiveCrawler):
         whole = self._config.page_size
         largest = max(1, whole - max(1, whole // LESS_A_WALK) * (walk - 1))
         reader = PageReader(self._client, self._query, largest)
-        passed: set[str | None] = set()
-        empty = 0
-        page = self._first(reader, cursor)
+        course, page = Course(cursor), self._first(reader, cursor)
         while True:
-            coming = None
-            passed.add(cursor)
-            following = page.page.next_cursor
-            if following is not None and following in passed:
-                told = BrokenPage(where="the list", reason="its cursor leads back; not followed")
-                page.broken = (*page.broken, told)
+            coming, following = None, page.page.next_cursor
+            stop = course.stop(map(_id_of, page.page.items), following)
+            if page.page.is_cut:
+                stop = "the list goes on, and its cursor cannot be used"
+            if stop is not None:
                 following = None
             if following is not None:
                 coming = self._background.start(reader.read(following))
@@ -190,14 +190,34 @@ class CivitaiCrawler(LiveCrawler):
                 if coming is not None:
                     coming.cancel()
                 raise
-            empty = 0 if page.page.items else empty + 1
-            if page.page.is_cut:
-                raise BadAnswer("the list goes on, and its cursor cannot be used")
+            if stop is not None:
+                raise BadAnswer(stop)
             if coming is None or self._is_too_old(page.page):
                 return
-            if empty > EMPTY_PAGES:
-                raise ServiceUnavailable(f"{self._url}: {empty} empty pages one after the other")
-            cursor, page = following, coming.result()
+            page = coming.result()
+
+    def _published_since(self, walk: int, goes_on: str) -> Iterator[Listing | BrokenPage]:
+        """Yield what came to the top of the list since the crawl was stopped.
+
+        Args:
+            walk: The pass over the hub that was stopped.
+            goes_on: The cursor where it will go on.
+        """
+        newest = replace(self._query, oldest_first=False)
+        reader, cursor = PageReader(self._client, newest, self._config.page_size), None
+        course = Course(cursor)
+        while True:
+            try:
+                page = self._background.wait(reader.read(cursor))
+            except BadAnswer as error:
+                yield from self._news([BrokenPage(where="the newest pages", reason=str(error))])
+                return
+            known = len(self._seen)
+            yield from self._entries(page, walk, goes_on)
+            cursor = page.page.next_cursor
+            is_over = cursor is None or len(self._seen) == known
+            if is_over or course.stop(map(_id_of, page.page.items), cursor) is not None:
+                return
 
     def _first(self, reader: PageReader, cursor: str | None) -> PageRead:
         """Return the page at a cursor; a cursor that the hub no longer knows starts anew."""

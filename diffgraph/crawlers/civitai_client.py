@@ -121,8 +121,7 @@ class CivitaiClient:
             raise GarbledList("an answer has no list of items", _cursor_in(body))
         metadata = answer.get("metadata")
         cursor = _next_cursor(metadata)
-        told = metadata.get("nextCursor") if isinstance(metadata, Mapping) else None
-        return ModelPage(answer["items"], cursor, cursor is None and told not in (None, ""))
+        return ModelPage(answer["items"], cursor, cursor is None and _goes_on(metadata))
 
     async def model(self, number: str) -> object:
         """Return one model's page; raises `NotThere` if it has none."""
@@ -175,6 +174,16 @@ def _next_cursor(metadata: object) -> str | None:
             return None
         cursor = _as_cursor(next(iter(query.get("cursor", ())), None))
     return cursor
+
+
+def _goes_on(metadata: object) -> bool:
+    """Return whether more is promised, be it in a way that we cannot follow."""
+    if not isinstance(metadata, Mapping):
+        return False
+    address = metadata.get("nextPage")
+    return metadata.get("nextCursor") not in (None, "") or (
+        isinstance(address, str) and address != ""
+    )
 
 
 def _as_cursor(value: object) -> str | None:

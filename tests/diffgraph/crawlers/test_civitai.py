@@ -1,6 +1,8 @@
 """A live hub is read to its end: each expert once, whatever the hub does meanwhile."""
 
+import dataclasses
 import inspect
+import itertools
 import json
 import logging
 import signal
@@ -18,6 +20,7 @@ from pydantic import SecretStr
 
 from diffgraph.crawlers.civitai import CivitaiCrawler
 from diffgraph.crawlers.civitai_client import CivitaiClient
+from diffgraph.crawlers.course import MOST_FRUITLESS
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.web import WebConfig
@@ -27,6 +30,7 @@ from diffgraph.experts.library import Library
 from diffgraph.families import get_family
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page, pages
+from tests.servers.local_server import Reply, Request
 from tests.waiting import wait_for
 
 EMOJI64 = get_family("emoji64")
@@ -229,6 +233,119 @@ class TestAHubThatChangesWhileItIsRead:
         assert len(home.refs) == 40, "what the first walk missed, the second one brings"
 
 
+class TestAListThatLeadsNowhere:
+    """It is left, told, and read from its other end."""
+
+    @pytest.mark.parametrize("kept", [10, 3, 0])
+    def test_ever_new_cursors_to_the_same_experts_come_to_an_end(
+        self, kept: int, home: Home
+    ) -> None:
+        """The newest page, or a part of it, comes again and again under cursors of its own."""
+        number = itertools.count()
+
+        def again(reply: Reply) -> Reply:
+            answer = json.loads(reply.body)
+            items, metadata = answer["items"][:kept], {"nextCursor": f"fresh{next(number)}"}
+            return Reply.json({"items": items, "metadata": metadata})
+
+        class Stuck(CivitaiServer):
+            def _list(self, request: Request) -> Reply:
+                if request.get("sort") == "Oldest":
+                    return super()._list(request)
+                query = {**request.query, "cursor": [""]}
+                return again(super()._list(dataclasses.replace(request, query=query)))
+
+        with Stuck(pages(40)) as hub:
+            report = home.discover(hub)
+            assert len(hub.asked("/models")) < 3 * MOST_FRUITLESS
+        assert len(home.refs) == 40
+        assert [entry.reason for entry in report.broken] == [
+            f"{MOST_FRUITLESS} pages one after the other brought nobody new; not read on"
+        ]
+
+    def test_cursors_that_go_back_and_forth_come_to_an_end(
+        self, home: Home, serve: Callable[..., CivitaiServer]
+    ) -> None:
+        class Swinging(CivitaiServer):
+            def _answer_with(self, request: Any, found: Any, cursor: str | None) -> Any:
+                ends = ("2023-01-02T00:00:00Z|5", "2023-01-02T00:00:00Z|9")
+                return super()._answer_with(request, found, ends[request.get("cursor") == ends[0]])
+
+        with Swinging(pages(40)) as hub:
+            report = home.discover(hub)
+            assert len(hub.asked("/models")) < 30
+        assert "its cursor leads back; not followed" in [entry.reason for entry in report.broken]
+
+    def test_a_next_page_without_a_cursor_is_told(
+        self, home: Home, serve: Callable[..., CivitaiServer]
+    ) -> None:
+        hub = serve(pages(12))
+        by_number = {"nextPage": f"{hub.url}/api/v1/models?page=2"}
+        change = lambda reply: Reply.json(  # noqa: E731
+            {**json.loads(reply.body), "metadata": by_number}
+        )
+        hub.disturb(change, path="/models", times=2)
+        report = home.discover(hub)
+        assert len(home.refs) == 12
+        assert [entry.reason for entry in report.broken] == [
+            "the list goes on, and its cursor cannot be used"
+        ]
+
+
+class TestACursorThatNeverAnswers:
+    """Its page is read in parts, and what cannot be read is gone round."""
+
+    @pytest.mark.parametrize("status", [500, 503, 504])
+    def test_one_expert_that_breaks_its_page_costs_that_expert(
+        self, status: int, home: Home
+    ) -> None:
+        with Breaking(pages(40), 20, status) as hub:
+            report = home.discover(hub)
+        assert {ref(number) for number in range(1, 41)} - {ref(20)} == set(home.refs)
+        assert [entry.where for entry in report.broken] == ["the list"]
+        assert f"a page never comes: {hub.url}/api/v1/models: it answers {status}" in (
+            report.broken[0].reason
+        )
+        assert report.failed == ()
+
+    def test_what_is_published_is_seen_night_after_night(self, home: Home) -> None:
+        with Breaking(pages(40), 20, 500) as hub:
+            for night in range(41, 44):
+                home.discover(hub)
+                hub.publish(page(night))
+                assert ref(night) not in home.refs
+                home.discover(hub)
+                assert ref(night) in home.refs
+
+    def test_the_newest_page_is_read_first_when_a_crawl_goes_on(
+        self, home: Home, serve: Callable[..., CivitaiServer]
+    ) -> None:
+        hub = serve(pages(40))
+        home.discover(hub, DiscoveryConfig(metadata_only=True, limit=15))
+        assert list((home.folder / "crawls").iterdir())
+        for number in range(41, 65):  # more than two pages
+            hub.publish(page(number))
+        hub.requests.clear()
+        config = DiscoveryConfig(metadata_only=True, limit=24)
+        home.discover(hub, config)
+        assert {ref(number) for number in range(41, 65)} <= set(home.refs)
+        home.discover(hub)
+        assert len(home.refs) == 64, "and nobody is lost"
+
+
+class Breaking(CivitaiServer):
+    """A hub that cannot answer with one of its experts."""
+
+    def __init__(self, models: list[dict[str, Any]], number: int, status: int) -> None:
+        super().__init__(models)
+        self._number, self._status = number, status
+
+    def _answer_with(self, request: Any, found: Any, cursor: str | None) -> Reply:
+        if any(entry.key[1] == self._number for entry in found):
+            return Reply.json({"error": "cannot be shown"}, self._status)
+        return super()._answer_with(request, found, cursor)
+
+
 class TestACrawlThatIsStopped:
     """It goes on where it was."""
 
@@ -252,7 +369,8 @@ class TestACrawlThatIsStopped:
         assert len(home.refs) == 35
         hub.requests.clear()
         report = home.discover(hub)
-        first = hub.asked("/models")[0]
+        newest, first = hub.asked("/models")[:2]
+        assert not newest.get("cursor")
         assert first.get("cursor"), "it does not begin anew"
         assert report.read_before == 30, "three pages of ten were whole"
         assert len(home.refs) == 59
@@ -307,7 +425,7 @@ class TestACrawlThatIsStopped:
         self, home: Home, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(60))
-        hub.before_list(4, lambda: hub.fail(503, times=QUICK.tries))
+        hub.before_list(4, lambda: hub.fail(503, times=2 * QUICK.tries))  # anywhere in the list
         report = home.discover(hub)
         assert [entry.where for entry in report.failed] == ["civitai, after 30 listings"]
         assert "503" in report.failed[0].reason
@@ -754,6 +872,8 @@ def test_a_crawl_that_is_killed_loses_and_doubles_nobody(tmp_path: Path) -> None
         assert 0 < before < 2940
         hub.requests.clear()
         crawl(hub.url, home)
-        assert hub.asked("/models")[0].get("cursor"), "it goes on where it was"
+        assert hub.asked("/models")[1].get("cursor"), (
+            "behind the newest page it goes on where it was"
+        )
     lines = [json.loads(line)["ref"] for line in table.read_text().splitlines()]
     assert len(lines) == len(set(lines)) == 2940
