@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from diffgraph.errors import StorageError
+from diffgraph.errors import InputError, StorageError
 from diffgraph.permissions import close_folder, make_folder, mode_of, opener
 
 try:
@@ -27,6 +27,7 @@ except ImportError:  # Windows, where a file that is open cannot be removed
 
 log = logging.getLogger(__name__)
 
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(.*)")
 READ_BYTES = 1 << 20
 TAIL_BYTES = 4096
 PART = ".part"
@@ -46,6 +47,17 @@ def sha256_of(path: Path) -> str:
         while part := file.read(READ_BYTES):
             digest.update(part)
     return digest.hexdigest()
+
+
+def demand_local(place: str | Path) -> None:
+    """Raise `InputError` for an address where a path is meant: `s3://bucket/prompts.csv`."""
+    found = ADDRESS.match(str(place))
+    if found and not Path(place).exists():
+        scheme, rest = found.groups()
+        raise InputError(
+            f"{scheme}://{rest.lstrip('/')}: files are read and written on this machine only, not "
+            f"at {scheme} addresses; copy it here first"
+        )
 
 
 @contextmanager

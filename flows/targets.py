@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from diffgraph.artifacts import demand_local
 from diffgraph.errors import InputError, StorageError
 from diffgraph.settings import Settings
 from flows.options import FileLayout
@@ -128,6 +129,7 @@ def demand_not_kept(out: Path, settings: Settings) -> None:
     Whatever it is called: through links, hard links, `..`, or in other letters on a disk that does
     not tell them apart.
     """
+    demand_local(out)
     lineage = _lineage(out)
     found = _identity(out)
     is_linked = found is not None and out.is_file() and out.stat().st_nlink > 1

@@ -5,7 +5,6 @@ all can be used is an error.
 """
 
 import csv
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
 
+from diffgraph.artifacts import demand_local
 from diffgraph.errors import MissingInput
+from diffgraph.evaluation.csv_records import split_records
 from diffgraph.families import get_family
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ def find_prompts(name_or_path: str | Path, family: str = "emoji64") -> Path:
     bundled = bundled_sets(family)
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
+    demand_local(name_or_path)
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         names = ", ".join(sorted(bundled)) or "none"
@@ -139,8 +141,11 @@ Row = Mapping[str, Any] | str
 """A row as columns, or the reason why it could not be read."""
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline=None) as file:
+def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
+    """Yield the lines of a text as UTF-8, or as UTF-16 if it says so; what is neither is marked."""
+    with path.open("rb") as file:
+        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with path.open(encoding=encoding, errors="replace", newline=newline) as file:
         yield from file
 
 
@@ -166,11 +171,18 @@ def read_txt(path: Path, column: str) -> Iterator[Row]:
 
 def read_csv(path: Path, column: str) -> Iterator[Row]:
     """Yield the rows below a header."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    _need_column(path, column, rows.fieldnames or [])
-    for row in rows:
-        yield {name: value for name, value in row.items() if name and value is not None}
+    rows = split_records(list(_lines(path, newline="")))
+    header = next(rows, [])
+    if isinstance(header, str):
+        raise MissingInput(f"{path} has no header: {header}")
+    _need_column(path, column, header)
+    for cells in rows:
+        if isinstance(cells, str):
+            yield cells
+        elif any(cells[len(header) :]):
+            yield f"{len(cells)} cells under a header of {len(header)}: a comma without quotes?"
+        elif cells:
+            yield dict(zip(header, cells, strict=False))
 
 
 def read_parquet(path: Path, column: str) -> Iterator[Row]:
@@ -179,7 +191,18 @@ def read_parquet(path: Path, column: str) -> Iterator[Row]:
         _need_column(path, column, file.schema_arrow.names)
         known = [name for name in file.schema_arrow.names if name in {*FIELDS, column}]
         for batch in file.iter_batches(batch_size=1024, columns=known):
-            yield from batch.to_pylist()
+            try:
+                yield from batch.to_pylist()
+            except UnicodeDecodeError:
+                yield from (_one(batch.slice(number, 1)) for number in range(batch.num_rows))
+
+
+def _one(batch: pa.RecordBatch) -> Row:
+    try:
+        row: dict[str, Any] = batch.to_pylist()[0]
+    except UnicodeDecodeError:
+        return "not readable as UTF-8 text"
+    return row
 
 
 READERS: Mapping[str, Callable[[Path, str], Iterator[Row]]] = {

@@ -1,12 +1,13 @@
 import json
 import logging
+import re
 from itertools import combinations
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diffgraph.errors import MissingInput, UnknownFamily
+from diffgraph.errors import InputError, MissingInput, UnknownFamily
 from diffgraph.evaluation.prompt_sets import (
     LONGEST_PROMPT,
     bundled_sets,
@@ -124,3 +125,73 @@ def test_the_bundled_sets_are_whole_and_disjoint():
     for one, other in combinations(texts, 2):
         assert not texts[one] & texts[other], f"{one} and {other} share prompts"
     assert all(prompt.experts and prompt.subject for prompt in load_prompts("bench"))
+
+
+def texts_of(path):
+    return [prompt.text for prompt in read_prompts(path).prompts]
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("x" * 200_000, "more than"),
+        ('"' + "x" * 200_000 + '"', "more than"),
+        ('"' + "x\n" * 100_000 + '"', "more than|quote"),
+        ('"never closed', "quote"),
+        ("a\0b", "not readable"),
+        ("a fox, with a comma", "comma"),
+        ('""', "empty"),
+    ],
+)
+def test_a_broken_record_of_a_table_costs_itself_only(tmp_path, broken, reason):
+    path = tmp_path / "a.csv"
+    path.write_text(f"prompt\na cat\n{broken}\na dog\na bird\n", newline="")
+    found = read_prompts(path)
+    assert [prompt.text for prompt in found.prompts if "x" not in prompt.text] == [
+        "a cat",
+        "a dog",
+        "a bird",
+    ]
+    assert any(re.search(reason, row.reason) for row in found.broken)
+
+
+def test_quotes_and_lines_within_cells_are_read_as_others_write_them(tmp_path):
+    path = tmp_path / "a.csv"
+    text = 'n,prompt\r\n1,"a cat,\r\nsepia"\r\n2,a 5" dog\r\n3,"a ""big"" bird"\r\n'
+    path.write_text(text, newline="")
+    assert texts_of(path) == ["a cat, sepia", 'a 5" dog', 'a "big" bird']
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "txt"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_text_that_says_its_encoding_is_read(tmp_path, ending, encoding):
+    path = tmp_path / f"a.{ending}"
+    rows = {"csv": "prompt\na café\n", "jsonl": '{"prompt": "a café"}\n', "txt": "a café\n"}
+    mark = "\ufeff" if encoding == "utf-16-le" else ""
+    path.write_bytes((mark + rows[ending]).encode(encoding))
+    assert texts_of(path) == ["a café"]
+
+
+def test_latin_1_costs_its_own_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"prompt\na cat\na caf\xe9\na dog\n")
+    assert texts_of(path) == ["a cat", "a dog"]
+
+
+def test_a_parquet_row_that_is_no_text_costs_itself_only(tmp_path):
+    path = tmp_path / "a.parquet"
+    column = pa.array([b"a cat", b"caf\xe9", b"a dog"]).view(pa.string())
+    pq.write_table(pa.table({"prompt": column}), path)
+    found = read_prompts(path)
+    assert [prompt.text for prompt in found.prompts] == ["a cat", "a dog"]
+    assert [row.row for row in found.broken] == [2]
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/p.csv", "https://x.example/p.csv", "gs:/b/p.csv"])
+def test_an_address_is_said_not_to_be_read(place):
+    from pathlib import Path
+
+    for given in (place, Path(place)):
+        with pytest.raises(InputError, match="on this machine only") as error:
+            read_prompts(given)
+        assert "://" in str(error.value)
