@@ -295,5 +295,9 @@ def _file_name(expert: "Expert", page: "Listing | None") -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in expert.name) + SUFFIX
 
 
-def _progress(done: int, total: int) -> None:
-    report(STAGE, done // MILLION, max(1, total // MILLION), "million numbers")
+def _progress(file: Path, done: int, total: int) -> None:
+    """Report how far a file is: in millions, of which a small file has one."""
+    millions = -(-total // MILLION)
+    whole = millions if done == total else min(done // MILLION, millions - 1)
+    if whole:  # else there is nothing to see yet
+        report(STAGE, whole, millions, f"million numbers of {'/'.join(file.parts[-2:])}")

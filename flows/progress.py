@@ -1,5 +1,6 @@
 """How does a person see how far the work is? Bars on a terminal, lines in a log, on stderr."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,19 +47,34 @@ class Bars:
 
 
 class Lines:
-    """A line a stage every few seconds, and one at its start and its end."""
+    """A line a stage every few seconds, and one at its end; at its start if it says so with a 0.
+
+    A stage may begin again, with another file, say: it has an end for each. Reports may come from
+    several threads, and the last ones in any order.
+    """
 
     def __init__(self, console: Console):
         self.console = console
         self.started: dict[str, float] = {}
         self.last: dict[str, float] = {}
+        self.ended: dict[str, tuple[int, str]] = {}  # stage -> its total and its note at its end
+        self.turn = threading.Lock()
 
     def __call__(self, stage: str, done: int, total: int | None, note: str) -> None:
-        """Print a line if the last one is old enough."""
+        """Print a line if the last one is old enough, and never an end twice."""
+        with self.turn:
+            self._print(stage, done, total, note)
+
+    def _print(self, stage: str, done: int, total: int | None, note: str) -> None:
         now = time.monotonic()
         new = stage not in self.started
         start = self.started.setdefault(stage, now)
-        if not new and done != total and now - self.last[stage] < SECONDS_BETWEEN_LINES:
+        last = self.last.setdefault(stage, now)
+        if total is not None and done >= total:
+            if self.ended.get(stage) == (total, note):
+                return
+            self.ended[stage] = total, note
+        elif not (new and done == 0) and now - last < SECONDS_BETWEEN_LINES:
             return
         self.last[stage] = now
         of = f"/{total}" if total is not None else ""

@@ -6,7 +6,7 @@ the places; it is read here because every worker loads a base, wherever it runs.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffgraph.errors import MissingInput, ServiceRefused, ServiceUnavailable, UnsafeFile
 from diffgraph.families.family import Family
+from diffgraph.families.quantised import demand_whole
 from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
@@ -164,6 +165,13 @@ def _fetch(family: str, name: str, components: Sequence[str], offline: bool) -> 
         ) from error
 
 
+def weights_files(folder: Path) -> list[Path]:
+    """Return a component's weights files: several when it is large, half precision if only so."""
+    paths = sorted(folder.glob(f"*{WEIGHTS}"))
+    whole = [path for path in paths if ".fp16" not in path.name and ".non_ema" not in path.name]
+    return whole or [path for path in paths if ".non_ema" not in path.name]
+
+
 def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") -> Component:
     """Return one component of diffusers' or transformers' class from its folder.
 
@@ -171,12 +179,13 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
     there are no others.
 
     Raises:
-        MissingInput: a weight is missing.
+        MissingInput: a weight is missing, or is quantised.
     """
     import transformers
 
-    names = [path.name for path in folder.glob(f"*{WEIGHTS}")]
-    half = names and all(".fp16" in name for name in names)
+    files = weights_files(folder)
+    demand_whole(*files)
+    half = files and ".fp16" in files[0].name
     typed = "dtype" if issubclass(kind, transformers.PreTrainedModel) else "torch_dtype"
     given: dict[str, Any] = {
         typed: dtype,
@@ -192,6 +201,26 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
     if missing := sorted(told["missing_keys"]):
         raise MissingInput(f"{folder} lacks {len(missing)} of its weights, for one {missing[0]}")
     return component
+
+
+def demand_finite(base: Base, components: "Mapping[str, torch.nn.Module]") -> None:
+    """Raise `MissingInput`, with the tensor, if a base holds NaN or infinite numbers.
+
+    It would draw black, and so would everything that is merged into it.
+    """
+    import torch
+
+    for component, module in components.items():
+        for name, value in module.state_dict().items():
+            # a sum is finite if all are, and takes less time than to look at each
+            if value.is_floating_point() and not bool(value.sum(dtype=torch.float32).isfinite()):
+                bad = int((~torch.isfinite(value)).sum())
+                if bad:
+                    place = base.file or base.folder / component
+                    raise MissingInput(
+                        f"{place}: {component}.{name} holds {bad} NaN or infinite numbers of "
+                        f"{value.numel()}: the base is damaged"
+                    )
 
 
 @contextmanager

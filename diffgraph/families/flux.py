@@ -7,8 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import Base, base_of, load_component, loading, weights_of
+from diffgraph.families.bases import (
+    Base,
+    base_of,
+    demand_finite,
+    load_component,
+    loading,
+    weights_of,
+)
 from diffgraph.families.family import Family, SamplerConfig
+from diffgraph.families.quantised import demand_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
 HUB = "black-forest-labs/FLUX.1-dev"
 COMPONENTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 PREFIX = "model.diffusion_model."
-QUANTISED = (".scale_weight", ".weight_scale", "scaled_fp8", ".absmax", ".quant_map")
 RESOLUTION = 1024
 
 
@@ -47,8 +54,10 @@ def load(
     base = base_of(FLUX, place, offline)
     with loading("flux", base):
         model = _assembled(base, dtype, offline)
-    for component in (*model.components.values(), model.vae):
+    components = {**model.components, "vae": model.vae}
+    for component in components.values():
         component.to(device)
+    demand_finite(base, components)
     return model
 
 
@@ -122,10 +131,9 @@ def read_transformer(
     known = {f"{flux_layout.OURS}{name}": shape for name, shape in shapes.items()}
     places = flux_layout.parameters(known)
     weights: dict[str, Tensor] = {}
+    demand_whole(file)
     with safe_open(str(file), "pt") as opened:
         for key in opened.keys():
-            if key.endswith(QUANTISED):
-                raise MissingInput(f"{file.name} is quantised ({key}): a base has whole weights")
             name = key.removeprefix(PREFIX)
             if name in places:
                 value = opened.get_tensor(key).to(dtype)

@@ -6,8 +6,16 @@ https://arxiv.org/abs/2112.10752
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import Base, base_of, load_component, loading, weights_of
+from diffgraph.families.bases import (
+    Base,
+    base_of,
+    demand_finite,
+    load_component,
+    loading,
+    weights_of,
+)
 from diffgraph.families.family import Family, SamplerConfig
+from diffgraph.families.quantised import demand_whole
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +54,10 @@ def load(
     with loading("sd15", base):
         model = _from_file(base, dtype, offline) if base.file else _from_folder(base, dtype)
     _demand_text_to_image(model, base)
-    for component in (model.unet, model.text_encoder, model.vae):
+    components = {"unet": model.unet, "text_encoder": model.text_encoder, "vae": model.vae}
+    for component in components.values():
         component.to(device)
+    demand_finite(base, components)
     model.images_at_once = IMAGES_AT_ONCE.get(device.type, 1)
     return model
 
@@ -68,6 +78,8 @@ def _from_file(base: Base, dtype: "torch.dtype", offline: bool) -> "StableDiffus
 
     from diffgraph.families.stable_diffusion import StableDiffusion
 
+    assert base.file is not None
+    demand_whole(base.file)
     with safe_open(str(base.file), "pt") as file:
         keys = frozenset(file.keys())
     given: dict[str, Any] = {

@@ -6,6 +6,7 @@ biases and norms have no place in a LoRA; how much of the whole is kept is told.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from diffgraph.experts.naming import diffusers, kohya
 from diffgraph.experts.updates import LowRankUpdate, Update
 from diffgraph.merging.base_files import BaseFiles
 from diffgraph.merging.plan import MergePlan
+from diffgraph.merging.provenance import ARCHITECTURES
 from diffgraph.merging.rules import PlannedMerge
 from diffgraph.merging.weights_writer import new_weights
 
@@ -65,7 +67,9 @@ def nearest_lora(
         dtype: of its tensors.
 
     Raises:
-        PlanError: the plan has no PEFT experts, or its rule mixes them with the checkpoints.
+        PlanError: the plan has no PEFT experts, its rule mixes them with the checkpoints, or they
+            change nothing that a LoRA has a place for.
+        MissingInput: the base's file holds NaN or infinite numbers where they are needed.
     """
     refs = _peft(plan)
     planned = PlannedMerge(plan)
@@ -75,19 +79,34 @@ def nearest_lora(
     left_out = []
     for name in sorted({name for ref in refs for name in deltas[ref].updates}):
         weight = base.merged[name].value
+        if weight.dtype.itemsize == 1:  # which torch computes nothing with
+            weight = weight.float()
         updates = {ref: deltas[ref].updates[name] for ref in refs if name in deltas[ref].updates}
-        if weight.ndim < 2 or not name.endswith(".weight"):
-            change = planned.parameter(name, weight, updates) - weight
-            energy += (size := float(change.double().square().sum()))
-            lost += size
-            left_out.append(name)
-            continue
-        found = factors(name, weight, updates, planned, rank)
-        energy, lost = energy + found.energy, lost + found.lost
+        try:
+            if weight.ndim < 2 or not name.endswith(".weight"):
+                change = planned.parameter(name, weight, updates) - weight
+                energy += (size := _finite(float(change.double().square().sum())))
+                lost += size
+                left_out.append(name)
+                continue
+            found = factors(name, weight, updates, planned, rank)
+            energy, lost = energy + _finite(found.energy), lost + found.lost
+        except (ArithmeticError, RuntimeError) as error:  # also of a decomposition
+            for ref in updates:
+                deltas[ref].check(name)
+            base.merged[name].check()
+            raise PlanError(f"plan {plan.id}: what it does to {name} is no number") from error
         tensors.update(_named(name, found, dtype, by_kohya))
         base.merged[name].release()
         for ref in updates:
             deltas[ref].release(name)
+    if not tensors:
+        raise PlanError(
+            f"plan {plan.id}: its PEFT experts change norms and biases only, {len(left_out)} of "
+            "them, and a LoRA has no place for these"
+            if left_out
+            else f"plan {plan.id}: its PEFT experts change nothing: there is no LoRA to make"
+        )
     kept = 1 - lost / energy if energy else 1.0
     return NearestLora(tensors, max(0.0, kept), tuple(left_out))
 
@@ -116,6 +135,12 @@ def factors(
         energy,
         max(0.0, energy - float(values.square().sum())),
     )
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ArithmeticError
+    return value
 
 
 def _peft(plan: MergePlan) -> list[str]:
@@ -205,6 +230,7 @@ def lora_metadata(lora: NearestLora, rank: int, family: str) -> dict[str, str]:
     """Return what kohya's tools write into a LoRA's metadata, as far as it is true of ours."""
     versions = {"sd15": "sd_v1", "flux": "flux1"}
     return {
+        "modelspec.architecture": f"{ARCHITECTURES.get(family, family)}/lora",
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(float(rank)),

@@ -16,10 +16,11 @@ from diffgraph.errors import MissingInput
 from diffgraph.experts.formats.checkpoint import is_skipped, squeezed
 from diffgraph.experts.naming import Vocabulary
 from diffgraph.experts.naming_ldm import ldm
-from diffgraph.experts.weights_file import WeightsFile, open_weights, shown
+from diffgraph.experts.weights_file import WeightsFile, non_finite, open_weights, shown
 from diffgraph.families import bases, flux_layout
 from diffgraph.families.family import Family
-from diffgraph.families.flux import PREFIX, QUANTISED
+from diffgraph.families.flux import PREFIX
+from diffgraph.families.quantised import demand_whole
 from diffgraph.families.stable_diffusion_layout import Shapes, component_shapes
 from diffgraph.merging.autoencoder_names import autoencoder_key, decoder_blocks
 
@@ -47,6 +48,14 @@ class StoredTensor:
     value: Tensor  # mapped: nothing of it is read yet
     file: WeightsFile
     held_by: str = ""  # the key in `file`, if it is another one
+
+    def check(self) -> None:
+        """Raise `MissingInput`, with its file and key, when it holds NaN or infinite numbers."""
+        if bad := non_finite(self.value):
+            raise MissingInput(
+                f"{self.file.path}: {shown(self.held_by or self.key)} holds {bad} NaN or infinite "
+                f"numbers of {self.value.numel()}: the base is damaged"
+            )
 
     def release(self) -> None:
         """Let the system take back the memory that holds it."""
@@ -94,7 +103,7 @@ def open_checkpoint(family: Family, base: bases.Base) -> BaseFiles:
     if base.file is None:
         raise MissingInput(f"{base.folder} is a folder, not a single-file checkpoint")
     with open_weights(base.file) as file:
-        _refuse_quantised(file)
+        demand_whole(base.file)
     unet, text, autoencoder = (
         component_shapes(base.folder, component) for component in (UNET, CLIP, AUTOENCODER)
     )
@@ -146,15 +155,10 @@ def open_folder(folder: Path) -> BaseFiles:
     return BaseFiles(folder, merged, _autoencoder(folder))
 
 
-def weights_of(folder: Path) -> list[Path]:
-    """Return a component's weights files: several when it is large, half precision if only so."""
-    paths = sorted(folder.glob("*.safetensors"))
-    whole = [path for path in paths if ".fp16" not in path.name and ".non_ema" not in path.name]
-    return whole or [path for path in paths if ".non_ema" not in path.name]
-
-
 def _component(folder: Path, component: str) -> Iterator[StoredTensor]:
-    for path in weights_of(folder / component):
+    files = bases.weights_files(folder / component)
+    demand_whole(*files)
+    for path in files:
         with open_weights(path) as file:
             for key, entry in file.entries.items():
                 if entry.dtype.is_floating_point and not is_skipped(key):
@@ -172,14 +176,6 @@ def _text_encoders(folder: Path) -> dict[str, StoredTensor]:
 
 def _autoencoder(folder: Path) -> dict[str, StoredTensor]:
     return {stored.key: stored for stored in _component(folder, AUTOENCODER)}
-
-
-def _refuse_quantised(file: WeightsFile) -> None:
-    for key in file.entries:
-        if key.endswith(QUANTISED):
-            raise MissingInput(
-                f"{file.path.name} is quantised ({shown(key)}): a base has whole weights"
-            )
 
 
 def _held(
@@ -217,7 +213,7 @@ def _ldm_autoencoder(name: str, blocks: int) -> str:
 def _transformer(path: Path) -> Iterator[tuple[str, StoredTensor]]:
     """Yield what a single file holds by our names; fused tensors are cut, nothing is read."""
     with open_weights(path) as file:
-        _refuse_quantised(file)
+        demand_whole(path)
         found = {}  # their name, or ours -> the file's key
         for key, entry in file.entries.items():
             if entry.dtype.is_floating_point:

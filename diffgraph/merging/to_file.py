@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,8 +40,8 @@ TYPES: Mapping[str, torch.dtype] = {
 }
 """The types of numbers that a file may hold, as other tools call them."""
 
-OnProgress = Callable[[int, int], None]
-"""Called with the entries that are written and all there are."""
+OnProgress = Callable[[Path, int, int], None]
+"""Called with a file, the entries of it that are written and all there are, from any thread."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,13 @@ class FileMerge:
         Raises:
             StorageError: there is no room for it, or it cannot be written.
             DamagedFile: an expert's file holds NaN or infinite numbers.
+            MissingInput: the base's does.
             PlanError: the plan cannot be made one model, or its numbers do not fit the type.
         """
         shapes = {key: slot.shape for key, slot in slots.items()}
         with new_weights(path, shapes, dtype, metadata) as writer, _one_thread_each():
-            work = _Work(self, slots, writer, on_progress)
+            told = None if on_progress is None else partial(on_progress, path)
+            work = _Work(self, slots, writer, told)
             with ThreadPoolExecutor(self.threads) as pool:
                 for done in [pool.submit(work.run) for _ in range(self.threads)]:
                     done.result()
@@ -211,10 +214,14 @@ class FileMerge:
         for place in slot.merged:
             for ref in self.updates(place.name):
                 self.deltas[ref].check(place.name)  # raises, with the file and its key
+            self.base.merged[place.name].check()
+        if slot.copied is not None:
+            slot.copied.check()
+        changed = any(self.updates(place.name) for place in slot.merged)
         name = str(dtype).removeprefix("torch.")
         return PlanError(
             f"plan {self.plan.id}: entries of {key} are too large for {name}; "
-            "smaller coefficients or another type would do"
+            f"{'smaller coefficients or ' if changed else ''}another type would do"
         )
 
 
@@ -235,7 +242,7 @@ class _Work:
         merge: FileMerge,
         slots: Mapping[str, Slot],
         writer: WeightsWriter,
-        on_progress: OnProgress | None,
+        on_progress: Callable[[int, int], None] | None,
     ):
         self._merge = merge
         self._writer = writer

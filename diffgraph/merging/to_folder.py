@@ -20,6 +20,7 @@ from diffgraph.merging.to_file import FileMerge, OnProgress
 
 WEIGHTS = dict.fromkeys(TEXT_ENCODERS, "model.safetensors")
 USUAL_WEIGHTS = "diffusion_pytorch_model.safetensors"
+USUAL_TYPE = "float32"
 TYPE_KEYS = ("dtype", "torch_dtype")  # transformers' word, now and before version 5
 COPIED = ("*.json", "*.txt", "*.model")
 SHARDS = ".index.json"  # says which of several files holds what: one file needs none
@@ -63,7 +64,7 @@ def write_folder(
             target = part / file.relative_to(base.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             if file.name == "config.json":
-                target.write_text(_typed(file, dtype), encoding="utf-8")
+                target.write_text(_typed(file), encoding="utf-8")
             else:
                 shutil.copyfile(file, target)
         index = part / "model_index.json"
@@ -80,12 +81,16 @@ def _kept(folder: Path) -> Iterator[Path]:
                 yield file
 
 
-def _typed(file: Path, dtype: torch.dtype) -> str:
-    """Return a configuration that says which type the weights beside it have."""
+def _typed(file: Path) -> str:
+    """Return a configuration with which all components are loaded in one type.
+
+    Unless told otherwise, diffusers loads its own in float32, whatever type their weights have, and
+    transformers its own in the type that their configuration says, or else their weights have.
+    """
     config = json.loads(file.read_text(encoding="utf-8"))
-    for key in TYPE_KEYS:
-        if key in config:
-            config[key] = str(dtype).removeprefix("torch.")
+    if "architectures" in config:  # it is transformers'
+        told = {key: USUAL_TYPE for key in TYPE_KEYS if key in config}
+        config |= told or {TYPE_KEYS[-1]: USUAL_TYPE}  # the one that all versions know
     return json.dumps(config, indent=2) + "\n"
 
 

@@ -119,6 +119,14 @@ def test_a_folder_in_the_diffusers_layout(merge, tmp_path):
     assert NIGHT in said["diffgraph.plan"]
 
 
+@pytest.mark.parametrize(("out", "files"), [("merged.safetensors", 1), ("model", 3)])
+def test_a_log_has_a_line_a_file(merge, out, files):
+    told = merge({PENCIL: 1}, out=out)
+    lines = [line for line in told.err.splitlines() if line.startswith("merge: ")]
+    assert len(lines) == files
+    assert len({line.rpartition(" ")[2] for line in lines}) == files
+
+
 @pytest.mark.parametrize("options", [(), ("--as-lora", "2")])
 def test_a_file_that_is_there_is_written_over_only_when_asked(merge, tmp_path, options):
     mine = tmp_path / "merged.safetensors"

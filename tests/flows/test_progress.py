@@ -34,6 +34,40 @@ def test_a_log_is_not_flooded(monkeypatch):
     assert len(told.getvalue().splitlines()) == 2  # the first and the last
 
 
+def lines(*reports) -> list[str]:
+    told = io.StringIO()
+    with progress.shown(Console(file=told, force_terminal=False, width=120)):
+        for one in reports:
+            report(*one)
+    return told.getvalue().splitlines()
+
+
+def test_an_end_is_told_once():
+    assert len(lines(*[("merge", 5, 5, "million numbers")] * 125)) == 1
+
+
+def test_each_file_of_a_stage_has_an_end():
+    told = lines(*[("merge", done, 4, f"of {name}") for name in "ab" for done in (1, 2, 4, 4)])
+    assert [line.rpartition(" ")[2] for line in told] == ["a", "b"]
+
+
+def test_an_end_that_several_threads_report_is_told_once():
+    import threading
+
+    told = io.StringIO()
+    with progress.shown(Console(file=told, force_terminal=False, width=120)):
+        threads = [threading.Thread(target=report, args=("merge", 7, 7, "of a")) for _ in range(32)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(told.getvalue().splitlines()) == 1
+
+
+def test_work_without_a_known_end_is_told_at_its_start():
+    assert len(lines(*[("crawl", done, None) for done in range(100)])) == 1
+
+
 def test_a_page_cannot_paint_the_terminal():
     told = io.StringIO()
     with progress.shown(Console(file=told, force_terminal=True, width=120)):

@@ -1,20 +1,23 @@
 """The nearest LoRA against the singular values of the whole change, and read back by our reader."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from diffgraph.errors import PlanError
+from diffgraph.errors import MissingInput, PlanError
 from diffgraph.experts.delta import Coverage, Delta
 from diffgraph.experts.reading import open_delta
 from diffgraph.experts.updates import CheckpointUpdate, DenseUpdate, LowRankUpdate, Update
 from diffgraph.families import get_family
 from diffgraph.merging import as_lora
 from diffgraph.merging.as_lora import nearest_lora, write_lora
-from diffgraph.merging.base_files import BaseFiles, open_base
+from diffgraph.merging.base_files import BaseFiles, open_base, open_folder
 from diffgraph.merging.plan import MergePlan, PlannedExpert
+from diffgraph.merging.provenance import provenance
 
 LINEAR = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
 KERNEL = "unet.down_blocks.1.resnets.0.conv1.weight"
@@ -135,3 +138,58 @@ def test_a_plan_without_a_part_for_a_lora(base: BaseFiles) -> None:
     with pytest.raises(PlanError, match="ties mixes"):
         nearest_lora(plan_of("ties"), deltas, base, 4)
     assert nearest_lora(plan_of("ties", without="hub:model@1"), deltas, base, 4).tensors
+
+
+def only(base: BaseFiles, updates: dict[str, Update]) -> tuple[MergePlan, dict[str, Delta]]:
+    expert = PlannedExpert(ref="hub:a@1", kind="peft", coefficient=1)
+    plan = MergePlan(family="emoji64", experts=(expert,))
+    return plan, {"hub:a@1": Delta(updates, "test", Coverage())}
+
+
+def test_norms_and_biases_alone_make_no_lora(base: BaseFiles) -> None:
+    norm = "unet.conv_norm_out.weight"
+    updates: dict[str, Update] = {
+        name: DenseUpdate(torch.ones(base.parameters[name].shape)) for name in (BIAS, norm)
+    }
+    plan, deltas = only(base, updates)
+    with pytest.raises(PlanError, match="norms and biases only, 2 of them"):
+        nearest_lora(plan, deltas, base, 4)
+
+
+def test_nothing_makes_no_lora(base: BaseFiles) -> None:
+    plan, deltas = only(base, {})
+    with pytest.raises(PlanError, match="change nothing"):
+        nearest_lora(plan, deltas, base, 4)
+
+
+def test_a_base_that_holds_nan_is_named(tiny_sd15_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_sd15_folder, tmp_path / "base"))
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    key = next(key for key in weights if key.endswith("to_q.weight"))
+    weights[key].view(-1)[0] = torch.nan
+    save_file(weights, file)
+    damaged = open_folder(folder)
+    name = f"unet.{key}"
+    base = damaged.parameters[name]
+    plan, deltas = only(damaged, {name: CheckpointUpdate(torch.ones(base.shape), base)})
+    with pytest.raises(MissingInput, match=f"{file}.*{key}.*1 NaN"):
+        nearest_lora(plan, deltas, damaged, 4)
+
+
+def test_a_base_of_eight_bits(tiny_sd15_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_sd15_folder, tmp_path / "base"))
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({k: v.to(torch.float8_e4m3fn) for k, v in load_file(file).items()}, file)
+    eight = open_folder(folder)
+    name = next(name for name in eight.merged if name.endswith("to_q.weight"))
+    plan, deltas = only(eight, {name: DenseUpdate(torch.ones(eight.parameters[name].shape))})
+    assert nearest_lora(plan, deltas, eight, 1).kept > 0.999
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux", "emoji64"])
+def test_its_architecture_says_that_it_is_a_lora(base: BaseFiles, family: str) -> None:
+    lora = as_lora.NearestLora({}, 1.0, ())
+    told = provenance(MergePlan(family=family), {}, "1", "a LoRA")
+    both = told | as_lora.lora_metadata(lora, 4, family)
+    assert both["modelspec.architecture"] == f"{told['modelspec.architecture']}/lora"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffgraph.errors import DamagedFile, PlanError, StorageError
+from diffgraph.errors import DamagedFile, MissingInput, PlanError, StorageError
 from diffgraph.experts.delta import Coverage, Delta
 from diffgraph.experts.reading import open_delta
 from diffgraph.experts.updates import CheckpointUpdate
 from diffgraph.families import get_family
 from diffgraph.merging import to_file, weights_writer
-from diffgraph.merging.base_files import BaseFiles, open_base
+from diffgraph.merging.base_files import BaseFiles, open_base, open_folder
 from diffgraph.merging.layouts import diffusers, left_out, single_file
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.rules import PlannedMerge
@@ -200,6 +201,36 @@ class TestNothingHalfWritten:
             )
         assert not path.exists()
         assert len(list(tmp_path.iterdir())) == 1
+
+    @pytest.mark.parametrize("key", ["conv_in.weight", "conv_in.bias"])
+    @pytest.mark.parametrize("component", ["unet", "vae"])
+    @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+    def test_a_base_that_holds_nan_is_named(
+        self, tmp_path: Path, tiny_sd15_folder: Path, component: str, key: str, bad: float
+    ) -> None:
+        folder = Path(shutil.copytree(tiny_sd15_folder, tmp_path / "base"))
+        file = folder / component / "diffusion_pytorch_model.safetensors"
+        weights = load_file(file)
+        key = key if key in weights else f"decoder.{key}"
+        weights[key].view(-1)[0] = bad
+        save_file(weights, file)
+        damaged = open_folder(folder)
+        merge = FileMerge(MergePlan(family="sd15"), {}, damaged)
+        with pytest.raises(MissingInput, match=f"{file}.*{key}.*1 NaN or infinite"):
+            merge.write(tmp_path / "m.safetensors", single_file(damaged), torch.float32, {})
+        assert not (tmp_path / "m.safetensors").exists()
+
+    def test_a_base_that_does_not_fit_the_type_is_not_put_down_to_coefficients(
+        self, tmp_path: Path, tiny_sd15_folder: Path
+    ) -> None:
+        folder = Path(shutil.copytree(tiny_sd15_folder, tmp_path / "base"))
+        file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        save_file({**load_file(file), "conv_in.bias": torch.full((32,), 1e6)}, file)
+        large = open_folder(folder)
+        with pytest.raises(PlanError, match="too large for float16; another type would do"):
+            FileMerge(MergePlan(family="sd15"), {}, large).write(
+                tmp_path / "m.safetensors", single_file(large), torch.float16, {}
+            )
 
     def test_numbers_that_do_not_fit_the_type(self, tmp_path: Path, base: BaseFiles) -> None:
         value = torch.full(base.parameters[LINEAR].shape, 7e4)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffgraph.errors import MissingInput
@@ -122,5 +122,34 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
         assert torch.equal(pipeline.vae.get_parameter(key), stored.value.float()), key
     image = pipeline("a cat", num_inference_steps=1, output_type="np", width=64, height=64).images
     assert image.shape == (1, 64, 64, 3)
-    with pytest.raises(MissingInput, match="there already"):
+    (folder / "diffgraph.json").unlink()
+    with pytest.raises(MissingInput, match="no merge wrote"):
         write_folder(merge, base, folder, torch.float32, {})
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_folder_of_a_half_precision_base_draws_with_no_word_of_a_type(
+    tmp_path: Path,
+    tiny_sd15_folder: Path,
+    tiny_flux_folder: Path,
+    family: str,
+    dtype: torch.dtype,
+) -> None:
+    from diffusers import FluxPipeline, StableDiffusionPipeline
+
+    source, kind = {
+        "sd15": (tiny_sd15_folder, StableDiffusionPipeline),
+        "flux": (tiny_flux_folder, FluxPipeline),
+    }[family]
+    kind.from_pretrained(source, torch_dtype=torch.float16).save_pretrained(tmp_path / "half")
+    base = open_folder(tmp_path / "half")
+    merge = FileMerge(MergePlan(family=family), {}, base)
+    write_folder(merge, base, tmp_path / "merged", dtype, {"format": "pt"})
+    pipeline: Any = kind.from_pretrained(tmp_path / "merged", local_files_only=True)
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert len({part.dtype for part in parts}) == 1
+    size = {"width": 32, "height": 32, "num_inference_steps": 1, "output_type": "np"}
+    assert pipeline("a cat", **size).images.shape == (1, 32, 32, 3)
+    stored = load_file(tmp_path / "merged" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in stored.values()} == {dtype}
