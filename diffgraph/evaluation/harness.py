@@ -49,7 +49,7 @@ class Bench:
     """Family, sampler and scorers in writing: results of another identity are not mixed in."""
 
 
-class EvaluationConfig(BaseModel, frozen=True):
+class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
     """What is compared, and how thoroughly."""
 
     methods: tuple[str, ...] = METHODS

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 
-class SamplerConfig(BaseModel, frozen=True):
+class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
     """How an image is sampled; part of the identity of every score."""
 
     steps: int = Field(default=12, ge=1, le=1000, description="denoising steps")

@@ -36,7 +36,7 @@ CALIBRATION_VERSION = 1
 SEED_STRIDE = 1_000_003  # between the seeds of one prompt; a prime, so that prompts do not meet
 
 
-class CalibrationConfig(BaseModel, frozen=True):
+class CalibrationConfig(BaseModel, frozen=True, extra="forbid"):
     """How experts are calibrated. All but the sizes is part of the identity of a score."""
 
     prompts: int = Field(default=48, ge=1, description="reference prompts")

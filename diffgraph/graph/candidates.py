@@ -60,6 +60,7 @@ def _lines(path: Path) -> Iterator[str]:
             try:
                 row = json.loads(line)
                 prompt = row[COLUMN]
+                str(prompt).encode()  # half a character has no bytes
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f'{path}:{number}: expected {{"prompt": "…"}}') from error
             if not isinstance(prompt, str):

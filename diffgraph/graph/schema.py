@@ -178,7 +178,7 @@ class PromptNode:
         }
 
 
-class Manifest(BaseModel, frozen=True):
+class Manifest(BaseModel, frozen=True, extra="forbid"):
     """What made a snapshot, and the hashes that prove it whole."""
 
     schema_version: int = SCHEMA_VERSION

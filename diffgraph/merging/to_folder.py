@@ -8,11 +8,13 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from diffgraph.artifacts import new_folder
 from diffgraph.errors import MissingInput
+from diffgraph.foreign_files import parse_strict, read_foreign
 from diffgraph.merging.base_files import AUTOENCODER, DENOISERS, TEXT_ENCODERS, BaseFiles
 from diffgraph.merging.layouts import Slot, diffusers
 from diffgraph.merging.plan_files import ABOUT
@@ -20,6 +22,7 @@ from diffgraph.merging.to_file import FileMerge, OnProgress
 
 WEIGHTS = dict.fromkeys(TEXT_ENCODERS, "model.safetensors")
 USUAL_WEIGHTS = "diffusion_pytorch_model.safetensors"
+MOST_BYTES = 1 << 20  # of a configuration
 USUAL_TYPE = "float32"
 TYPE_KEYS = ("dtype", "torch_dtype")  # transformers' word, now and before version 5
 COPIED = ("*.json", "*.txt", "*.model")
@@ -87,18 +90,29 @@ def _typed(file: Path) -> str:
     Unless told otherwise, diffusers loads its own in float32, whatever type their weights have, and
     transformers its own in the type that their configuration says, or else their weights have.
     """
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = _described(file)
     if "architectures" in config:  # it is transformers'
         told = {key: USUAL_TYPE for key in TYPE_KEYS if key in config}
         config |= told or {TYPE_KEYS[-1]: USUAL_TYPE}  # the one that all versions know
     return json.dumps(config, indent=2) + "\n"
 
 
+def _described(file: Path) -> dict[str, Any]:
+    """Return what a configuration says; raises `MissingInput` if it says nothing."""
+    try:
+        found = parse_strict(read_foreign(file, MOST_BYTES))
+    except ValueError as error:
+        raise MissingInput(f"{file} describes nothing: {error}") from error
+    if not isinstance(found, dict):
+        raise MissingInput(f"{file} describes nothing: it is no object")
+    return found
+
+
 def _index(folder: Path) -> dict[str, object]:
     """Return which class each part is of: the base's own word, or what the parts say."""
     stated = folder / "model_index.json"
     if stated.is_file():
-        index: dict[str, object] = json.loads(stated.read_text(encoding="utf-8"))
+        index = _described(stated)
         return index | {name: [None, None] for name in OVERSEEN if name in index}
     parts: dict[str, object] = {}
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -113,7 +127,7 @@ def _index(folder: Path) -> dict[str, object]:
 def _class_of(part: Path) -> tuple[str, str] | None:
     for name in ("config.json", "scheduler_config.json", "tokenizer_config.json"):
         if (part / name).is_file():
-            config = json.loads((part / name).read_text(encoding="utf-8"))
+            config = _described(part / name)
             if "_class_name" in config:
                 return "diffusers", config["_class_name"]
             if "architectures" in config:

@@ -30,7 +30,7 @@ from diffgraph.planner.vgae import VGAE
 INSIDE = 1e-3  # a sampled weight keeps off 0 and 1, where its density may be zero or infinite
 
 
-class SearchConfig(BaseModel, frozen=True):
+class SearchConfig(BaseModel, frozen=True, extra="forbid"):
     """How the planner learns from rewards."""
 
     samples: int = Field(default=4, ge=2, description="plans tried a prompt and update")

@@ -27,7 +27,7 @@ LONGEST_NAME = 80
 WORDS_MATTER = 0.15  # in units of similarity, when it is decided which part a checkpoint is for
 
 
-class SelectionConfig(BaseModel, frozen=True):
+class SelectionConfig(BaseModel, frozen=True, extra="forbid"):
     """How widely candidates are searched, and how many experts may be merged."""
 
     k1: int = Field(default=3, ge=0, description="checkpoints retrieved for the summary")

@@ -48,7 +48,7 @@ KEPT_CHECKPOINTS = 2
 MOST_BYTES, MOST_VALUES = 1 << 30, 1 << 24  # of a checkpoint's record, which holds every prompt
 
 
-class TrainingConfig(BaseModel, frozen=True):
+class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """How a planner is trained. `steps` times `prompts` times `search.samples` images are drawn."""
 
     steps: int = Field(default=100, ge=1, description="batches of rewards")
@@ -76,7 +76,7 @@ class TrainingPrompt:
         return cls(selection.prompt, tuple(selection.refs), embedding)
 
 
-class StepRecord(BaseModel, frozen=True):
+class StepRecord(BaseModel, frozen=True, extra="forbid"):
     """What one step of training found out."""
 
     step: int
@@ -128,7 +128,7 @@ def train(
     return run.finish()
 
 
-class Progress(BaseModel, frozen=True):
+class Progress(BaseModel, frozen=True, extra="forbid"):
     """How far a training was at a checkpoint, beside the state of its search."""
 
     identity: dict[str, Any] = Field(description="what must be equal for it to be this training")

@@ -21,7 +21,7 @@ SCALE = ".row_scale"
 CHUNK = 64  # images rated together: bounds the memory, does not touch the scores
 
 
-class ScorerConfig(BaseModel, frozen=True):
+class ScorerConfig(BaseModel, frozen=True, extra="forbid"):
     """What a scorer's weights need to be read, and how its raw rating becomes a score."""
 
     name: str

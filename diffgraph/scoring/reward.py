@@ -16,7 +16,7 @@ from diffgraph.scoring.scorer import SCORE_NAMES
 SMALLEST_SPREAD = 1e-6  # a score that never varied says nothing, rather than infinity
 
 
-class Reward(BaseModel, frozen=True):
+class Reward(BaseModel, frozen=True, extra="forbid"):
     """The mean and spread of each score, and its weight; JSON by pydantic's own methods."""
 
     names: tuple[str, ...] = SCORE_NAMES

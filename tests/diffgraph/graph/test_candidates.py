@@ -134,3 +134,10 @@ def test_any_texts_are_candidates_or_not(texts, kept):
     assert looked_at == len(texts)
     assert len(found) <= kept
     assert not {identity(text) for text in found} & {identity(text) for text in texts[:2]}
+
+
+def test_half_a_character_is_no_prompt(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a cat"}\n{"prompt": "a cat \\ud83d"}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"prompts\.jsonl:2"):
+        list(stream_candidates(path))

@@ -1,5 +1,6 @@
 """Merged files of every family's architecture, loaded again by the family and by diffusers."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,19 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     (folder / "diffgraph.json").unlink()
     with pytest.raises(MissingInput, match="no merge wrote"):
         write_folder(merge, base, folder, torch.float32, {})
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", '{"a": 1, "a": 2}', "{"])
+def test_a_configuration_of_the_base_that_says_nothing_is_named(
+    tmp_path: Path, tiny_sd15_folder: Path, content: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_sd15_folder, tmp_path / "base"))
+    (folder / "unet" / "config.json").write_text(content)
+    base = open_folder(folder)
+    merge = FileMerge(MergePlan(family="sd15"), {}, base)
+    with pytest.raises(MissingInput, match=r"unet/config\.json describes nothing"):
+        write_folder(merge, base, tmp_path / "merged", torch.float16, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 @pytest.mark.parametrize("family", ["sd15", "flux"])
