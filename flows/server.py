@@ -93,7 +93,7 @@ def prefect_api(home: Path) -> Iterator[str]:
         ours = {
             name: value
             for name, value in {**PATIENT, "PREFECT_API_URL": address}.items()
-            if name not in os.environ
+            if not os.environ.get(name)
         }
         os.environ.update(ours)
         reread_settings()
@@ -108,12 +108,7 @@ def prefect_api(home: Path) -> Iterator[str]:
 
 def configure(home: Path) -> None:
     """Set what our processes run with, for this process and those it starts."""
-    for name, value in {
-        **QUIET,
-        **CLIENT,
-        **PATIENT,
-        "PREFECT_HOME": str(home / "prefect"),
-    }.items():
+    for name, value in {**QUIET, **CLIENT, "PREFECT_HOME": str(home / "prefect")}.items():
         os.environ.setdefault(name, value)
     reread_settings()
 
