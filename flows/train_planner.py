@@ -21,7 +21,7 @@ from diffgraph.settings import Settings
 from flows.printing import Result, Rows, markdown
 from flows.runners import runner_for
 from tasks.overrides import Overrides
-from tasks.planners import champion_folder, planner_folder
+from tasks.planners import planner_folder, planner_in_force
 from tasks.progress import report
 from tasks.studio import Studio
 from tasks.tracking import Recorded, record_training
@@ -182,7 +182,7 @@ def _reward_of_champion(
 ) -> float | None:
     """Return how good the planner in force is on this graph; None if there is none."""
     try:
-        folder = champion_folder(settings.home, studio.family_name)
+        folder, _ = planner_in_force(settings.home, studio.family_name)
     except MissingInput:
         return None
     if folder.name == name:

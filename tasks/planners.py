@@ -60,13 +60,6 @@ def champion_folder(home: Path, family: str) -> Path:
     return assets / "planner"
 
 
-def has_planner(home: Path, family: str) -> bool:
-    """Return whether there is a planner to use, whole or not."""
-    assets = get_family(family).assets
-    shipped = assets is not None and (assets / "planner").is_dir()
-    return shipped or (home / "planners" / CHAMPION).is_file()
-
-
 def planner_content(folder: Path) -> str:
     """Return the content hash of a planner's folder; raises `MissingInput` if there is none."""
     try:

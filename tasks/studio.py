@@ -14,7 +14,6 @@ from diffgraph.families import Family, get_family
 from diffgraph.settings import Settings
 from tasks.overrides import NO_OVERRIDES, Overrides, read_overrides
 from tasks.planners import (
-    has_planner,
     load_planner,
     planner_content,
     planner_folder,
@@ -84,15 +83,18 @@ class Studio:
         """Return this studio bound to the graph and planner that are in force now.
 
         Whatever comes into force later, it uses these, wherever it goes, or says that they have
-        gone. Where there is no planner yet, none is bound.
+        gone. Where no planner can be read yet, none is bound: a training needs none.
 
         Raises:
             SnapshotError: there is no graph.
-            MissingInput: the planner cannot be read.
+            MissingInput: the planner that it was bound to cannot be read.
         """
         folder, content = self.planner_folder, self.planner_content
-        if content is not None or has_planner(self.home, self.family_name):
+        try:
             folder, content = self.planner_used
+        except MissingInput:
+            if folder is not None:
+                raise
         return replace(
             self,
             snapshot_id=self.snapshot.id,

@@ -7,6 +7,7 @@ included.
 """
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from diffgraph.artifacts import write_bytes, write_text
+from diffgraph.artifacts import sha256_of, write_bytes, write_text
 from diffgraph.errors import DiffgraphError, MissingInput
 from diffgraph.experts.weights_file import open_weights
 from diffgraph.foreign_files import parse_strict, read_foreign
@@ -60,6 +61,7 @@ class PlannerConfig(BaseModel, frozen=True, extra="forbid"):
     code_version: str = ""
     training: dict[str, Any] = Field(default_factory=dict, description="the full training config")
     metrics: dict[str, float] = Field(default_factory=dict)
+    weights: str = Field(default="", description="SHA-256 of the weights file; set by `save`")
 
 
 class Planner:
@@ -88,6 +90,8 @@ class Planner:
                 raise ValueError(f"planner version {version}, this code reads {PLANNER_VERSION}")
             config = PlannerConfig.model_validate(facts)
             _demand_weights(folder / WEIGHTS, config.vgae)
+            if config.weights not in ("", sha256_of(folder / WEIGHTS)):
+                raise ValueError(f"{WEIGHTS} is damaged: its hash is not the one in {CONFIG}")
             planner = cls.new(config)
             planner.vgae.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, ValueError, RuntimeError, SafetensorError, DiffgraphError) as error:
@@ -101,7 +105,9 @@ class Planner:
             StorageError: the folder cannot be written.
         """
         weights = {name: value.contiguous() for name, value in self.vgae.state_dict().items()}
-        write_bytes(folder / WEIGHTS, save(weights))
+        data = save(weights)
+        self.config = self.config.model_copy(update={"weights": sha256(data).hexdigest()})
+        write_bytes(folder / WEIGHTS, data)
         write_text(folder / CONFIG, self.config.model_dump_json(indent=2))
 
     def plan(

@@ -124,3 +124,13 @@ def test_an_expert_unknown_to_the_snapshot_is_named(
         planner.plan(
             small_snapshot, Chosen("a cat", ("folder:gone@1",)), small_snapshot.prompt_embeddings[0]
         )
+
+
+def test_a_single_wrong_bit_of_the_weights_is_found(planner: Planner, tmp_path: Path) -> None:
+    planner.save(tmp_path)
+    file = tmp_path / "planner.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(MissingInput, match=r"planner\.safetensors is damaged"):
+        Planner.load(tmp_path)
