@@ -45,6 +45,12 @@ test-e2e: $(STAMP)  ## Run the tests with real servers, crashes and whole pipeli
 test-orders: $(STAMP)  ## Run `make test` in ten orders, two beside busy loops (ORDERS='--orders 3 --busy 1')
 	$(BIN)/python -m tests.orders $(ORDERS)
 
+fuzz: $(STAMP)  ## Try hostile inputs for an hour; findings go to out/fuzz (FUZZ='--minutes 5 --seed 7')
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz $(FUZZ)
+
+crash: $(STAMP)  ## Kill every verb 200 times in all, fill and break its disk (CRASH='--kills 20 --verbs build')
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash $(CRASH)
+
 check: lint test test-e2e  ## All that CI runs: format, lint, types, import contracts, all tests
 
 lint: $(STAMP)  ## Check format, style, types and import contracts

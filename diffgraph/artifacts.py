@@ -121,6 +121,13 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty hidden folder beside `path`; it goes however the block ends."""
+    with _part_of(path, is_folder=True) as part:
+        yield part
+
+
+@contextmanager
 def _part_of(path: Path, is_folder: bool) -> Iterator[Path]:
     """Yield a new hidden file or folder beside `path`; what is left of it goes, then or later.
 
@@ -129,7 +136,7 @@ def _part_of(path: Path, is_folder: bool) -> Iterator[Path]:
     """
     with storing(path):
         make_folder(path.parent)
-        _sweep(path.parent)
+        sweep(path.parent)
         part, lock = _locked(path, is_folder)
     try:
         yield part
@@ -160,8 +167,8 @@ def _locked(path: Path, is_folder: bool) -> tuple[Path, int]:
         os.close(handle)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left in a folder."""
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder while they wrote; every writer does so."""
     if fcntl is None or _entries.get(folder, 0) > MANY:
         return
     with os.scandir(folder) as found:

@@ -16,9 +16,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,7 +23,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from diffgraph.artifacts import append_lines, holding, lock_at, new_file, storing, write_text
+from diffgraph.artifacts import (
+    append_lines,
+    holding,
+    lock_at,
+    new_file,
+    scratch_folder,
+    storing,
+    sweep,
+    write_text,
+)
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.line_store import LineStore
@@ -37,8 +43,6 @@ log = logging.getLogger(__name__)
 
 SPARE_ROWS = 1000  # out-of-date rows that are never worth rewriting the file for
 LOCK_SECONDS = 60.0
-WORKBENCH = ".judging."
-STALE_SECONDS = 24 * 3600.0
 SEALED = 0o400
 """Weights are mapped into memory: whoever cuts one short while it is used kills the process."""
 
@@ -192,23 +196,15 @@ class Library:
             if len(self._pages) > 2 * len(wanted) + SPARE_ROWS:
                 with self.writing():
                     self._pages.keep_only(wanted)
-        for left in (*self.folder.glob(".*"), *self.folder.glob("*/.*")):
-            half_made = left.name.startswith(WORKBENCH) or left.suffix == ".part"
-            if half_made and left.stat().st_mtime < time.time() - STALE_SECONDS:
-                log.info("removing %s, left by a run that was stopped", left)
-                with storing(left):
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for folder in (self.folder, *self.folder.glob("[!.]*/")):
+            if folder.is_dir():
+                sweep(folder)
 
     @contextmanager
     def workbench(self) -> Iterator[Path]:
         """Yield an empty folder for a file that is to be judged, on the disk of the library."""
-        with storing(self.folder):
-            make_folder(self.folder)
-            folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=WORKBENCH))
-        try:
+        with scratch_folder(self.folder / "judging") as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _current_or_new(self, expert: Expert) -> Expert:
         self.get(expert.ref)

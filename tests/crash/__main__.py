@@ -5,6 +5,7 @@ nobody stuck. `--table FILE` writes what was tried as the table of docs/reliabil
 """
 
 import argparse
+import importlib
 import random
 import sys
 import tempfile
@@ -26,6 +27,20 @@ WORDS = {
     Kind.BAD_DISK: "failing disk",
     Kind.READ_ONLY: "read-only disk",
 }
+MODULES = (
+    "diffusers",
+    "mlflow",
+    "prefect",
+    "flows.batch",
+    "flows.build_graph",
+    "flows.cli",
+    "flows.discover",
+    "flows.evaluate",
+    "flows.generate",
+    "flows.merge",
+    "flows.refresh",
+    "flows.train_planner",
+)
 BEGIN, END = "<!-- crash table -->", "<!-- end of crash table -->"
 
 
@@ -37,11 +52,11 @@ def main() -> int:
     configure(folder / "server")  # as the command does, before anything imports Prefect
     _import_all()
     names = options.verbs or list(VERBS)
-    print(f"seed {options.seed}, in {folder}", flush=True)
+    say(f"seed {options.seed}, in {folder}")
     with prefect_api(folder / "server"):
         bench = Bench.of(folder, names)
         for name in names:
-            print(f"{name}: {bench.changes[name]} changes of files, {bench.seconds[name]:.1f} s")
+            say(f"{name}: {bench.changes[name]} changes of files, {bench.seconds[name]:.1f} s")
         trials = _trials(bench, names, options)
         tried = {name: Counter[str]() for name in names}
         wrong: Counter[str] = Counter()
@@ -50,11 +65,10 @@ def main() -> int:
             tried[trial.verb][trial.kind] += 1
             wrong[trial.verb] += bool(found)
             said = "; ".join(found) or "the same"
-            print(
+            say(
                 f"{place}/{len(trials)} {trial.verb}, {trial.kind} {trial.where}: {said}",
-                flush=True,
             )
-    print(f"seed {options.seed}: {len(trials)} trials, {wrong.total()} with a difference")
+    say(f"seed {options.seed}: {len(trials)} trials, {wrong.total()} with a difference")
     if options.table:
         _write_table(options.table, tried, wrong)
     return min(1, wrong.total())
@@ -70,22 +84,17 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def say(text: str) -> None:
+    """Say a line at once: somebody waits."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def _import_all() -> None:
     """Import what verbs import, so that the processes of verbs need not."""
-    import diffusers  # noqa: F401
-    import mlflow  # noqa: F401
-    import prefect  # noqa: F401
+    for module in MODULES:
+        importlib.import_module(module)
     import torch
-
-    import flows.batch
-    import flows.build_graph
-    import flows.cli
-    import flows.discover
-    import flows.evaluate
-    import flows.generate
-    import flows.merge
-    import flows.refresh
-    import flows.train_planner  # noqa: F401
 
     torch.set_num_threads(1)  # a process that forks must not have threads of torch
 

@@ -1,4 +1,4 @@
-"""Is what a verb left the same as what it leaves undisturbed? File by file, but for the time of day."""
+"""Is what a verb left the same as what it leaves undisturbed? All but the time must be."""
 
 import hashlib
 import json

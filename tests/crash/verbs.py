@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.flows.conftest import write_hub
+from tests.small_hub import write_hub
 
 CONFIG = "[sampler]\nsteps = 2\n\n[calibration]\nprompts = 2\nshard_size = 1\n"
 PROMPTS = ("a cat, pencil sketch", "a robot at night", "a fox, sepia")
@@ -115,5 +115,5 @@ def run(verb: Verb, places: Places) -> None:
     try:
         verb.run(places)
     except DiffgraphError as error:
-        print(f"diffgraph: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.stderr.write(f"diffgraph: {type(error).__name__}: {error}\n")
         raise SystemExit(1) from error

@@ -196,15 +196,22 @@ def test_a_full_disk_leaves_nothing_half_written(library: Library) -> None:
 
 def test_what_killed_runs_left_is_swept_away(library: Library) -> None:
     library.add(expert(), listing())
-    old, young = library.folder / ".judging.old", library.folder / "files" / ".a.safetensors.x.part"
-    old.mkdir()
-    (old / "half.safetensors").write_bytes(b"half")
-    young.parent.mkdir()
-    young.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    library.sweep()
-    assert not old.exists()
-    assert young.exists(), "another run may be writing it now"
+    program = """
+import os, sys
+from pathlib import Path
+from diffgraph.artifacts import new_file
+from diffgraph.experts.library import Library
+library = Library(Path(sys.argv[1]), bundled=())
+with library.workbench() as bench, new_file(library.folder / "files" / "a.safetensors") as part:
+    (bench / "half.safetensors").write_bytes(b"half")
+    part.write_bytes(b"half")
+    os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", program, str(library.folder.parent)], check=False)
+    assert len([*library.folder.glob(".*"), *library.folder.glob("files/.*.part")]) >= 2
+    with library.workbench() as mine:
+        library.sweep()
+        assert [left for left in library.folder.rglob(".*.part")] == [mine]
 
 
 def test_two_processes_add_at_once(tmp_path: Path) -> None:
