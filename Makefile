@@ -21,7 +21,7 @@ export UV_SYSTEM_CERTS := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-e2e test-orders check lint format emoji64 clean
+.PHONY: help setup demo test test-e2e test-orders fuzz crash check lint format emoji64 clean
 
 help:  ## Print this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
