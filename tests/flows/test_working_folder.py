@@ -11,6 +11,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.settings import Settings
 from flows.working_folder import ignored, keep_out, read_no_relative_settings
 from tasks.hubs import Hub, _token_for
+from tests.waiting import PATIENCE
 
 OURS = "\n".join(
     f"{name}=http://thief.example"
@@ -184,7 +185,7 @@ def test_processes_that_we_start_do_not_look_for_code_where_they_are(folder, tmp
         (folder / f"{name}.py").write_text("raise SystemExit('a stranger runs')")
     child = multiprocessing.get_context("spawn").Process(target=os.getcwd)
     child.start()
-    child.join(60)
+    child.join(PATIENCE)
     assert child.exitcode == 0
     told = subprocess.run([sys.executable, "-m", "json", "-h"], capture_output=True, text=True)
     assert "stranger" not in told.stderr

@@ -12,6 +12,7 @@ import pytest
 
 from diffgraph.errors import DiffgraphError, StorageError
 from tasks.turns import turn
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent
 HOLD = """
@@ -71,7 +72,7 @@ def test_the_second_waits_says_for_whom_and_goes_on_when_the_first_has_ended(
 ):
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(build, tmp_path)
-        assert watch.waits.wait(20)
+        assert watch.waits.wait(PATIENCE)
         assert not second.done()
         assert f"waiting for build by process {holder.pid} on " in watch.lines[0]
         if ends == "killed":
@@ -124,7 +125,7 @@ def test_each_stage_takes_its_turn(work, tmp_path, watch, monkeypatch):
     with ThreadPoolExecutor(1) as pool:
         with turn(tmp_path / "locks", work):
             second = pool.submit(refused)
-            assert watch.waits.wait(20)
+            assert watch.waits.wait(PATIENCE)
             assert not second.done()
         with pytest.raises(DiffgraphError):
             second.result(30)

@@ -25,6 +25,7 @@ from diffgraph.errors import (
 from diffgraph.fetching.gate import Gate
 from tests.servers.names import Names
 from tests.servers.raw_server import RawServer, Talk, drip_body, drip_headers, say_nothing
+from tests.waiting import PATIENCE, wait_for
 
 CONTENT = bytes(range(256)) * 1024  # 256 KiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -402,12 +403,14 @@ def test_a_server_that_falls_silent_is_left(server: FileServer, tmp_path: Path) 
         handler.head(200, ETag='"v1"', Content_Length=len(CONTENT))
         handler.wfile.write(CONTENT[:1000])
         handler.wfile.flush()
-        time.sleep(0.6)
+        assert given_up.wait(PATIENCE)
         handler.close_connection = True
 
-    hasty = FAST.model_copy(update={"timeout": 0.2})
+    given_up = threading.Event()
+    hasty = FAST.model_copy(update={"timeout": 1.0})
     server.script = [silent]
     assert fetch(server, tmp_path, hasty).read_bytes() == CONTENT
+    given_up.set()
     assert len(server.seen) == 2
 
 
@@ -420,7 +423,7 @@ def test_no_more_at_once_than_is_allowed(server: FileServer, tmp_path: Path) -> 
         with lock:
             at_work += 1
             most = max(most, at_work)
-        time.sleep(0.03)
+        wait_for(lambda: most >= FAST.at_once)  # the first have company before they go on
         with lock:
             at_work -= 1
         send_file(handler)
@@ -506,7 +509,7 @@ def test_a_little_more_each_time_is_too_little(server: FileServer, tmp_path: Pat
 
 @pytest.mark.parametrize("talk", [drip_headers, say_nothing])
 def test_headers_that_never_end_give_the_slot_back(talk: Talk, tmp_path: Path) -> None:
-    config = FAST.model_copy(update={"opening": 0.1, "timeout": 30.0, "tries": 2})
+    config = FAST.model_copy(update={"opening": 0.1, "timeout": 600.0, "tries": 2})
     with RawServer(talk) as server, one_slot() as slot:
         with Downloader(tmp_path / "d", None, [server.url], config, lambda: slot) as downloader:
             with pytest.raises(ServiceUnavailable, match="no whole answer"):
@@ -524,7 +527,7 @@ def test_a_body_that_drips_gives_the_slot_back(tmp_path: Path) -> None:
 
 
 def test_a_file_has_so_much_time_and_the_next_run_goes_on_with_it(tmp_path: Path) -> None:
-    config = FAST.model_copy(update={"slowest": 1, "timeout": 30.0, "longest": 0.3})
+    config = FAST.model_copy(update={"slowest": 1, "timeout": 600.0, "longest": 3.0})
     with RawServer(drip_body) as server, one_slot() as slot:
         with Downloader(tmp_path / "d", None, [server.url], config, lambda: slot) as downloader:
             with pytest.raises(ServiceUnavailable, match="too little came in the time it had"):
