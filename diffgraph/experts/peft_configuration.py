@@ -112,7 +112,8 @@ class PeftConfiguration:
         if not isinstance(config, dict):
             raise DamagedFile(f"{file.path.name}: its configuration is not an object")
         found = cls(file.path.name, config)
-        for name, value in config.items():
+        by_method_first = sorted(config.items(), key=lambda item: not item[0].endswith("peft_type"))
+        for name, value in by_method_first:
             component, dot, rest = name.partition(".")
             found._demand_plain(rest if dot and component in COMPONENTS else name, value)
         return found
