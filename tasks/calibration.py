@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import task
-
 from diffgraph.families import get_family
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
-from tasks.policies import LOCAL
+from tasks.policies import LOCAL, task
 from tasks.studio import Studio
 
 TESTED = ("train", "bench", "freeform")

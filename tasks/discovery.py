@@ -4,14 +4,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.experts.expert import Expert
 from diffgraph.settings import Settings
 from tasks.hubs import Hub, opened
 from tasks.overrides import read_overrides
-from tasks.policies import CRAWL
+from tasks.policies import CRAWL, task
 from tasks.progress import report
 
 

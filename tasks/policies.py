@@ -4,14 +4,40 @@ Results are not cached here: finished work is a file named by its content, and e
 its file first. So a retry, a second run, or a worker that died costs only what was not finished.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
+import prefect
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from diffgraph.errors import ServiceUnavailable
+from diffgraph.telling import mask_error
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def task(**policy: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a Prefect task whose failure tells no secret: Prefect keeps what it says for ever."""
+
+    def make(function: Callable[P, R]) -> Task[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                told = mask_error(error)
+                if told is error:
+                    raise
+                raise told from None
+
+        return prefect.task(**policy)(run)
+
+    return make
 
 
 async def is_worth_another_try(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

@@ -11,12 +11,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.artifacts import storing
 from diffgraph.permissions import make_folder, private_umask
-from tasks.policies import NETWORK
+from tasks.policies import NETWORK, task
 
 PLANNER = "diffgraph-planner"
 """The name planners are registered under."""
