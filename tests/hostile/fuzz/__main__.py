@@ -73,7 +73,7 @@ class Run:
         self.tried[name] += EXAMPLES
         minutes, seconds = divmod(int(time.monotonic() - self.first), 60)
         said = f"broken: {found.where}" if found else "holds"
-        print(f"{minutes:3d}:{seconds:02d} {name}, seed {number}: {said}", flush=True)
+        say(f"{minutes:3d}:{seconds:02d} {name}, seed {number}: {said}")
         if found is None or found.where in self.findings:
             return
         self.findings[found.where] = found
@@ -82,7 +82,7 @@ class Run:
         text = found.told.encode("utf-8", "replace")
         (folder / f"{name.replace(' ', '-')}-{number}.txt").write_bytes(text)
         for line in text.decode().splitlines()[-60:]:
-            print(f"    {line[:LONGEST_LINE]}", flush=True)
+            say(f"    {line[:LONGEST_LINE]}")
 
 
 def main() -> int:
@@ -90,9 +90,9 @@ def main() -> int:
     options = _options()
     for name in options.only:
         if name not in PROPERTIES:
-            print(f"no kind of input is called {name!r}: {', '.join(PROPERTIES)}", file=sys.stderr)
+            sys.stderr.write(f"no kind of input is called {name!r}: {', '.join(PROPERTIES)}\n")
             return 2
-    print(f"seeds from {options.seed}, {options.minutes:g} min, {options.jobs} at a time", flush=True)
+    say(f"seeds from {options.seed}, {options.minutes:g} min, {options.jobs} at a time", flush=True)
     run = Run(options)
     workers = [threading.Thread(target=run.work) for _ in range(options.jobs)]
     for worker in workers:
@@ -100,13 +100,19 @@ def main() -> int:
     for worker in workers:
         worker.join()
     for name, count in run.tried.items():
-        print(f"{count:8d} examples of {name}")
+        say(f"{count:8d} examples of {name}")
     last = options.seed + run.tried.total() // EXAMPLES - 1
-    print(
+    say(
         f"seeds {options.seed} to {last}: "
         f"{run.tried.total()} examples, {len(run.findings)} findings"
     )
     return min(1, len(run.findings))
+
+
+def say(text: str) -> None:
+    """Say a line at once: somebody waits."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _options() -> argparse.Namespace:

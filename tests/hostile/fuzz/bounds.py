@@ -12,6 +12,10 @@ PATIENCE = 12.0
 """Times the seconds that may pass on the clock: the machine may be busy with something else."""
 
 
+LONGEST = 1_000
+"""Characters that an error may say."""
+
+
 class TooDear(BaseException):
     """An input took more time or memory than any may. No `except Exception` of ours catches it."""
 
@@ -25,9 +29,7 @@ def bounded(seconds: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[No
         megabytes: of resident memory at its peak, above what is held when the block begins.
     """
     clocks = ((signal.ITIMER_PROF, seconds), (signal.ITIMER_REAL, seconds * PATIENCE))
-    before = {
-        number: signal.signal(number, _stop) for number in (signal.SIGPROF, signal.SIGALRM)
-    }
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGPROF, signal.SIGALRM)}
     idle = _reset_peak()
     for clock, limit in clocks:
         signal.setitimer(clock, limit)
@@ -60,3 +62,11 @@ def _resident(field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1])
     raise LookupError(field)
+
+
+def demand_a_line(error: Exception) -> None:
+    """Raise unless an error tells a person what is wrong: in a line that is read, and harmless."""
+    said = str(error)
+    assert 0 < len(said) < LONGEST, f"a message of {len(said)} characters"
+    assert "\n" not in said
+    assert said.isprintable(), ascii(said)

@@ -1,4 +1,4 @@
-"""Which inputs does a stranger write? Valid ones, changed in a few places, and bytes out of place."""
+"""Which inputs does a stranger write? Valid ones that are changed in a few places, for most."""
 
 import json
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ class Deep:
 
 
 def to_json(value: Any) -> bytes:
-    """Return a document as JSON, as deep as it is; NaN and lone surrogates as Python writes them."""
+    """Return a document as JSON, however deep; NaN and lone surrogates as Python writes them."""
     found: list[Deep] = []
 
     def mark(deep: Any) -> str:

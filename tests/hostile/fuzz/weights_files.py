@@ -12,6 +12,7 @@ from diffgraph.errors import ExpertError
 from diffgraph.experts.reading import read_delta
 from diffgraph.experts.weights_file import DTYPES
 from tests.hostile.files import NAME, PARAMETERS, STEM, entry, lora, with_header
+from tests.hostile.fuzz.bounds import demand_a_line
 from tests.hostile.fuzz.grammar import changed, mangled, to_json, values
 
 MODULE = NAME.removesuffix(".weight")
@@ -69,14 +70,16 @@ HEADERS = st.dictionaries(
     max_size=5,
 )
 IN_ORDER = json.loads(lora()[8 : 8 + int.from_bytes(lora()[:8], "little")])
-NUMBERS = lora()[-int(sum(tensor.numel() * 4 for tensor in (torch.ones(24, 2), torch.ones(2, 12)))) :]
+NUMBERS = lora()[-4 * (24 * 2 + 2 * 12) :]
 
 
 @st.composite
 def _layouts(draw: st.DrawFn) -> bytes:
     """Tensors under names of adapters, with shapes that may not fit one another."""
     shapes = draw(
-        st.dictionaries(KEYS, st.lists(st.sampled_from([0, 1, 2, 3, 12, 24]), max_size=4), max_size=6)
+        st.dictionaries(
+            KEYS, st.lists(st.sampled_from([0, 1, 2, 3, 12, 24]), max_size=4), max_size=6
+        )
     )
     dtype = draw(st.sampled_from([torch.float32, torch.float16, torch.int8, torch.float8_e4m3fn]))
     fill = draw(st.sampled_from([0.0, 1.0, -2.0, float("nan")]))
@@ -139,7 +142,7 @@ def read_or_refused(data: bytes, folder: Path) -> None:
     try:
         delta = read_delta(path, PARAMETERS)
     except ExpertError as error:
-        assert len(str(error)) < 1_000, "a message that nobody reads"
+        demand_a_line(error)
         return
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     header.pop("__metadata__", None)
