@@ -92,7 +92,7 @@ def main() -> int:
         if name not in PROPERTIES:
             sys.stderr.write(f"no kind of input is called {name!r}: {', '.join(PROPERTIES)}\n")
             return 2
-    say(f"seeds from {options.seed}, {options.minutes:g} min, {options.jobs} at a time", flush=True)
+    say(f"seeds from {options.seed}, {options.minutes:g} min, {options.jobs} at a time")
     run = Run(options)
     workers = [threading.Thread(target=run.work) for _ in range(options.jobs)]
     for worker in workers:
