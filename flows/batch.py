@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.futures import as_completed
 
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import read_prompts
 from diffgraph.settings import Settings
-from flows.printing import Result, Rows, markdown
+from flows.alive import WATCHED
+from flows.parameters import Limit, Name, Place, Seed
+from flows.printing import Result, Rows
+from flows.publishing import publish
 from flows.runners import runner_for
 from flows.targets import demand_folder
 from tasks.generation import (
@@ -57,15 +59,15 @@ class Batch(Result):
             yield f"{self.broken} broken rows: {'; '.join(self.broken_rows)}"
 
 
-@flow(name="batch-generate", task_runner=runner_for(Settings()))
+@flow(name="batch-generate", task_runner=runner_for(Settings()), **WATCHED)
 def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
-    prompts: Path,
-    out: Path,
-    column: str = "prompt",
-    limit: int | None = None,
-    method: str = "diffgraph",
-    seed: int = 0,
-    family: str | None = None,
+    prompts: Place,
+    out: Place,
+    column: Name = "prompt",
+    limit: Limit | None = None,
+    method: Name = "diffgraph",
+    seed: Seed = 0,
+    family: Name | None = None,
     force: bool = False,
 ) -> Batch:
     """Draw a file of prompts into a folder of images and `results.parquet`.
@@ -112,7 +114,7 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
         snapshot=ids.snapshot,
         planner=ids.planner,
     )
-    create_markdown_artifact(markdown(*told.lines()), key="batch-results")
+    publish(told, key="batch-results")
     return told
 
 

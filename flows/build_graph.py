@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.futures import PrefectFuture, as_completed
 
 from diffgraph.agents.questions import DESCRIBE
@@ -14,7 +12,10 @@ from diffgraph.errors import SnapshotError
 from diffgraph.experts.library import Library
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.settings import Settings
-from flows.printing import Result, Rows, markdown, rows
+from flows.alive import WATCHED
+from flows.parameters import ImagesAPrompt, Name, Place, ReferencePrompts
+from flows.printing import Result, Rows, rows
+from flows.publishing import publish
 from flows.runners import runner_for
 from tasks.agents import PAGES_A_TASK, spent_since
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
@@ -68,14 +69,14 @@ class Build(Result, Written):
         return rows(("expert", "reason"), sorted(self.failed.items()))
 
 
-@flow(name="build", task_runner=runner_for(Settings()))
+@flow(name="build", task_runner=runner_for(Settings()), **WATCHED)
 @one_at_a_time("build")
 def build(
-    family: str | None = None,
-    reference_prompts: int | None = None,
-    images_a_prompt: int | None = None,
-    candidates: Path | None = None,
-    exclude: tuple[Path, ...] = (),
+    family: Name | None = None,
+    reference_prompts: ReferencePrompts | None = None,
+    images_a_prompt: ImagesAPrompt | None = None,
+    candidates: Place | None = None,
+    exclude: tuple[Place, ...] = (),
 ) -> Build:
     """Describe and calibrate what is new in the library, and write a snapshot.
 
@@ -115,9 +116,7 @@ def build(
         embedded=sum(part.embedded for part in registered),
         spending=spending,
     )
-    told = [line for line in built.lines() if isinstance(line, str)]
-    failures = [built.failures] if built.failed else []
-    create_markdown_artifact(markdown(*told, *failures), key="graph-snapshot")
+    publish(built, key="graph-snapshot")
     return built
 
 
@@ -126,14 +125,8 @@ def _config(
 ) -> CalibrationConfig:
     """Return how to calibrate: as asked for, else as the config file says, else the default."""
     overrides = read_overrides(settings.config)
-    asked = {
-        "prompts": prompts,
-        "seeds": seeds,
-        "sampler": Studio.of(settings, family).family.sampler,
-    }
-    config = overrides.of(CalibrationConfig()).model_copy(
-        update={name: value for name, value in asked.items() if value is not None}
-    )
+    sampler = Studio.of(settings, family).family.sampler
+    config = overrides.of(CalibrationConfig(), prompts=prompts, seeds=seeds, sampler=sampler)
     if "shard_size" in overrides.tables.get("calibration", {}):
         return config
     size = max(1, IMAGES_A_TASK // (config.prompts * config.seeds))

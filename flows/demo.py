@@ -9,9 +9,11 @@ from prefect.artifacts import create_link_artifact
 
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.settings import Settings
+from flows.alive import WATCHED
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
 from flows.evaluate import Evaluation, evaluate
+from flows.parameters import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
 from flows.printing import Result, Rows
 from flows.train_planner import Training, train
 from tasks.evaluation import Story
@@ -40,13 +42,13 @@ class Demo(Result):
         yield f"open {self.report} in a browser"
 
 
-@flow(name="demo")
+@flow(name="demo", **WATCHED)
 def demo(
-    out: Path = Path("demo"),
-    reference_prompts: int = 16,
-    steps: int = 25,
-    training_prompts: int = 160,
-    bench_prompts: int = 24,
+    out: Place = Path("demo"),
+    reference_prompts: ReferencePrompts = 16,
+    steps: Steps = 25,
+    training_prompts: TrainingPrompts = 160,
+    bench_prompts: Limit = 24,
 ) -> Demo:
     """Run every stage on the bundled family and write the report.
 

@@ -4,13 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
 from diffgraph.settings import Settings
-from flows.printing import Result, Rows, markdown, rows
+from flows.alive import WATCHED
+from flows.parameters import Address, Limit, Name, Place, Source
+from flows.printing import Result, Rows, rows
+from flows.publishing import publish
 from tasks.discovery import Discovered, look_at_hub
 from tasks.hubs import hub_of
 from tasks.turns import one_at_a_time
@@ -74,16 +75,16 @@ class Discovery(Result, Discovered):
 NUMBERS = re.compile(r"\b[0-9a-f]{10,}\b|(?<![\w.])\d[\d.,]*(?![\w.])")
 
 
-@flow(name="discover")
+@flow(name="discover", **WATCHED)
 @one_at_a_time("discover")
 def discover(
-    path: Path | None = None,
-    family: str | None = None,
-    limit: int | None = None,
+    path: Place | None = None,
+    family: Name | None = None,
+    limit: Limit | None = None,
     since: datetime | None = None,
     metadata_only: bool = False,
-    source: str = "folder",
-    url: str | None = None,
+    source: Source = "folder",
+    url: Address | None = None,
 ) -> Discovery:
     """Bring the library up to date with a hub.
 
@@ -102,6 +103,5 @@ def discover(
     found = Discovery(
         **look_at_hub(hub, settings.home, family, limit, since, metadata_only).model_dump()
     )
-    table = found.refusals if len(found.refused) <= SHOWN else found.reasons
-    create_markdown_artifact(markdown(table), key="refused-experts")
+    publish(found, key="refused-experts")
     return found

@@ -1,14 +1,16 @@
 """Which method is best, and are we sure? Every method on the same prompts, seeds and noise."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_link_artifact
 
 from diffgraph.evaluation.statistics import Interval, Summary
 from diffgraph.settings import Settings
-from flows.printing import Result, Rows, markdown, rows
+from flows.alive import WATCHED
+from flows.parameters import Limit, Methods, Name, Place, Seeds
+from flows.printing import Result, Rows, rows
+from flows.publishing import publish
 from flows.runners import runner_for
 from flows.targets import demand_new, demand_suffix
 from tasks.evaluation import Compared, Contest, Story, compare, evaluation_config
@@ -31,7 +33,7 @@ class Evaluation(Result, Compared):
         yield score_table(self.summary)
         if self.left_out:
             yield f"{len(self.left_out)} prompts left out, e.g. {next(iter(self.left_out.items()))}"
-        yield f"rows: {self.table}; run {self.run.run_id} in {self.run.uri}"
+        yield f"rows: {self.table}; {self.run.line()}"
         if self.report is not None:
             yield f"report: {self.report}"
 
@@ -53,15 +55,15 @@ def score_table(summary: Summary) -> Rows:
     )
 
 
-@flow(name="evaluate", task_runner=runner_for(Settings()))
+@flow(name="evaluate", task_runner=runner_for(Settings()), **WATCHED)
 @one_at_a_time("evaluate")
 def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
-    methods: Sequence[str] | None = None,
-    prompts: str = "bench",
-    limit: int | None = None,
-    report: Path | None = None,
-    seeds: tuple[int, ...] | None = None,
-    family: str | None = None,
+    methods: Methods | None = None,
+    prompts: Name = "bench",
+    limit: Limit | None = None,
+    report: Place | None = None,
+    seeds: Seeds | None = None,
+    family: Name | None = None,
     story: Story | None = None,
     force: bool = False,
 ) -> Evaluation:
@@ -102,7 +104,7 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
         [compared.table, *([report] if report else [])],
     )
     done = Evaluation(**compared.model_dump(), run=run)
-    create_markdown_artifact(markdown(score_table(done.summary)), key="scores")
+    publish(done, key="scores")
     if report is not None:
         create_link_artifact(report.resolve().as_uri(), link_text="the report", key="report")
     return done

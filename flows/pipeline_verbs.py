@@ -267,7 +267,7 @@ def evaluate(
     with pipeline(settings):
         from flows.evaluate import evaluate as run
 
-        names = methods.split(",") if methods else None
+        names = tuple(methods.split(",")) if methods else None
         result = run(
             methods=names,
             prompts=prompts,
@@ -277,3 +277,17 @@ def evaluate(
             force=force,
         )
         tell(result, json)
+
+
+@app.command()
+def worker(
+    limit: Annotated[
+        int, typer.Option(min=1, help="Runs at a time; each may want a whole GPU.")
+    ] = 1,
+    pool: Annotated[str, typer.Option(help="The work pool of prefect.yaml.")] = "diffgraph",
+    home: Home = None,
+) -> None:
+    """Carry out what is deployed on the Prefect server that PREFECT_API_URL names."""
+    from flows.worker import work
+
+    work(settings_of(home), limit, pool)

@@ -2,18 +2,29 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
 from diffgraph.errors import MissingInput
 from diffgraph.families import get_family
 from diffgraph.planner.planner import Planner
 from diffgraph.settings import Settings
+from flows.alive import WATCHED, found_dead
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
-from flows.printing import Result, Rows, markdown
+from flows.parameters import (
+    Address,
+    Identifier,
+    Limit,
+    Name,
+    Place,
+    ReferencePrompts,
+    Source,
+    Steps,
+    TrainingPrompts,
+)
+from flows.printing import Result, Rows
+from flows.publishing import publish
 from flows.train_planner import Training, train
 from tasks.hubs import Hub, hub_of
 from tasks.planners import champion_folder, planner_folder
@@ -31,9 +42,12 @@ class Refresh(Result):
     training: Training | None
     why: str
     """Why the planner was trained, or was not."""
+    died: tuple[str, ...] = ()
+    """Runs before this one that were killed; they are marked as crashed now."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield each stage's own words."""
+        yield from self.died
         yield from self.discovery.lines()
         yield from self.build.lines()
         yield self.why
@@ -41,21 +55,21 @@ class Refresh(Result):
             yield from self.training.lines()
 
 
-@flow(name="refresh")
+@flow(name="refresh", **WATCHED)
 @one_at_a_time("refresh")
 def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
-    path: Path | None = None,
-    family: str | None = None,
-    reference_prompts: int | None = None,
-    steps: int | None = None,
-    training_prompts: int | None = None,
-    candidates: Path | None = None,
-    exclude: tuple[Path, ...] = (),
-    source: str = "folder",
-    url: str | None = None,
+    path: Place | None = None,
+    family: Name | None = None,
+    reference_prompts: ReferencePrompts | None = None,
+    steps: Steps | None = None,
+    training_prompts: TrainingPrompts | None = None,
+    candidates: Place | None = None,
+    exclude: tuple[Place, ...] = (),
+    source: Source = "folder",
+    url: Address | None = None,
     since: datetime | None = None,
-    limit: int | None = None,
-    like: str | None = None,
+    limit: Limit | None = None,
+    like: Identifier | None = None,
 ) -> Refresh:
     """Bring library, graph and planner up to date with a hub, and say what changed.
 
@@ -88,9 +102,8 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
         if is_due
         else None
     )
-    night = Refresh(discovery=found, build=built, training=trained, why=why)
-    told = [line for line in night.lines() if isinstance(line, str)]
-    create_markdown_artifact(markdown(*told), key="what-changed")
+    night = Refresh(discovery=found, build=built, training=trained, why=why, died=found_dead())
+    publish(night, key="what-changed")
     return night
 
 

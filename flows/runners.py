@@ -1,13 +1,20 @@
-"""Which workers do the shards? A thread of ours, or Dask: local, one a GPU, or a cluster's."""
+"""Which workers do the shards? A thread of ours, or Dask: local, one a GPU, or a cluster's.
 
+A Dask worker runs whatever code it is sent. Those we start take it over TLS only, with a key of
+this run that nobody else has: other users of the machine can reach their ports, and no more.
+"""
+
+import logging
+from types import TracebackType
 from typing import Any
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from diffgraph.settings import Settings
+from tasks.progress import stopping
 
-PRELOAD = ["flows.working_folder"]
-"""What a worker of ours runs before anything else."""
+log = logging.getLogger(__name__)
+HERE = "127.0.0.1"
 
 
 def runner_for(settings: Settings) -> TaskRunner[Any]:
@@ -19,21 +26,38 @@ def runner_for(settings: Settings) -> TaskRunner[Any]:
     if settings.scheduler and settings.scheduler != "local":
         return _dask(address=settings.scheduler)
     if len(settings.gpus) > 1:
-        return _dask(
-            cluster_class="distributed.SpecCluster", cluster_kwargs=_one_worker_a_gpu(settings)
-        )
+        return _dask(cluster_class=one_worker_a_gpu, cluster_kwargs={"gpus": settings.gpus})
     if settings.scheduler == "local" or settings.workers > 1:
         return _dask(
             cluster_class="distributed.LocalCluster",
             cluster_kwargs={
                 "n_workers": settings.workers,
                 "threads_per_worker": 1,
-                "dashboard_address": None,
-                "host": "127.0.0.1",
-                "preload": PRELOAD,
+                "dashboard_address": f"{HERE}:0",
+                "worker_dashboard_address": f"{HERE}:0",
+                "scheduler_kwargs": {"dashboard": False},
+                "host": HERE,
+                "security": True,  # TLS with a certificate of its own
             },
         )
-    return ThreadPoolTaskRunner(max_workers=1)
+    return OneThread(max_workers=1)
+
+
+class OneThread(ThreadPoolTaskRunner[Any]):
+    """One thread of this process. A run that is stopped waits for one image, not for a shard."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            super().__exit__(exc_type, exc_value, traceback)
+            return
+        log.warning("stopping: the image at work is finished first, and what is finished is kept")
+        with stopping():
+            super().__exit__(exc_type, exc_value, traceback)
 
 
 def _dask(**options: Any) -> TaskRunner[Any]:
@@ -43,20 +67,24 @@ def _dask(**options: Any) -> TaskRunner[Any]:
     return runner
 
 
-def _one_worker_a_gpu(settings: Settings) -> dict[str, Any]:
+def one_worker_a_gpu(gpus: tuple[int, ...], **options: Any) -> Any:
     """Return a cluster of one single-threaded worker a GPU, each seeing its own GPU only."""
-    from distributed import Nanny, Scheduler
+    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed.security import Security
 
+    shared = {
+        "host": HERE,
+        "protocol": "tls://",
+        "security": Security.temporary(),
+        "dashboard": False,
+        "dashboard_address": f"{HERE}:0",  # what is left of it: health and the like
+    }
     workers = {
         gpu: {
             "cls": Nanny,
-            "options": {
-                "nthreads": 1,
-                "env": {"CUDA_VISIBLE_DEVICES": str(gpu)},
-                "preload": PRELOAD,
-            },
+            "options": {**shared, "nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": str(gpu)}},
         }
-        for gpu in settings.gpus
+        for gpu in gpus
     }
-    scheduler = {"cls": Scheduler, "options": {"dashboard_address": None, "host": "127.0.0.1"}}
-    return {"workers": workers, "scheduler": scheduler}
+    scheduler = {"cls": Scheduler, "options": shared}
+    return SpecCluster(workers=workers, scheduler=scheduler, security=shared["security"], **options)

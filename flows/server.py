@@ -21,6 +21,7 @@ from pathlib import Path
 from diffgraph.artifacts import storing
 from diffgraph.errors import ServiceUnavailable, StorageError
 from diffgraph.permissions import make_folder, opener
+from flows.reaching import answering, demand_server
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ CLIENT: Mapping[str, str] = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     # progress bars tell a person what happens, our own words what went wrong; the API gets it all
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "diffgraph",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # what is said outside a run is no error
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "diffgraph,tasks,flows",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # what is said outside of a run
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "300s",  # workers import torch first
 }
@@ -81,13 +82,19 @@ def prefect_api(home: Path) -> Iterator[str]:
 
     `PREFECT_API_URL` wins. Without it a server is started on a free loopback port, with its records
     below `home`, and stopped when the block ends, however it ends.
+
+    Raises:
+        ServiceUnavailable: no server answers at `PREFECT_API_URL`, or it stopped answering.
+        ServiceRefused: what answers there is no server that takes our runs.
     """
     with storing(home / "prefect"):
         make_folder(home / "prefect")
     configure(home)
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
-        yield configured
+        demand_server(configured)
+        with answering(configured):
+            yield configured
         return
     with lean_server(home) as address:
         ours = {
@@ -98,7 +105,8 @@ def prefect_api(home: Path) -> Iterator[str]:
         os.environ.update(ours)
         reread_settings()
         try:
-            yield address
+            with answering(address):
+                yield address
         finally:
             _send_what_is_left()
             for name in ours:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from diffgraph.errors import InputError
+from flows.stopping import Terminated, stopped_by_signals
 
 if TYPE_CHECKING:
     from diffgraph.settings import Settings
@@ -61,6 +62,8 @@ def hub_settings(source: str, url: str | None) -> dict[str, str | None]:
 @contextmanager
 def pipeline(settings: "Settings") -> Iterator[None]:
     """Show progress, and have a Prefect API to report to."""
+    from prefect.exceptions import ParameterTypeError
+
     from diffgraph.artifacts import new_file
     from flows.progress import shown
     from flows.server import prefect_api
@@ -70,7 +73,7 @@ def pipeline(settings: "Settings") -> Iterator[None]:
         pass  # a home that cannot be written is told now and not after minutes of work
     (settings.home / ".writable").unlink(missing_ok=True)
     try:
-        with shown():
+        with shown(), stopped_by_signals():
             report("start", 0, 1, "Prefect")
             with prefect_api(settings.home) as address:
                 report("start", 1, 1, address)
@@ -78,6 +81,11 @@ def pipeline(settings: "Settings") -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("diffgraph: stopped; the same command goes on from here", err=True)
         raise  # typer ends with 130, as shells expect
+    except Terminated as error:
+        typer.echo("diffgraph: stopped; the same command goes on from here", err=True)
+        raise typer.Exit(128 + error.signal) from error
+    except ParameterTypeError as error:
+        raise InputError(" ".join(str(error).split())) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -16,16 +16,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.recipe.__main__ import add_workshop, workshop_of
 from diffgraph.recipe.publish import publish_graph
 from diffgraph.recipe.workshop import Workshop
 from diffgraph.settings import Settings
+from flows.alive import WATCHED
 from flows.build_graph import build
 from flows.discover import discover
-from flows.printing import Result, Rows, markdown, write
+from flows.printing import Result, Rows, write
+from flows.publishing import publish
 from flows.train_planner import train
 from tasks.planners import SHIPPED, champion_folder
 from tasks.recipe import run_stage
@@ -52,7 +53,7 @@ class Made(Result):
             yield f"what it is worth: {self.document}"
 
 
-@flow(name="train-emoji64", validate_parameters=False)
+@flow(name="train-emoji64", validate_parameters=False, **WATCHED)
 def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
     """Run the recipe; what is finished is not made again.
 
@@ -71,7 +72,7 @@ def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
         document=document if document.is_file() else None,
         seconds=seconds,
     )
-    create_markdown_artifact(markdown(*made.lines()), key="emoji64")
+    publish(made, key="emoji64")
     return made
 
 

@@ -4,21 +4,30 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from pydantic import ValidationError
 
 from diffgraph.errors import MissingInput
 from diffgraph.evaluation.prompt_sets import load_prompts
 from diffgraph.merging.plan import MergePlan, Normalisation
 from diffgraph.planner.planner import Planner
-from diffgraph.planner.training import StepRecord, TrainingConfig, TrainingPrompt, history
+from diffgraph.planner.training import (
+    StepRecord,
+    TrainingConfig,
+    TrainingPrompt,
+    has_learnt,
+    history,
+)
 from diffgraph.planner.training import train as train_planner
 from diffgraph.settings import Settings
-from flows.printing import Result, Rows, markdown
+from flows.alive import WATCHED
+from flows.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
+from flows.printing import Result, Rows
+from flows.publishing import publish
 from flows.runners import runner_for
 from tasks.overrides import Overrides
 from tasks.planners import planner_folder, planner_in_force
@@ -55,19 +64,19 @@ class Training(Result):
             f"snapshot {self.snapshot}; the planner before: {before}"
         )
         yield "promoted: it is in force now" if self.promoted else "not better, so not promoted"
-        yield f"{self.folder}; run {self.run.run_id} in {self.run.uri}"
+        yield f"{self.folder}; {self.run.line()}"
 
 
-@flow(name="train-planner", task_runner=runner_for(Settings()))
+@flow(name="train-planner", task_runner=runner_for(Settings()), **WATCHED)
 @one_at_a_time("train")
 def train(
-    snapshot: str | None = None,
-    steps: int | None = None,
-    seed: int = 0,
+    snapshot: Identifier | None = None,
+    steps: Steps | None = None,
+    seed: Seed = 0,
     normalisation: Normalisation = "strength",
-    prompts: int | None = None,
-    family: str | None = None,
-    like: str | None = None,
+    prompts: TrainingPrompts | None = None,
+    family: Name | None = None,
+    like: Identifier | None = None,
 ) -> Training:
     """Train a planner on generated and scored images; promote it if it is better.
 
@@ -97,9 +106,8 @@ def train(
     fixed = Studio.of(settings, family, studio.snapshot.id, folder)
     reward = try_planner(fixed, trials)
     champion = _reward_of_champion(settings, fixed, trials, name)
-    promoted = champion is None or reward > champion
-    if promoted:
-        promote(settings.home, name)
+    is_better = isfinite(reward) and (champion is None or reward > champion)
+    promoted = is_better and has_learnt(folder)
     report("record", 0, 1, "MLflow")
     run = record_training(
         settings.home,
@@ -115,7 +123,9 @@ def train(
         folder,
         promoted,
     )
-    report("record", 1, 1, run.run_id)
+    report("record", 1, 1, run.line())
+    if promoted:  # what is not recorded, or kept to be recorded, is never in force
+        promote(settings.home, name)
     done = Training(
         planner=name,
         folder=folder,
@@ -126,7 +136,7 @@ def train(
         promoted=promoted,
         run=run,
     )
-    create_markdown_artifact(markdown(*done.lines()), key="trained-planner")
+    publish(done, key="trained-planner")
     return done
 
 
@@ -210,14 +220,10 @@ def _config(
 ) -> TrainingConfig:
     """Return how to train: what was asked for, else what the config file says, else the start."""
     default = TrainingConfig()
-    base = overrides.of(start or default)
-    asked = {
-        name: value
-        for name, value in given.items()
-        if value is not None and value != getattr(default, name)
-    }
-    nested = {"search": overrides.of(base.search), "vgae": overrides.of(base.vgae)}
-    return base.model_copy(update={**asked, **nested})
+    start = start or default
+    asked = {name: value for name, value in given.items() if value != getattr(default, name)}
+    nested = {"search": overrides.of(start.search), "vgae": overrides.of(start.vgae)}
+    return overrides.of(start, **asked, **nested)
 
 
 def _name(studio: Studio, config: TrainingConfig, *prompts: list[str]) -> str:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from prefect import task
+
 from diffgraph.families import get_family
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
-from tasks.policies import LOCAL, task
+from tasks.policies import LOCAL, named
+from tasks.progress import go_on
 from tasks.studio import Studio
 
 TESTED = ("train", "bench", "freeform")
@@ -80,7 +83,7 @@ def plan_calibration(
     )
 
 
-@task(**LOCAL, task_run_name="calibrate {shard.id}")
+@task(**LOCAL, task_run_name=named(lambda given: f"calibrate {given['shard'].id}"))
 def calibrate_shard(shard: Shard, home: Path, device: str) -> Calibrated:
     """Draw and score a few experts; what is there already is not drawn again.
 
@@ -94,4 +97,5 @@ def calibrate_shard(shard: Shard, home: Path, device: str) -> Calibrated:
     if (found := identity_of(shard.family)) != shard.scorers:
         raise MissingInput(f"the scorers of {shard.family} are {found} here, not {shard.scorers}")
     studio = Studio(home, shard.family, device)
-    return calibrate(shard, studio.renderer, studio.scorers, scores_folder(home))
+    folder = scores_folder(home)
+    return calibrate(shard, studio.renderer, studio.scorers, folder, lambda _: go_on())

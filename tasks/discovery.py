@@ -2,15 +2,15 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.experts.expert import Expert
 from diffgraph.settings import Settings
 from tasks.hubs import Hub, opened
 from tasks.overrides import read_overrides
-from tasks.policies import CRAWL, task
+from tasks.policies import CRAWL, named
 from tasks.progress import report
 
 
@@ -46,7 +46,7 @@ class Discovered(BaseModel, frozen=True):
     """Whether the hub was read to its end."""
 
 
-@task(**CRAWL, task_run_name="discover {hub}")
+@task(**CRAWL, task_run_name=named(lambda given: f"discover {given['hub']}"))
 def look_at_hub(
     hub: Hub,
     home: Path,
@@ -63,10 +63,13 @@ def look_at_hub(
 
     library = Library(home)
     overrides = read_overrides(Settings().config)
-    asked = {"limit": limit, "since": since, "metadata_only": metadata_only or None}
-    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    given["content"] = overrides.of(ContentConfig())
-    config = overrides.of(DiscoveryConfig()).model_copy(update=given)
+    config = overrides.of(
+        DiscoveryConfig(),
+        limit=limit,
+        since=since,
+        metadata_only=metadata_only or None,
+        content=overrides.of(ContentConfig()),
+    )
     with opened(hub, library, get_family(family), config.since, overrides) as (crawler, total):
         found = discover(
             crawler,

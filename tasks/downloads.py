@@ -5,6 +5,10 @@ A limit that is there already stays as it is, so that an operator may change it 
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 LIMIT = "diffgraph-downloads"
 LEASE = 120.0  # seconds; renewed while a file is fetched, so a killed run's place is soon free
@@ -46,3 +50,17 @@ def _make(at_once: int) -> None:
                 )
             except ObjectAlreadyExists:
                 return  # another process was quicker
+
+
+def free_all_places(client: "SyncPrefectClient") -> None:
+    """Give back the places of runs that were killed: a server that was, too, forgot their leases.
+
+    Only for a time when no other run is at work.
+    """
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(active_slots=0))
+    except ObjectNotFound:
+        return  # nothing was fetched yet

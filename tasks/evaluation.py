@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.evaluation.statistics import Summary
-from tasks.policies import LOCAL, task
+from tasks.policies import LOCAL
 from tasks.progress import report
 from tasks.studio import Studio
 
@@ -88,10 +89,7 @@ def evaluation_config(studio: Studio, contest: Contest) -> "EvaluationConfig":
     """Return how to compare: as asked for, else as the config file says, else the default."""
     from diffgraph.evaluation.harness import EvaluationConfig
 
-    asked = {"methods": contest.methods, "seeds": contest.seeds}
-    return studio.overrides.of(EvaluationConfig()).model_copy(
-        update={name: value for name, value in asked.items() if value is not None}
-    )
+    return studio.overrides.of(EvaluationConfig(), methods=contest.methods, seeds=contest.seeds)
 
 
 def _spread(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from prefect import task
 from pydantic import BaseModel, ValidationError
 
 from diffgraph.artifacts import set_aside, write_text
@@ -18,7 +19,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.tables import find_table, write_table
 from tasks.overrides import NO_OVERRIDES, Overrides
 from tasks.planners import planner_folder, planner_name
-from tasks.policies import LOCAL, task
+from tasks.policies import LOCAL, named
 from tasks.progress import report
 from tasks.studio import Studio
 
@@ -143,7 +144,7 @@ def known_rows(out: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-@task(**LOCAL, task_run_name="draw {shard.id}")
+@task(**LOCAL, task_run_name=named(lambda given: f"draw {given['shard'].id}"))
 def draw_shard(shard: BatchShard, out: Path, home: Path, device: str) -> Drawn:
     """Draw a shard's prompts, score them and write their table."""
     import pyarrow as pa

@@ -28,12 +28,26 @@ class Overrides(BaseModel, frozen=True):
 
     tables: dict[str, dict[str, Any]] = {}
 
-    def of(self, config: Config) -> Config:
-        """Return a config with this file's changes."""
-        changes = self.tables.get(table_of(type(config)))
+    def of(self, config: Config, **asked: Any) -> Config:
+        """Return a config with this file's changes and, before them, what was asked for.
+
+        Args:
+            config: what to change.
+            asked: by name; None where nothing was asked for.
+
+        Raises:
+            InputError: a value cannot be.
+        """
+        changes = dict(self.tables.get(table_of(type(config)), {}))
+        changes |= {name: value for name, value in asked.items() if value is not None}
         if not changes:
             return config
-        return type(config).model_validate({**config.model_dump(), **changes})
+        try:
+            return type(config).model_validate({**dict(config), **changes})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{where} = {first['input']!r}: {first['msg']}") from error
 
     def get(self, table: str, key: str, default: Any) -> Any:
         """Return one value of the file, or else the default."""

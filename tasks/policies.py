@@ -4,40 +4,30 @@ Results are not cached here: finished work is a file named by its content, and e
 its file first. So a retry, a second run, or a worker that died costs only what was not finished.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import prefect
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from diffgraph.errors import ServiceUnavailable
-from diffgraph.telling import mask_error
+from diffgraph.telling import told
 
-P = ParamSpec("P")
-R = TypeVar("R")
+LONGEST_NAME = 80
+Given = Mapping[str, Any]
+"""What a task is called with, by name."""
 
 
-def task(**policy: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a Prefect task whose failure tells no secret: Prefect keeps what it says for ever."""
+def named(words: Callable[[Given], str]) -> Any:
+    """Return what names a task's runs in a list: short, whatever the task is called with."""
 
-    def make(function: Callable[P, R]) -> Task[P, R]:
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                return function(*args, **kwargs)
-            except Exception as error:
-                told = mask_error(error)
-                if told is error:
-                    raise
-                raise told from None
+    def name(parameters: dict[str, Any]) -> str:
+        text = told(words(parameters))
+        return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
-        return prefect.task(**policy)(run)
-
-    return make
+    return name
 
 
 async def is_worth_another_try(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -56,6 +46,9 @@ NETWORK: dict[str, Any] = {
     "retry_condition_fn": is_worth_another_try,
 }
 """Work that asks another machine."""
+
+RECORD: dict[str, Any] = {**NETWORK, "retries": 1}
+"""A record: it is kept in a file until it is taken, so nobody needs to wait long."""
 
 CRAWL: dict[str, Any] = {**NETWORK, "retries": 1}
 """A crawl: every request was tried patiently by its client, and what was read is kept."""

@@ -1,11 +1,13 @@
 """Making emoji64: a task is a stage of its recipe."""
 
+from prefect import task
+
 from diffgraph.recipe.workshop import Workshop
-from tasks.policies import LOCAL, task
+from tasks.policies import LOCAL, named
 from tasks.progress import report
 
 
-@task(**LOCAL, task_run_name="{stage}")
+@task(**LOCAL, task_run_name=named(lambda given: given["stage"]))
 def run_stage(stage: str, workshop: Workshop) -> float:
     """Run a stage, or find that it was run; return the seconds it took."""
     import time

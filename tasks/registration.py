@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from prefect import task
 from pydantic import BaseModel
 
-from tasks.policies import LOCAL, NETWORK, task
+from tasks.policies import LOCAL, NETWORK, named
 from tasks.progress import report
 
 
@@ -39,7 +40,7 @@ def find_unregistered(home: Path, family: str, agent: str) -> list[str]:
     return left
 
 
-@task(**NETWORK, task_run_name="register {part}")
+@task(**NETWORK, task_run_name=named(lambda given: f"register {given['part']}"))
 def register_experts(
     refs: list[str], home: Path, family: str, agent: str, part: str = ""
 ) -> Registered:

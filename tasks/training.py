@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from prefect import task
+
 from diffgraph.merging.plan import MergePlan
 from diffgraph.planner.selection import Selection
 from tasks.planners import CHAMPION
-from tasks.policies import LOCAL, task
+from tasks.policies import LOCAL, named
 from tasks.progress import report
 from tasks.studio import Studio
 
@@ -30,7 +32,7 @@ def choose_experts(studio: Studio, prompts: list[str]) -> list[Selection]:
     return chosen
 
 
-@task(**LOCAL, task_run_name="score {plans}")
+@task(**LOCAL, task_run_name=named(lambda given: f"score {len(given['plans'])} images"))
 def score_rollouts(
     studio: Studio, plans: list[MergePlan], prompts: list[str], seeds: list[int]
 ) -> list[float]:
@@ -40,7 +42,11 @@ def score_rollouts(
 
 @task(**LOCAL)
 def try_planner(studio: Studio, prompts: list[str]) -> float:
-    """Return the mean reward of a planner's plans on prompts that it has not practised on."""
+    """Return the mean reward of a planner's plans on prompts that it has not practised on.
+
+    NaN if none of them can be drawn.
+    """
+    from math import nan
     from statistics import fmean
 
     plans = [studio.decide(prompt).plan for prompt in prompts]
@@ -52,14 +58,21 @@ def try_planner(studio: Studio, prompts: list[str]) -> float:
             studio, plans[part], prompts[part], [SEED_OF_TRIALS] * len(prompts[part])
         )
     report(f"try {studio.planner_id[:4]}", len(prompts), len(prompts))
-    return fmean(reward for reward in rewards if reward == reward)  # NaN is unequal to itself
+    drawn = [reward for reward in rewards if reward == reward]  # NaN is unequal to itself
+    return fmean(drawn) if drawn else nan
 
 
 @task(**LOCAL)
 def promote(home: Path, planner: str) -> str:
-    """Make a planner the one in force."""
-    from diffgraph.artifacts import write_text
+    """Make a planner the one in force.
 
+    Raises:
+        MissingInput: there is no whole planner of this name.
+    """
+    from diffgraph.artifacts import write_text
+    from diffgraph.planner.planner import Planner
+
+    Planner.load(home / "planners" / planner)
     write_text(home / "planners" / CHAMPION, planner)
     return planner
 

@@ -147,6 +147,11 @@ def history(folder: Path) -> list[StepRecord]:
     return []
 
 
+def has_learnt(folder: Path) -> bool:
+    """Return whether the training in a folder took a step that drew something: it may be used."""
+    return any(math.isfinite(record.reward) for record in history(folder))
+
+
 class _Run:
     """One training, step by step."""
 

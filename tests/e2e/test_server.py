@@ -72,13 +72,6 @@ def test_no_server_is_left_however_the_command_ends(without_prefect, tmp_path, h
     wait_for_none(tmp_path)
 
 
-def test_a_configured_server_is_used_and_none_started(without_prefect, monkeypatch, tmp_path):
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    with server.prefect_api(tmp_path) as address:
-        assert address == "http://127.0.0.1:9/api"
-        assert not servers_for(tmp_path)
-
-
 def test_a_home_that_is_a_file_is_told_at_once(without_prefect, tmp_path):
     home = tmp_path / "home"
     home.write_text("not a folder")
@@ -100,3 +93,8 @@ def test_a_disk_without_room_is_told_as_such(without_prefect, monkeypatch, tmp_p
     monkeypatch.setattr(server, "ROOM", 1 << 60)
     with pytest.raises(StorageError, match="the disk is full"), server.prefect_api(tmp_path):
         pass
+
+
+def test_a_server_that_is_there_is_used(prefect_server, tmp_path):
+    with server.prefect_api(tmp_path) as address:
+        assert address == prefect_server

@@ -1,12 +1,13 @@
-"""The settings say which workers do the shards."""
+"""The settings say which workers do the shards; those that we start obey nobody else."""
 
 import subprocess
 import sys
 
+import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from diffgraph.settings import Settings
-from flows.runners import runner_for
+from flows.runners import OneThread, one_worker_a_gpu, runner_for
 
 
 def runner(**settings):
@@ -16,12 +17,13 @@ def runner(**settings):
 def test_one_thread_of_this_process_unless_asked_otherwise():
     assert isinstance(runner(), ThreadPoolTaskRunner)
     assert isinstance(runner(gpus=(0,)), ThreadPoolTaskRunner)
+    assert isinstance(runner().duplicate(), OneThread)
 
 
 def test_several_gpus_get_a_worker_each_that_sees_only_its_own():
-    workers = runner(gpus=(0, 3)).cluster_kwargs["workers"]
-    seen = {gpu: worker["options"]["env"] for gpu, worker in workers.items()}
-    assert seen == {0: {"CUDA_VISIBLE_DEVICES": "0"}, 3: {"CUDA_VISIBLE_DEVICES": "3"}}
+    chosen = runner(gpus=(0, 3))
+    assert chosen.cluster_class is one_worker_a_gpu
+    assert chosen.cluster_kwargs == {"gpus": (0, 3)}
 
 
 def test_a_local_cluster_by_its_workers():
@@ -32,6 +34,44 @@ def test_a_local_cluster_by_its_workers():
 def test_a_running_scheduler_is_used_and_wins():
     chosen = runner(scheduler="tcp://10.0.0.1:8786", gpus=(0, 1), workers=4)
     assert chosen.address == "tcp://10.0.0.1:8786"
+
+
+def seen(dask_worker) -> tuple[str, list[str]]:
+    """Return the GPU that a worker sees, and the places where it listens."""
+    import os
+
+    import psutil
+
+    listening = [one for one in psutil.Process().net_connections() if one.status == "LISTEN"]
+    return os.environ["CUDA_VISIBLE_DEVICES"], [one.laddr.ip for one in listening]
+
+
+def test_a_cluster_of_ours_is_locked():
+    kwargs = runner(workers=2).cluster_kwargs
+    assert kwargs["security"] is True
+    assert kwargs["host"] == "127.0.0.1"
+
+
+def test_workers_of_ours_take_code_from_nobody_else(our_environment):
+    """Whoever may open a connection to this machine can reach a worker's port."""
+    from distributed import Client
+    from distributed.security import Security
+
+    with runner(gpus=(0, 3)) as chosen:
+        client = chosen.client
+        client.wait_for_workers(2)
+        found = client.run(seen).values()
+        assert {gpu for gpu, _ in found} == {"0", "3"}
+        assert {ip for _, ips in found for ip in ips} == {"127.0.0.1"}
+        workers = client.scheduler_info()["workers"]
+        nannies = [worker["nanny"] for worker in workers.values()]
+        scheduler = client.scheduler.address
+        for address in (scheduler, *workers, *nannies):
+            assert address.startswith("tls://127.0.0.1:")
+        plain = scheduler.replace("tls:", "tcp:")
+        for address, security in ((plain, None), (scheduler, Security.temporary())):
+            with pytest.raises(OSError, match=r"127\.0\.0\.1|certificate"):
+                Client(address, security=security, timeout=1)
 
 
 def test_workers_that_start_slowly_are_waited_for(tmp_path, monkeypatch):

@@ -1,6 +1,10 @@
-"""Whoever listens hears of progress, and nobody has to."""
+"""Whoever listens hears of progress, and nobody has to; a thread is stopped between two images."""
 
-from tasks.progress import listening, report
+import threading
+
+import pytest
+
+from tasks.progress import Stopped, go_on, listening, report, stopping
 
 
 def test_a_listener_hears_reports_while_it_listens():
@@ -20,3 +24,37 @@ def test_a_listener_is_forgotten_after_an_error():
     except ValueError:
         report("draw", 1, 1)
     assert not heard
+
+
+def in_a_thread(work) -> list[BaseException]:
+    raised = []
+
+    def body() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("step", [go_on, lambda: report("draw", 1, 2)])
+def test_a_task_in_a_thread_stops_at_its_next_step(step):
+    assert in_a_thread(step) == []
+    with stopping():
+        (error,) = in_a_thread(step)
+        assert type(error) is Stopped
+        step()  # the main thread hears signals itself
+    assert in_a_thread(step) == [], "the next run goes on"
+
+
+def test_who_loses_patience_twice_leaves_it_stopped():
+    import tasks.progress
+
+    with pytest.raises(KeyboardInterrupt), stopping():
+        raise KeyboardInterrupt
+    assert [type(error) for error in in_a_thread(go_on)] == [Stopped]
+    tasks.progress._stop.clear()

@@ -1,10 +1,30 @@
 """Runs, curves and planners are found again in MLflow, on SQLite, without a server."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tasks.tracking import CHAMPION, PLANNER, record_evaluation, record_spending, record_training
+import tasks.tracking
+from diffgraph.errors import ServiceRefused, ServiceUnavailable
+from tasks.tracking import (
+    CHAMPION,
+    PLANNER,
+    deliver,
+    record_evaluation,
+    record_spending,
+    record_training,
+)
+from tasks.tracking.unsent import UNSENT, Record, keep, read, waiting
+from tests.servers.answering import answering_with
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_prefect():
+    """Records are sent here, not by a task: no server is needed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.tracking, "send", deliver)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +34,7 @@ def recorded(tmp_path_factory):
     planner.mkdir(parents=True)
     (planner / "config.json").write_text("{}")
     results = [
-        record_training.fn(
+        record_training(
             home,
             None,
             {"search": {"samples": 8}, "seed": 3},
@@ -27,7 +47,7 @@ def recorded(tmp_path_factory):
     ]
     report = home / "report.html"
     report.write_text("<h1>…</h1>")
-    results.append(record_evaluation.fn(home, None, {"set": "bench"}, {"reward": 1.5}, [report]))
+    results.append(record_evaluation(home, None, {"set": "bench"}, {"reward": 1.5}, [report]))
     return home, results
 
 
@@ -72,9 +92,76 @@ def test_everything_is_in_the_home(recorded, mlflow):
 
 def test_what_a_language_model_cost_is_kept(recorded, mlflow):
     spent = {"answers": 3, "output_tokens": 120, "dollars": 0.25}
-    run = record_spending.fn(recorded[0], None, "claude-x", "abc", spent)
+    run = record_spending(recorded[0], None, "claude-x", "abc", spent)
     kept = mlflow.get_run(run.run_id).data
     assert kept.metrics == spent
     assert kept.params["model"] == "claude-x"
-    unpriced = record_spending.fn(recorded[0], None, "claude-y", "abc", spent | {"dollars": None})
+    unpriced = record_spending(recorded[0], None, "claude-y", "abc", spent | {"dollars": None})
     assert "dollars" not in mlflow.get_run(unpriced.run_id).data.metrics
+
+
+# a server that does not answer, or not as it should
+
+
+NOTHING = Record(experiment="agent", params={"model": "x"}, metrics={"dollars": 0.5})
+DEAD = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+def test_a_record_that_cannot_be_sent_is_kept_and_goes_with_the_next(recorded, impatient, caplog):
+    home = recorded[0]
+    spent = {"answers": 1.0, "unpriced": float("nan")}
+    first = record_spending(home, DEAD, "claude-later", "abc", spent)
+    assert first.run_id == ""
+    assert waiting(home) == [first.kept]
+    assert read(first.kept).metrics["answers"] == 1.0
+    (line,) = [record.message for record in caplog.records if record.name == "tasks.tracking"]
+    assert DEAD in line
+    assert str(first.kept) in line
+
+    before = dict(os.environ)
+    gone = home / "gone.html"
+    second = record_evaluation(home, None, {"set": "bench"}, {}, [gone])
+    assert second.kept is None
+    assert not waiting(home)
+    assert str(gone) in caplog.text, "a report that has gone stops no record"
+    assert dict(os.environ) == before, "MLflow leaves the environment as it was"
+    import mlflow
+
+    mlflow.set_tracking_uri(second.uri)
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert "claude-later" in {run.data.params.get("model") for run in runs}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (None, ServiceUnavailable),
+        (503, ServiceUnavailable),
+        (429, ServiceUnavailable),
+        (401, ServiceRefused),
+        (404, ServiceRefused),
+        (200, ServiceUnavailable),  # a page of something between us and it
+    ],
+)
+def test_a_server_that_fails_us_is_told_as_a_service(tmp_path, impatient, status, kind):
+    place = keep(tmp_path, NOTHING)
+    with answering_with(status, b"<html>no MLflow here</html>") as url:
+        address = url.replace("http://", "http://me:hunter2@")
+        with pytest.raises(kind, match=r"MLflow at http://\*\*\*@127"):
+            deliver(tmp_path, address, place)
+    assert place.is_file(), "it is kept"
+
+
+def test_a_damaged_record_is_set_aside_and_told(tmp_path, caplog):
+    place = keep(tmp_path, NOTHING)
+    place.write_text(place.read_text()[:20])
+    assert not deliver(tmp_path, DEAD, place).run_id, "nobody is asked to take it"
+    assert [file.suffix for file in (tmp_path / UNSENT).iterdir()] == [".damaged"]
+    assert "damaged" in caplog.text
+    assert not waiting(tmp_path)

@@ -18,6 +18,7 @@ from diffgraph.planner.training import (
     StepRecord,
     TrainingConfig,
     TrainingPrompt,
+    has_learnt,
     history,
     train,
 )
@@ -250,3 +251,17 @@ def test_checkpoints_hold_no_pickle(small_snapshot: GraphSnapshot, tmp_path: Pat
     }
     shutil.rmtree(tmp_path / "checkpoints")
     assert history(tmp_path) == []
+
+
+def test_a_planner_has_learnt_only_by_steps_that_drew_something(
+    small_snapshot: GraphSnapshot, tmp_path: Path
+) -> None:
+    def nothing(plans: Sequence[MergePlan], *_: object) -> list[float]:
+        return [math.nan] * len(plans)
+
+    config = TrainingConfig(steps=1, prompts=1)
+    train(small_snapshot, prompts(small_snapshot), nothing, config, tmp_path / "nothing")
+    train(small_snapshot, prompts(small_snapshot), low_is_good, config, tmp_path / "something")
+    assert not has_learnt(tmp_path / "nothing")
+    assert has_learnt(tmp_path / "something")
+    assert not has_learnt(tmp_path), "nobody was trained here"

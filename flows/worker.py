@@ -1,0 +1,39 @@
+"""Who carries out what is deployed? Prefect's worker, a run at a time, the dead marked first."""
+
+import os
+import sys
+
+import typer
+
+from diffgraph.errors import InputError
+from diffgraph.settings import Settings
+
+
+def work(settings: Settings, limit: int, pool: str) -> None:
+    """Mark the runs that died with the worker before, and become a worker of Prefect.
+
+    Args:
+        settings: Where things are; the runs read the same from the environment.
+        limit: Runs at a time.
+        pool: The work pool; it is made if it is not there.
+
+    Raises:
+        InputError: `PREFECT_API_URL` is not set.
+        ServiceError: No server that takes our runs answers there.
+    """
+    from flows.alive import mark_the_dead
+    from flows.reaching import demand_server
+    from flows.server import configure
+
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        raise InputError("PREFECT_API_URL is not set: say which Prefect server deploys work")
+    # nobody sees bars here: what the runs say is for whoever reads the worker's log
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
+    configure(settings.home)
+    demand_server(address)
+    for line in mark_the_dead():
+        typer.echo(line)
+    options = ("--pool", pool, "--type", "process", "--limit", str(limit))
+    command = (sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", *options)
+    os.execv(command[0], command)
