@@ -20,6 +20,7 @@ from diffgraph.agents.questions import Question, ToolInput
 from diffgraph.agents.spending import BATCH_SHARE, Ledger, Spending, dearest
 from diffgraph.agents.words import plain
 from diffgraph.errors import DiffgraphError, InputError, ServiceRefused, ServiceUnavailable
+from diffgraph.secrets import keep_secret
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -81,6 +82,7 @@ class Messages:
         self.model = model
         self.config = config
         self.ledger = ledger
+        keep_secret(key)
         self._key = key
         self._base_url = base_url
         self._turn = threading.BoundedSemaphore(config.at_once)

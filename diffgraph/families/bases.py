@@ -135,6 +135,8 @@ def _fetch(family: str, name: str, components: Sequence[str], offline: bool) -> 
         RepositoryNotFoundError,
     )
 
+    # of what the library fetches with (httpx or httpx2, by its version), let out as it is
+    of_the_transport: type[BaseException] = HfHubHTTPError.__bases__[0]
     wanted = [*DESCRIPTIONS, *(f"{component}/*{WEIGHTS}" for component in components)]
     try:
         return Path(
@@ -159,10 +161,10 @@ def _fetch(family: str, name: str, components: Sequence[str], offline: bool) -> 
             f"{name}, the base of {family}, is not on this machine and the hub cannot be reached: "
             "say where it is with DIFFGRAPH_BASES"
         ) from error
-    except (HfHubHTTPError, ConnectionError, TimeoutError) as error:
+    except (of_the_transport, ConnectionError, TimeoutError) as error:
         raise ServiceUnavailable(
             f"{name}, the base of {family}, cannot be fetched: {type(error).__name__}"
-        ) from error
+        ) from None  # its words are the hub's
 
 
 def weights_files(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,4 +117,16 @@ def test_an_unknown_name_is_told(hub: Hub) -> None:
 def test_a_hub_that_fails_is_worth_another_try(hub: Hub) -> None:
     hub.fail(503, path="revision", times=20)
     with pytest.raises(ServiceUnavailable, match="somebody/sd15"):
+        sd15.load("cpu", place=NAME)
+
+
+@pytest.mark.parametrize("trouble", ["cut", "bomb"])
+def test_a_hub_that_breaks_off_is_one_line(trouble: str, hub: Hub) -> None:
+    def break_off(reply: Reply) -> Reply:
+        if trouble == "cut":
+            return replace(reply, cut=10)
+        return replace(reply, headers={**reply.headers, "Content-Encoding": "gzip"})
+
+    hub.disturb(break_off, path="/tree/", times=1000)
+    with pytest.raises(ServiceUnavailable, match=f"{NAME}, the base of sd15"):
         sd15.load("cpu", place=NAME)
