@@ -120,13 +120,10 @@ def test_a_hub_that_fails_is_worth_another_try(hub: Hub) -> None:
         sd15.load("cpu", place=NAME)
 
 
-@pytest.mark.parametrize("trouble", ["cut", "bomb"])
-def test_a_hub_that_breaks_off_is_one_line(trouble: str, hub: Hub) -> None:
-    def break_off(reply: Reply) -> Reply:
-        if trouble == "cut":
-            return replace(reply, cut=10)
+def test_a_hub_whose_answer_cannot_be_decoded_is_one_line(hub: Hub) -> None:
+    def spoil(reply: Reply) -> Reply:
         return replace(reply, headers={**reply.headers, "Content-Encoding": "gzip"})
 
-    hub.disturb(break_off, path="/tree/", times=1000)
+    hub.disturb(spoil, path="/tree/", times=1000)
     with pytest.raises(ServiceUnavailable, match=f"{NAME}, the base of sd15"):
         sd15.load("cpu", place=NAME)
