@@ -300,4 +300,4 @@ def _progress(file: Path, done: int, total: int) -> None:
     millions = -(-total // MILLION)
     whole = millions if done == total else min(done // MILLION, millions - 1)
     if whole:  # else there is nothing to see yet
-        report(STAGE, whole, millions, f"million numbers of {'/'.join(file.parts[-2:])}")
+        report(STAGE, whole, millions, f"(millions of numbers) {'/'.join(file.parts[-2:])}")
