@@ -1,6 +1,7 @@
 """Which method is best, and are we sure? Every method on the same prompts, seeds and noise."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact
@@ -19,6 +20,7 @@ from tasks.tracking import Recorded, record_evaluation
 from tasks.turns import one_at_a_time
 
 REPORTS = (".html", ".htm")
+MARK, MARK_WITHIN = b'content="diffgraph evaluate"', 512  # bytes of a report's beginning
 
 
 class Evaluation(Result, Compared):
@@ -83,7 +85,7 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     family = family or settings.family
     if report is not None:
         demand_suffix(report, REPORTS)
-        demand_new(report, settings, force)
+        demand_new(report, settings, force or _is_ours(report))
     studio = Studio.of(settings, family).pinned()
     contest = Contest(
         methods=tuple(methods) if methods else None, prompts=prompts, limit=limit, seeds=seeds
@@ -108,6 +110,14 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     if report is not None:
         create_link_artifact(report.resolve().as_uri(), link_text="the report", key="report")
     return done
+
+
+def _is_ours(report: Path) -> bool:
+    """Whether a file is a report that an evaluation wrote: the same command goes on from it."""
+    if not report.is_file():
+        return False
+    with report.open("rb") as file:
+        return MARK in file.read(MARK_WITHIN)
 
 
 def _metrics(summary: Summary) -> dict[str, float]:

@@ -174,3 +174,16 @@ def test_a_report_is_a_page(tmp_path):
     demand_suffix(tmp_path / "Report.HTML", (".html", ".htm"))
     with pytest.raises(InputError, match=r"\.html"):
         demand_suffix(tmp_path / "report.pdf", (".html", ".htm"))
+
+
+def test_a_report_of_ours_is_told_from_other_pages(tmp_path):
+
+    import diffgraph.evaluation.report as written
+    from flows.evaluate import _is_ours
+
+    template = (written.TEMPLATES / "report.html.j2").read_text()
+    for name, text, ours in (("a", template, True), ("b", "<html><head></head></html>", False)):
+        page = tmp_path / f"{name}.html"
+        page.write_text(text)
+        assert _is_ours(page) == ours
+    assert not _is_ours(tmp_path / "none.html")
