@@ -28,6 +28,9 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
+_MIXABLE = re.compile(
+    "[\u0250-\u02af\u0370-\u058f\u0e50-\u0eff\u10a0-\u10ff\u13a0-\u1fff\u2c00-\uabff]"
+)
 _LATIN = re.compile(r"[A-Za-z]")
 _WORD = re.compile(r"\w+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -40,8 +43,10 @@ def seen(text: str) -> str:
 
     Words all of another alphabet stay as they are.
     """
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
     if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    if not _MIXABLE.search(text):
         return text
     return _WORD.sub(lambda word: _one_alphabet(word.group()), text)
 

@@ -23,11 +23,11 @@ def told(text: str) -> str:
     return harmless(masked(text))
 
 
-def harmless(text: str) -> str:
+def harmless(text: str, instead: str = " ") -> str:
     """Return a text without characters that steer a terminal or hide; a space is in their place."""
     if text.isascii() and text.isprintable():
         return text
-    return text.translate({ord(c): " " for c in set(text) if not _is_harmless(c)})
+    return text.translate({ord(c): instead for c in set(text) if not _is_harmless(c)})
 
 
 def harmless_json(document: str) -> str:

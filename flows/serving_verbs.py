@@ -115,6 +115,11 @@ def merge(
     """Write what a plan makes of its base as a file that other tools load."""
     if (out is None) == (syntax is None):
         raise typer.BadParameter("say where with --out, or in which --syntax", param_hint="--out")
+    if syntax is not None and (as_lora is not None or layout is not None or force):
+        raise typer.BadParameter("words are no file: no --layout, --as-lora or --force",
+                                 param_hint="--syntax")  # fmt: skip
+    if as_lora is not None and layout is not None:
+        raise typer.BadParameter("a LoRA has one layout", param_hint="--layout")
     settings = settings_of(home, family)
     from flows import merge as merging
     from flows.progress import shown

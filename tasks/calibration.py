@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import task
-
 from diffgraph.families import get_family
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
-from tasks.policies import LOCAL, named
+from tasks.policies import LOCAL, named, task
 from tasks.progress import go_on
 from tasks.studio import Studio
 

@@ -3,14 +3,13 @@
 from datetime import datetime
 from pathlib import Path
 
-from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.experts.expert import Expert
 from diffgraph.settings import Settings
 from tasks.hubs import Hub, opened
 from tasks.overrides import read_overrides
-from tasks.policies import CRAWL, named
+from tasks.policies import CRAWL, named, task
 from tasks.progress import report
 
 

@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.evaluation.statistics import Summary
-from tasks.policies import LOCAL
+from tasks.policies import LOCAL, task
 from tasks.progress import report
 from tasks.studio import Studio
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
 from pydantic import BaseModel, ValidationError
 
 from diffgraph.artifacts import set_aside, write_text
@@ -19,7 +18,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.tables import find_table, write_table
 from tasks.overrides import NO_OVERRIDES, Overrides
 from tasks.planners import planner_folder, planner_name
-from tasks.policies import LOCAL, named
+from tasks.policies import LOCAL, named, task
 from tasks.progress import report
 from tasks.studio import Studio
 

@@ -4,20 +4,44 @@ Results are not cached here: finished work is a file named by its content, and e
 its file first. So a retry, a second run, or a worker that died costs only what was not finished.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import prefect
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from diffgraph.errors import ServiceUnavailable
-from diffgraph.telling import told
+from diffgraph.telling import mask_error, told
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LONGEST_NAME = 80
 Given = Mapping[str, Any]
 """What a task is called with, by name."""
+
+
+def task(**policy: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a Prefect task whose failure tells no secret: Prefect keeps what it says for ever."""
+
+    def make(function: Callable[P, R]) -> Task[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                told = mask_error(error)
+                if told is error:
+                    raise
+                raise told from None
+
+        return prefect.task(**policy)(run)
+
+    return make
 
 
 def named(words: Callable[[Given], str]) -> Any:

@@ -1,9 +1,7 @@
 """Making emoji64: a task is a stage of its recipe."""
 
-from prefect import task
-
 from diffgraph.recipe.workshop import Workshop
-from tasks.policies import LOCAL, named
+from tasks.policies import LOCAL, named, task
 from tasks.progress import report
 
 

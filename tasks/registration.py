@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from prefect import task
 from pydantic import BaseModel
 
-from tasks.policies import LOCAL, NETWORK, named
+from tasks.policies import LOCAL, NETWORK, named, task
 from tasks.progress import report
 
 

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.calibration import Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
 from tasks.calibration import scores_folder
-from tasks.policies import LOCAL
+from tasks.policies import LOCAL, task
 from tasks.studio import Studio
 
 

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import task
-
 from diffgraph.merging.plan import MergePlan
 from diffgraph.planner.selection import Selection
 from tasks.planners import CHAMPION
-from tasks.policies import LOCAL, named
+from tasks.policies import LOCAL, named, task
 from tasks.progress import report
 from tasks.studio import Studio
 

@@ -208,7 +208,9 @@ def test_every_error_of_an_expert_is_explained():
     from diffgraph import errors
 
     text = OPERATIONS.read_text(encoding="utf-8")
-    for kind in errors.ExpertError.__subclasses__():
+    kinds = errors.ExpertError.__subclasses__()
+    for kind in kinds:
+        kinds += kind.__subclasses__()  # what was found is looked at, too
         assert f"| `{kind.__name__}` |" in text
 
 
@@ -262,3 +264,10 @@ def test_every_make_target_that_a_document_names_exists():
             r"`make ([a-z0-9]+)`|^make ([a-z0-9]+)", path.read_text(encoding="utf-8"), re.MULTILINE
         )
         assert {next(filter(None, names)) for names in named} <= targets, path.name
+
+
+def test_every_test_that_the_page_on_security_names_is_there():
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(tests/[^`]+\.py)`", text))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []

@@ -35,6 +35,7 @@ from diffgraph.agents.questions import (
     Reviewed,
     ToolInput,
 )
+from diffgraph.agents.reviewing import without_repeats
 from diffgraph.agents.spending import Ledger
 from diffgraph.agents.strengths import recommended_strength
 from diffgraph.agents.words import plain
@@ -54,6 +55,8 @@ LONGEST_PAGE_TEXT = 6_000  # characters of a page that are shown
 MOST_PROMPTS = 8  # example prompts that are shown
 LONGEST_EXAMPLE = 400
 LONGEST_REASON = 200
+ONLY = "c1"
+"""What a candidate is called in the question about it."""
 MOST_SKILLS = 12
 
 
@@ -177,31 +180,36 @@ class ClaudeAgent:
     def review(self, request: Request, candidates: Sequence[Candidate]) -> tuple[Verdict, ...]:
         """Return one verdict a candidate: the irrelevant and the redundant are dropped.
 
+        Each candidate is a question of its own: what its page says can decide about no other. Of
+        those that are kept, who repeats another is found by comparing words.
+
         Raises:
             ServiceError: Claude is not available, or refuses, or would cost too much.
         """
         if not candidates:
             return ()
-        question = _about_candidates(request, candidates)
+        with ThreadPoolExecutor(self._messages.config.at_once, thread_name_prefix="claude") as pool:
+            waiting = [pool.submit(self._judge, request, candidate) for candidate in candidates]
+            try:
+                verdicts = [done.result() for done in waiting]
+            except BaseException:  # Ctrl-C too: no more is asked
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return without_repeats(candidates, verdicts)
+
+    def _judge(self, request: Request, candidate: Candidate) -> Verdict:
+        """Return whether one candidate serves the request, whoever else is there."""
+        question = _about_candidate(request, candidate)
         key = key_of(REVIEW.name, REVIEW.version, self.model, question.text)
         try:
-            said = self._answered(key, Reviewed, lambda: question)
-        except Unusable as error:
-            log.warning("the offline agent reviews the candidates: %s", error)
+            (said,) = self._answered(key, Reviewed, lambda: question).verdicts
+        except (Unusable, ValueError) as error:
+            log.warning("the offline agent reviews %s: %s", candidate.ref, error)
+            (verdict,) = self._offline.review(request, [candidate])
             note = _instead(self.model, error)
-            return tuple(
-                verdict.model_copy(update={"reason": f"{verdict.reason} [{note}]"})
-                for verdict in self._offline.review(request, candidates)
-            )
-        verdicts = {verdict.id: verdict for verdict in said.verdicts}
-        return tuple(
-            Verdict(
-                ref=candidate.ref,
-                kept=verdicts[_id(place)].kept,
-                reason=tidy(verdicts[_id(place)].reason)[:LONGEST_REASON] or "no reason given",
-            )
-            for place, candidate in enumerate(candidates)
-        )
+            return verdict.model_copy(update={"reason": f"{verdict.reason} [{note}]"})
+        reason = tidy(said.reason)[:LONGEST_REASON] or "no reason given"
+        return Verdict(ref=candidate.ref, kept=said.kept, reason=reason)
 
     def _answered(self, key: str, form: type[Said], question: Callable[[], Question]) -> Said:
         """Return the answer that is kept under a key, or else ask and keep it.
@@ -305,36 +313,23 @@ def _orders(line: str) -> bool:
     return any(is_an_order(sentence) for sentence in sentences(line)) or is_an_order(line)
 
 
-def _id(place: int) -> str:
-    """Return the name of a candidate in a question: references stay with us."""
-    return f"c{place + 1}"
-
-
-def _about_candidates(request: Request, candidates: Sequence[Candidate]) -> Question:
-    ids = {_id(place) for place in range(len(candidates))}
+def _about_candidate(request: Request, candidate: Candidate) -> Question:
+    """Return the question about one candidate; its reference stays with us."""
 
     def check(said: Reviewed) -> str:
         given = [verdict.id for verdict in said.verdicts]
-        missing, invented = sorted(ids - set(given)), sorted(set(given) - ids)
-        if invented:
-            return f"{len(invented)} verdicts are on ids that are not in the list"
-        if missing:
-            return f"no verdict on {', '.join(missing[:8])}"
-        return "some ids are judged twice" if len(given) > len(ids) else ""
+        return "" if given == [ONLY] else f"expected one verdict, on {ONLY}, and no other"
 
     wanted = {"summary": request.summary, "attributes": request.attributes}
-    shown = [
-        {
-            "id": _id(place),
-            "kind": candidate.kind,
-            "name": "" if is_an_order(candidate.name) else tidy(candidate.name),
-            "description": _described(candidate.text),
-            "found_for": candidate.query,
-            "similarity": round(candidate.similarity, 2),
-        }
-        for place, candidate in enumerate(candidates)
-    ]
-    return Question(REVIEW, "candidates", {"wanted": wanted, "candidates": shown}, check=check)
+    shown = {
+        "id": ONLY,
+        "kind": candidate.kind,
+        "name": "" if is_an_order(candidate.name) else tidy(candidate.name),
+        "description": _described(candidate.text),
+        "found_for": candidate.query,
+        "similarity": round(candidate.similarity, 2),
+    }
+    return Question(REVIEW, "candidates", {"wanted": wanted, "candidates": [shown]}, check=check)
 
 
 def _described(text: str) -> str:
@@ -347,5 +342,5 @@ def _distinct(phrases: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(phrase for phrase in phrases if phrase and not is_an_order(phrase)))
 
 
-def _instead(model: str, error: Unusable) -> str:
+def _instead(model: str, error: Exception) -> str:
     return f"offline agent instead of {model}: {error}"

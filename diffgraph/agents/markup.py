@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from diffgraph.agents.hiding import Hiding
 from diffgraph.agents.words import plain
 
 LONGEST_PAGE = 100_000  # characters of markup that are looked at
@@ -17,20 +18,12 @@ LONGEST_TEXT = 20_000  # characters of text that are kept of it
 
 _UNSEEN = frozenset(
     """script style template noscript iframe object embed svg math canvas head title select
-    textarea form button video audio""".split()
+    textarea form button video audio dialog""".split()
 )
 _BLOCKS = frozenset(
     """address article aside blockquote br dd div dl dt figcaption footer h1 h2 h3 h4 h5 h6 header
     hr li main nav ol p pre section table td th tr ul""".split()
 )
-_ZERO = r"0*(?:\.0*)?[01]?(?:px|pt|em|rem|%|vh|vw)?\s*(?:!important)?\s*(?:;|$)"
-_HIDING = re.compile(
-    rf"font\s*:\s*0(?![.\d])|display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|font(?:-size)?\s*:\s*{_ZERO}"
-    rf"|opacity\s*:\s*0*(?:\.0\d*)?\s*(?:!important)?\s*(?:;|$)|color\s*:\s*transparent"
-    rf"|(?:^|;)\s*(?:max-)?(?:height|width)\s*:\s*{_ZERO}|clip(?:-path)?\s*:|text-indent\s*:\s*-\d"
-    r"|(?:left|right|top|bottom|margin-left|margin-top)\s*:\s*-\d{3,}|transform\s*:\s*scale\(\s*0"
-)
-"""What makes text invisible. A colour close to the background's would too; it cannot be known."""
 
 
 def page_lines(html: str) -> tuple[str, ...]:
@@ -57,7 +50,8 @@ def _parts(html: str) -> Iterator[str]:
     """Yield the visible pieces of text in order, and a line break where a block begins or ends."""
     length = 0
     # a document cannot hold lone surrogates, and the marks are ours
-    body = LexborHTMLParser(_MARKS.sub(" ", html)).body
+    page = LexborHTMLParser(_MARKS.sub(" ", html))
+    hiding, body = Hiding(page), page.body
     left: list[LexborNode | str | None] = [body]
     while left and length < LONGEST_TEXT:
         item = left.pop()
@@ -76,20 +70,5 @@ def _parts(html: str) -> Iterator[str]:
             is_block = item.tag in _BLOCKS
             yield "\n" if is_block else _LINK if item.tag == "a" else ""
             left.append("\n" if is_block else _END if item.tag == "a" else "")
-            if _is_seen(item):
+            if item.tag not in _UNSEEN and not hiding.hides(item):
                 left.append(item.child)
-
-
-def _is_seen(node: LexborNode) -> bool:
-    """Tell whether what is inside a node can be seen."""
-    if node.tag in _UNSEEN:
-        return False
-    attributes = node.attributes
-    if not attributes:
-        return True
-    style = re.sub(r"/\*.*?\*/|\\", "", (attributes.get("style") or "").lower())
-    return not (
-        "hidden" in attributes
-        or (attributes.get("aria-hidden") or "").lower() == "true"
-        or _HIDING.search(style)
-    )

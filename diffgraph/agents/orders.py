@@ -5,7 +5,11 @@ what a model says. The list cannot be complete; that is why an answer is also he
 page is asked about alone, and a review may only name what it was shown.
 """
 
+# ruff: noqa: RUF001, E501
+
 import re
+
+from diffgraph.spelling import in_latin
 
 _ORDERS = re.compile(
     r"""
@@ -30,16 +34,57 @@ _ORDERS = re.compile(
     | \b(?:rm\s+-rf|curl\s|wget\s|sudo\s|os\.system|subprocess|eval\(|exec\(|drop\s+table)
     | <\|?\s*(?:im_start|im_end|endoftext|system)|\[/?inst\]|\#{2,}\s*(?:system|instruction)
     | </?\s*(?:page|data|instructions|function_calls|invoke)\b|\bBEGIN\s+(?:SYSTEM|INSTRUCTION)
-    | (?:忽略|无视|無視)[^。]{0,12}(?:指令|指示|提示|规则|規則)|以前の指示|이전\s*지시
     | \bignor(?:a|e|ez|iere?n?|ar)\b.{0,40}
       \b(?:instruc\w+|anweisung\w*|consignes?|istruzioni|vorherig\w+|anterior\w*|pr[eé]c[eé]dent\w*)
-    | (?:игнорируй|забудь)\w*.{0,40}(?:инструкц|указан)
+    | \b(?:oublie[zr]?|ignorez?)\b.{0,40}\b(?:tout|toutes|instructions?|consignes?|r[èe]gles?)
+    | \b(?:negeer|zignoruj|ignoruj|ignorera|yoksay|abaikan|ignoreer|ignorati|ignoroi)\w*
+    | \b(?:vergiss|vergessen\s+sie|missachte)\b.{0,40}\b(?:alle|anweisung|regel|vorherig)
+    | \b(?:olvida|dimentica|esque[çc]a)\b.{0,40}\b(?:todo|instruc|istruzion|tutt|regla|regol)
+    | \b(?:w[äa]hle|nimm)\s+immer|\bimmer\s+(?:w[äa]hlen|ausw[äa]hlen|bevorzugen)
+    | \b(?:elige|escoge|selecciona)\s+siempre|\bsiempre\s+(?:elige|escoge|selecciona)
+    | \b(?:choisis|choisissez|s[ée]lectionne[zr]?)\s+toujours|\btoujours\s+(?:chois|s[ée]lect)\w*
+    | \b(?:scegli|seleziona)\s+sempre|\bsempre\s+(?:scegli|escolh|selecion)\w*
+    # plays a part, or speaks of verdicts and rivals
+    | \b(?:pretend|imagine|suppose)\b.{0,20}\b(?:you|that\s+you)\b|\brole-?\s?play\b
+    | \b(?:act|behave|respond)\s+as\s+(?:if|a|an|the|my)\b|\bfrom\s+now\s+on\b
+    | \byou(?:'re|\s+are)\s+(?:the|my|a|an|now)\b|\byour\s+(?:task|job|role|goal|instructions?)\b
+    | \b(?:dear|note\s+(?:to|for)|attention|message\s+(?:to|for)|hey)\s+(?:the\s+)?
+      (?:ai|llm|model|reviewer|judge|assistant|agent|curator|grader|evaluator)\b
+    | \bkept\b\s*(?:[=:]|to|is|are|must|should|only)|\b(?:verdicts?|candidates?|found_for)\b
+    | \b(?:rivals?|competitors?|competing)\b
+    | \b(?:all|any|every|the)\s+others?\b.{0,30}\b(?:fake|malware|broken|irrelevant|redundant|false
+      |worse|inferior|unsafe|stolen|virus|useless)\b
+    | \b(?:other|remaining)\s+(?:experts?|loras?|models?|cards?|entries|options)\b.{0,40}
+      \b(?:fake|malware|broken|irrelevant|redundant|false|worse|inferior|unsafe|stolen|useless|drop)
+    | \b(?:highest|maximum|top|full|perfect)\s+(?:score|similarity|rating|priority|relevance)\b
     """,
     re.I | re.X,
 )
+_FOREIGN = re.compile(
+    r"""
+    (?:忽略|无视|無視)[^。]{0,12}(?:指令|指示|提示|规则|規則)|以前の指示|이전\s*지시
+    | \b(?:игнорир|ігнору|проигнорир|забудь|не\s+обращай)\w*
+    | (?:всегда|завжди)\s+(?:выбира|обира|вибира)\w*
+    | \b(?:önceki\s+talimat|bỏ\s+qua|talimatları)
+    | (?:总是|永远|必须|务必|一定要)(?:选择|选|保留|推荐)|(?:常に|必ず)(?:選|推)|항상\s*선택|무시(?:하|해)
+    | 無視(?:し|せ)|忽略|无视|تجاهل|نادیده|अनदेखा|नज़रअंदाज़|התעלמ?|αγνό[ηε]|ละเว้น|เพิกเฉย
+    """,
+    re.I | re.X,
+)
+"""The same in other alphabets."""
+_SPACED = re.compile(r"(?:\b[^\W\d_][\s.\-_*·|/,]{1,3}){7,}[^\W\d_]\b")
+"""Letters one by one."""
+_DIGITS = re.compile(r"\b(?=\w*[a-z])(?=\w*\d)\w+\b")
+_LETTERS = str.maketrans("0134578@$", "oieastbas")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 
 
 def is_an_order(text: str) -> bool:
     """Tell whether a text speaks to the language model that reads it, or hides what it says."""
-    return bool(_ORDERS.search(text) or _BASE64.search(text))
+    if not text.isascii() and _FOREIGN.search(text):
+        return True
+    if _ORDERS.search(text) or _BASE64.search(text) or _SPACED.search(text):
+        return True
+    latin = in_latin(text)
+    digits = _DIGITS.sub(lambda word: word.group().translate(_LETTERS), latin)
+    return any(_ORDERS.search(other) for other in {latin, digits} - {text.lower()})

@@ -57,6 +57,42 @@ def review(
     return tuple(verdicts[place] for place in range(len(candidates)))
 
 
+def without_repeats(
+    candidates: Sequence[Candidate],
+    verdicts: Sequence[Verdict],
+    config: ReviewConfig | None = None,
+) -> tuple[Verdict, ...]:
+    """Return verdicts in which of several kept experts with one skill the nearest stays.
+
+    Args:
+        candidates: what was found.
+        verdicts: one a candidate, each given without a look at the others.
+        config: which descriptions are of one skill.
+    """
+    config = config or ReviewConfig()
+    found = list(verdicts)
+    skills = [content_stems(candidate.text) for candidate in candidates]
+    kept: list[int] = []
+    for place in sorted(range(len(found)), key=lambda i: (-candidates[i].similarity, i)):
+        if not found[place].kept:
+            continue
+        candidate = candidates[place]
+        rivals = (i for i in kept if candidates[i].kind == candidate.kind)
+        for other in rivals:
+            is_another = candidates[other].ref != candidate.ref
+            if is_another and _is_one_skill(skills[other], skills[place], config):
+                reason = f"same skill as {candidates[other].name}"
+                found[place] = Verdict(ref=candidate.ref, kept=False, reason=reason)
+                break
+        else:
+            kept.append(place)
+    return tuple(found)
+
+
+def _is_one_skill(some: frozenset[str], others: frozenset[str], config: ReviewConfig) -> bool:
+    return bool(some) and len(some & others) >= config.same_skill * len(some | others)
+
+
 def _ranked(
     request: Request, candidates: Sequence[Candidate], places: Sequence[int], config: ReviewConfig
 ) -> list[int]:
@@ -156,8 +192,7 @@ def _why_redundant(
             if is_better:
                 return f"{other.name} already serves {candidate.query!r}, and better"
             return f"{other.name} serves {candidate.query!r} as well and knows more of its kind"
-        theirs = content_stems(other.text)
-        if skills and len(skills & theirs) >= config.same_skill * len(skills | theirs):
+        if _is_one_skill(skills, content_stems(other.text), config):
             return f"same skill as {other.name}"
     return None
 

@@ -9,6 +9,8 @@ import unicodedata
 from collections import Counter
 from functools import lru_cache
 
+from diffgraph.spelling import seen
+
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 FUNCTION_WORDS = frozenset(
@@ -54,9 +56,12 @@ _TYPOGRAPHY = str.maketrans(
 
 
 def plain(text: str, limit: int = 100_000) -> str:
-    """Return a text on one line, in plain punctuation, without control or invisible characters."""
+    """Return a text on one line, in plain punctuation, without control or invisible characters.
+
+    A word whose letters are of several alphabets is written in Latin ones.
+    """
     text = _TERMINAL_CODE.sub(" ", text[:limit])
-    text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
+    text = seen(text).translate(_TYPOGRAPHY)
     if text.isprintable():  # nothing to take out: most texts, and much faster
         return " ".join(text.split())
     kept = (char if unicodedata.category(char)[0] != "C" else _gap(char) for char in text)

@@ -16,13 +16,14 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from diffgraph.crawlers.civitai_pages import moment
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
 from diffgraph.crawlers.huggingface_files import DENOISERS, components_of
+from diffgraph.crawlers.huggingface_list import HubList
 from diffgraph.crawlers.huggingface_pages import (
     SOURCE,
     Relation,
@@ -34,7 +35,6 @@ from diffgraph.crawlers.huggingface_pages import (
 )
 from diffgraph.crawlers.live import LiveCrawler
 from diffgraph.crawlers.web import (
-    BadAnswer,
     NotThere,
     Query,
     TokenRefused,
@@ -195,40 +195,16 @@ class HuggingFaceCrawler(LiveCrawler):
 
     def _list(self, base: str, relation: Relation) -> Iterator[Listing | BrokenPage]:
         """Yield what one list brings."""
-        query: dict[str, str | int | list[str]] = {
+        query: Query = {
             "filter": f"base_model:{relation}:{base}",
             "sort": "lastModified",
-            "limit": self._web.config.page_size,
             "expand": FIELDS,
         }
-        cursors: set[str] = set()
-        while True:
-            items, cursor, told = self._page(query)
-            yield from told
-            yield from self._read(items, relation)
-            if cursor is None or self._is_too_old(items):
+        for page in HubList(self._web, self._background, query, f"the list of {base}").pages():
+            yield from page.told
+            yield from self._read(page.items, relation)
+            if self._is_too_old(page.items):
                 return
-            if cursor in cursors:
-                yield BrokenPage(where=f"the list of {base}", reason="its cursor leads back")
-                return
-            cursors.add(cursor)
-            query["cursor"] = cursor
-
-    def _page(self, query: Query) -> tuple[list[object], str | None, list[BrokenPage]]:
-        """Return one answer of a list, where it goes on, and what is to be told of it."""
-        told = []
-        try:
-            reply = self._background.wait(self._web.ask("GET", "/api/models", query=query))
-        except TokenRefused as error:
-            if not self._web.has_token:
-                raise
-            self._web.forget_token()
-            told.append(BrokenPage(where="the token", reason=f"{error}; read on without it"))
-            reply = self._background.wait(self._web.ask("GET", "/api/models", query=query))
-        items = decoded(reply.body, "the list of models")
-        if not isinstance(items, list):
-            raise BadAnswer("the list of models is no list")
-        return items, _cursor_in(reply.next_link), told
 
     def _read(self, items: list[object], relation: Relation) -> Iterator[Listing | BrokenPage]:
         """Yield a listing for every item, its card fetched where it is not known."""
@@ -349,13 +325,3 @@ def _commit_of(listing: Listing) -> str:
     """Return the whole name of a listing's commit: the hub knows no short one."""
     url = listing.file.url if listing.file else ""
     return url.partition("/resolve/")[2].partition("/")[0]
-
-
-def _cursor_in(address: str | None) -> str | None:
-    """Return the cursor of the next page; its address could lead anywhere, and is not followed."""
-    if address is None:
-        return None
-    try:
-        return next(iter(parse_qs(urlsplit(address).query).get("cursor", ())), None)
-    except ValueError:
-        return None

@@ -5,12 +5,12 @@ Names and texts come from hub pages: they are hostile, and the template engine e
 """
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from diffgraph.artifacts import write_text
 from diffgraph.crawlers.crawler import BrokenPage
@@ -19,6 +19,8 @@ from diffgraph.evaluation.drawing import Curve, GraphView
 from diffgraph.evaluation.statistics import Summary
 from diffgraph.experts.expert import Expert
 from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.secrets import masked
+from diffgraph.telling import harmless, told
 
 __all__ = [
     "Comparison",
@@ -60,11 +62,6 @@ SCORE_TITLES: Mapping[str, str] = {
     "pick_score": "PickScore",
     "hps": "HPS",
 }
-
-STEERING = re.compile(
-    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
-)
-"""Characters that are not seen and change how other text is shown."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ def write_report(path: Path, data: ReportData) -> Path:
 
 def plain(text: object, most: int = 400) -> str:
     """Return a text without characters that steer how it is shown, cut to a length."""
-    clean = STEERING.sub("", str(text)).strip()
+    clean = harmless(" ".join(masked(str(text)).split()), "")
     return clean if len(clean) <= most else f"{clean[: most - 1]}…"
 
 
@@ -142,6 +139,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,  # for all templates, whatever they are called
+        finalize=lambda value: told(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -152,7 +150,7 @@ def _environment() -> Environment:
         short=drawing.short,
         megabytes=lambda size: f"{size / 1e6:.2f} MB",
         duration=_duration,
-        data_uri=lambda png: f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}",
+        data_uri=lambda png: Markup("data:image/png;base64," + base64.b64encode(png).decode()),
         method=lambda name: METHOD_TITLES.get(name, name),
         note=lambda name: METHOD_NOTES.get(name, ""),
         score=lambda name: SCORE_TITLES.get(name, name),

@@ -29,6 +29,7 @@ from diffgraph.experts.formats.adapter import Parts
 from diffgraph.experts.naming import absent_encoder
 from diffgraph.experts.naming_index import Placement, Placements, names_of
 from diffgraph.experts.peft_configuration import PeftConfiguration, Scale
+from diffgraph.experts.quantised import demand_plain_numbers
 from diffgraph.experts.updates import rows_of
 from diffgraph.experts.weights_file import WeightsFile, shown
 
@@ -82,14 +83,20 @@ def is_adapter(file: WeightsFile) -> bool:
     return any(known is not None and known[1] in MARKS for known in found)
 
 
-def open_adapter(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Opened:
+def open_adapter(
+    file: WeightsFile, parameters: Mapping[str, Tensor], configuration: PeftConfiguration
+) -> Opened:
     """Return the updates of an adapter's file, of whose large tensors nothing is read.
+
+    Args:
+        file: the open file.
+        parameters: the base's weights, by our names.
+        configuration: what PEFT states of the adapter.
 
     Raises:
         DamagedFile, FamilyMismatch, UnknownFormat: parts that do not fit together or the base.
     """
     opened = Opened()
-    configuration = PeftConfiguration.of(file)
     forms: Counter[str] = Counter()
     rows = _Rows(file.path.name)
     alpha_missing = False
@@ -185,6 +192,7 @@ def _without_whole_values(
                 raise DamagedFile(
                     f"{file.path.name}: {shown(key)} is the whole of what another key changes"
                 )
+        demand_plain_numbers(file, [key])
         for parameter, update in checkpoint.updates_of(file, key, tuple(ours), parameters):
             opened.add(parameter, update, [key])
 

@@ -88,15 +88,21 @@ class PeftConfiguration:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, file: WeightsFile) -> "PeftConfiguration":
+    def of(cls, file: WeightsFile, wanted: bool = True) -> "PeftConfiguration":
         """Read the configuration, if the file has one, or PEFT left one beside it.
+
+        Args:
+            file: the open file.
+            wanted: look beside the file, whatever it is called; else PEFT must have named it.
 
         Raises:
             DamagedFile: it is not what a configuration looks like.
             UnknownFormat: it says that the tensors are no sum that readers here know.
         """
         header = file.metadata
-        text = header.get(PEFT_METADATA) or header.get(PEFT_FILE) or configuration_beside(file.path)
+        text = header.get(PEFT_METADATA) or header.get(PEFT_FILE)
+        if text is None and (wanted or file.path.name == PEFT_WEIGHTS):
+            text = configuration_beside(file.path)
         if text is None:
             return cls(file.path.name)
         try:
@@ -106,16 +112,11 @@ class PeftConfiguration:
         if not isinstance(config, dict):
             raise DamagedFile(f"{file.path.name}: its configuration is not an object")
         found = cls(file.path.name, config)
-        for name, value in config.items():
+        by_method_first = sorted(config.items(), key=lambda item: not item[0].endswith("peft_type"))
+        for name, value in by_method_first:
             component, dot, rest = name.partition(".")
             found._demand_plain(rest if dot and component in COMPONENTS else name, value)
         return found
-
-    @classmethod
-    def demand_known(cls, file: WeightsFile) -> None:
-        """Raise the same of a file whose keys are no adapter's, if PEFT has saved it."""
-        if file.path.name == PEFT_WEIGHTS or {PEFT_METADATA, PEFT_FILE} & file.metadata.keys():
-            cls.of(file)
 
     def scale(self, module: str, theirs: str = "") -> Scale:
         """Return what is stated of a module's strength.

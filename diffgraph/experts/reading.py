@@ -9,16 +9,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diffgraph.errors import DamagedFile, FamilyMismatch, UnknownFormat
+from diffgraph.errors import DamagedFile, ExpertError, FamilyMismatch, UnknownFormat
 from diffgraph.experts.adapter_files import Opened, is_adapter, open_adapter
 from diffgraph.experts.adapter_keys import split
+from diffgraph.experts.base_models import demand_same_base, made_for
 from diffgraph.experts.delta import Coverage, Delta, Origin
 from diffgraph.experts.formats import checkpoint
 from diffgraph.experts.inspection import inspect
 from diffgraph.experts.metadata import evidence
 from diffgraph.experts.naming_index import Placements, names_of
 from diffgraph.experts.peft_configuration import PeftConfiguration
-from diffgraph.experts.strangers import demand_mergeable, made_for
+from diffgraph.experts.quantised import demand_plain_numbers
+from diffgraph.experts.strangers import demand_mergeable
 from diffgraph.experts.weights_file import WeightsFile, open_weights, shown
 
 MIN_SHARE = 0.9
@@ -63,11 +65,13 @@ def open_delta(
     """
     with open_weights(path) as file:
         demand_mergeable(file, prediction)
+        adapts = is_adapter(file)
+        configuration = PeftConfiguration.of(file, wanted=adapts)
+        demand_same_base(file, configuration.config, parameters)
         try:
-            if is_adapter(file):
-                opened = open_adapter(file, parameters)
+            if adapts:
+                opened = open_adapter(file, parameters, configuration)
             else:
-                PeftConfiguration.demand_known(file)  # a method of PEFT with keys of its own
                 opened = _open_checkpoint(file, parameters)
             _demand_share(file, opened, min_share)
         except FamilyMismatch as error:
@@ -98,7 +102,8 @@ def _open_checkpoint(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Ope
         if not checkpoint.is_skipped(key):
             opened.leave(key, components)
     if not matched and not any(key.startswith(checkpoint.PREFIXES) for key in file.entries):
-        raise UnknownFormat(f"{file.path.name}: no reader recognises its keys{_some(rest)}")
+        raise _unreadable(file, f"no reader recognises its keys{_some(rest)}")
+    demand_plain_numbers(file, matched)
     # shapes first: a base of another size says more than a missing key
     for key, placements in matched.items():
         for name, update in checkpoint.updates_of(file, key, placements, parameters):
@@ -123,7 +128,7 @@ def _demand_share(file: WeightsFile, opened: Opened, min_share: float) -> None:
     total = matched + len(unknown)
     if total and matched / total >= min_share and matched:
         return
-    message = f"{file.path.name}: {matched} of {total} keys fit the base model{_some(unknown)}"
+    message = f"{matched} of {total} keys fit the base model{_some(unknown)}"
     if not total and opened.absent:
         encoders = " and ".join(sorted(opened.absent))
         raise FamilyMismatch(f"{file.path.name}: is for {encoders} alone, which the base lacks")
@@ -131,8 +136,14 @@ def _demand_share(file: WeightsFile, opened: Opened, min_share: float) -> None:
         raise UnknownFormat(f"{file.path.name}: holds nothing that is ever merged")
     strangers = [key for key in unknown if (split(key) or ("", "ia3_weight"))[1] == "ia3_weight"]
     if len(strangers) > len(unknown) / 2 and not _is_whole_model(unknown):
-        raise UnknownFormat(f"{message}; no reader understands the rest")
-    raise FamilyMismatch(message)
+        raise _unreadable(file, f"{message}; no reader understands the rest")
+    raise FamilyMismatch(f"{file.path.name}: {message}")
+
+
+def _unreadable(file: WeightsFile, why: str) -> ExpertError:
+    """Return what to raise of keys that mean nothing here: perhaps they do to another base."""
+    error = FamilyMismatch if made_for(file) else UnknownFormat
+    return error(f"{file.path.name}: {why}")
 
 
 def _is_whole_model(keys: Iterable[str]) -> bool:

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from diffgraph.errors import FamilyMismatch, UnknownFormat
+from diffgraph.experts.quantised import WHAT as QUANTISED
 from diffgraph.experts.weights_file import WeightsFile, shown
 
 BESIDE = "a network that stands beside a model, not a change of its weights"
 WORDS = "a textual inversion: new words for the text encoder, not a change of its weights"
-QUANTISED = "quantised weights, whose scales would have to be known to every reader"
 
 UNMERGEABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
     (WORDS, re.compile(r"emb_params|string_to_(param|token)(\..*)?|clip_[lg]|t5xxl|<[^.]*>")),
@@ -23,7 +23,14 @@ UNMERGEABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (f"an IP-Adapter: {BESIDE}", re.compile(r"(ip_adapter|image_proj)\..*")),
     (f"a motion module: {BESIDE}", re.compile(r"(.*\.)?motion_modules\..*")),
-    (QUANTISED, re.compile(r".*(\.scale_weight|\.weight_scale|scaled_fp8|\.absmax|\.quant_map)")),
+    (
+        QUANTISED,
+        re.compile(
+            r".*(\.scale_weight|\.weight_scale\w*|\.scale_input|\.input_scale|scaled_fp8|\.SCB"
+            r"|\.(nested_)?(absmax|quant_map)|\.quant_state\..*|\.qweight|\.qzeros|\.wscales"
+            r"|\.comfy_quant|\.weight\._(data|scale))"
+        ),
+    ),
 )
 """What a file is -> a key that no other file has."""
 
@@ -37,23 +44,6 @@ INPUTS: Mapping[int, str] = {
 }
 VELOCITY = {"v", "v_prediction", "v-prediction", "velocity", "vpred", "v_pred"}
 NOISE = {"epsilon", "eps", "noise"}
-
-TEXT_WIDTHS: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
-"""The width of what a UNet's cross-attention sees -> its family."""
-CROSS_ATTENTION = re.compile(
-    r".*attn2[._](?:processor\.)?to_[kv](?:_lora)?"
-    r"(?:\.weight|\.lora_down\.weight|\.lora_A\.(?:default\.)?weight|\.down\.weight"
-    r"|\.lora\.down\.weight|\.hada_w1_b)"
-)
-BASES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "SDXL",
-        re.compile(r"conditioner\.embedders\..*|(.*[._])?(add_embedding|label_emb)[._].*"),
-    ),
-    ("SD 3", re.compile(r"(.*[._])?joint_(transformer_)?blocks[._].*")),
-    ("FLUX", re.compile(r".*(double_blocks|single_transformer_blocks)[._]\d+.*")),
-    ("PixArt", re.compile(r"(.*[._])?caption_projection[._].*")),
-)
 
 
 def demand_mergeable(file: WeightsFile, prediction: str = "") -> None:
@@ -80,17 +70,6 @@ def demand_mergeable(file: WeightsFile, prediction: str = "") -> None:
             f"{file.path.name} was made for a model that predicts {said}, "
             f"the base predicts {prediction}"
         )
-
-
-def made_for(file: WeightsFile) -> str:
-    """Return the base model that a file's keys and shapes look made for, or nothing."""
-    for base, pattern in BASES:
-        if _first(file.entries, pattern.fullmatch):
-            return base
-    for key, entry in file.entries.items():
-        if CROSS_ATTENTION.fullmatch(key) and len(entry.shape) > 1:
-            return TEXT_WIDTHS.get(entry.shape[1], "")
-    return ""
 
 
 def _prediction(file: WeightsFile) -> str:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, MissingInput, UnsafeFile
+from diffgraph.experts.other_formats import BYTES, other_format
 from diffgraph.foreign_files import open_foreign, parse_json
 
 MAX_FILE_BYTES = 1 << 50
@@ -54,9 +55,6 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
-PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-ZIP_START = b"PK\x03\x04"  # torch.save writes a pickle inside a zip
-PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml")
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
-    start = file.read(LENGTH_BYTES + 8)
+    start = file.read(BYTES)
     _refuse_other_formats(path, start)
     if len(start) <= LENGTH_BYTES:
         raise DamagedFile(f"{path.name}: {size} bytes are too few for a safetensors file")
@@ -186,12 +184,10 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:
-    # the length of a header may begin like a pickle, but below 16 MB it goes on with zeros
-    looks_like_pickle = start.startswith(PICKLE_STARTS) and start[3:8] != bytes(5)
-    if looks_like_pickle or start.startswith(ZIP_START):
-        raise UnsafeFile(f"{path.name}: is a pickle, which can run code; only safetensors is read")
-    if start.lstrip().lower().startswith(PAGE_STARTS):
-        raise DamagedFile(f"{path.name}: is a web page, not weights")
+    found = other_format(start, MAX_HEADER_BYTES)
+    if found is not None:
+        error, what = found
+        raise error(f"{path.name}: is {what}")
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:

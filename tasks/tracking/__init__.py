@@ -13,14 +13,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from prefect import task
 from pydantic import BaseModel
 
 from diffgraph.artifacts import storing
 from diffgraph.errors import ServiceError, ServiceRefused, ServiceUnavailable
 from diffgraph.permissions import make_folder, private_umask
 from diffgraph.telling import told
-from tasks.policies import RECORD, named
+from tasks.policies import RECORD, named, task
 from tasks.tracking.unsent import Record, flat, keep, read, waiting
 
 log = logging.getLogger(__name__)

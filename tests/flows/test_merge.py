@@ -269,3 +269,16 @@ class TestOtherTools:
     def test_a_file_or_words(self, merge):
         assert merge({PENCIL: 1}, out=None).code == 2
         assert merge({PENCIL: 1}, "--syntax", "a1111").code == 2
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--as-lora", "2", "--layout", "diffusers"),
+            ("--syntax", "a1111", "--as-lora", "2"),
+            ("--syntax", "a1111", "--layout", "diffusers"),
+            ("--syntax", "a1111", "--force"),
+        ],
+    )
+    def test_options_that_have_no_effect_together_are_refused(self, merge, options):
+        out = None if "--syntax" in options else "merged.safetensors"
+        assert merge({PENCIL: 1}, *options, out=out).code == 2

@@ -215,6 +215,49 @@ NOT_WEIGHTS: Mapping[str, tuple[dict[str, torch.Tensor], str]] = {
         },
         "quantised weights",
     ),
+    "eight bits and a scale of another name": (
+        {
+            NAME: torch.zeros(24, 12).to(torch.float8_e4m3fn),
+            f"{NAME.removesuffix('.weight')}.scale": torch.ones(()),
+        },
+        "quantised weights",
+    ),
+    "eight bits and what its inputs are scaled by": (
+        {
+            NAME: torch.zeros(24, 12).to(torch.float8_e5m2),
+            f"{NAME}.input_amax": torch.ones(()),
+        },
+        "quantised weights",
+    ),
+    "integers without scales": ({NAME: torch.ones(24, 12, dtype=torch.int8)}, "is int8"),
+    "bytes without scales": ({NAME: torch.ones(24, 12, dtype=torch.uint8)}, "is uint8"),
+    "packed bytes": ({NAME: torch.ones(144, 1, dtype=torch.uint8)}, "is uint8"),
+    "wide integers": ({NAME: torch.ones(24, 12, dtype=torch.int64)}, "is int64"),
+    "truth values": ({NAME: torch.ones(24, 12, dtype=torch.bool)}, "is bool"),
+    "factors of integers": (
+        {
+            f"{STEM}.lora_down.weight": torch.ones(2, 12, dtype=torch.int8),
+            f"{STEM}.lora_up.weight": torch.ones(24, 2),
+        },
+        "holds integers, not numbers to multiply",
+    ),
+    "whole modules of integers": (
+        {
+            f"{STEM}.diff": torch.ones(24, 12),
+            "base_model.model.gone.lora_A.weight": torch.ones(2, 12),
+            f"{NAME.removesuffix('.weight')}.set_weight": torch.ones(24, 12, dtype=torch.int8),
+        },
+        "holds integers",
+    ),
+    "factors of eight bits and a scale": (
+        {
+            f"{STEM}.lora_down.weight": torch.ones(2, 12).to(torch.float8_e4m3fn),
+            f"{STEM}.lora_up.weight": torch.ones(24, 2).to(torch.float8_e4m3fn),
+            f"{STEM}.down_scale": torch.ones(()),
+        },
+        "belongs to a module that is read",
+    ),
+    "GPTQ": (numbers(**{"unet.mid_block.attentions.0.to_q.qweight": (3, 3)}), "quantised weights"),
     "autoencoder alone": (
         {"first_stage_model.encoder.conv_in.weight": torch.zeros(2, 2)},
         "nothing that is ever merged",

@@ -1,12 +1,14 @@
 """Only what may pass is tried again."""
 
 import asyncio
+import inspect
 
 import pytest
 from prefect.states import Completed, Failed
 
 from diffgraph import errors
-from tasks.policies import CRAWL, LOCAL, NETWORK, is_worth_another_try
+from diffgraph.secrets import keep_secret
+from tasks.policies import CRAWL, LOCAL, NETWORK, is_worth_another_try, task
 
 
 def verdict(error: BaseException) -> bool:
@@ -70,3 +72,59 @@ def test_every_task_has_a_policy():
     for one in found:
         assert one.cache_policy is NO_CACHE, one.name
         assert not one.retries or one.retry_condition_fn is is_worth_another_try, one.name
+
+
+class TestWhatPrefectKeepsOfAFailure:
+    SECRET = "a-secret-token"
+
+    @pytest.fixture(autouse=True)
+    def _kept(self):
+        keep_secret(self.SECRET)
+
+    def failing(self, error):
+        @task(**LOCAL)
+        def fail(where: str) -> None:
+            """Fail."""
+            raise error
+
+        return fail
+
+    @pytest.mark.parametrize(
+        "error", [ValueError(SECRET), OSError(5, SECRET), errors.ServiceRefused(SECRET)]
+    )
+    def test_holds_no_secret(self, error):
+        with pytest.raises(Exception, match=r"\*\*\*") as failed:
+            self.failing(error).fn("x")
+        assert self.SECRET not in str(failed.value)
+
+    def test_holds_no_secret_that_an_error_builds_of_a_value(self):
+        from pydantic import TypeAdapter, ValidationError
+
+        with pytest.raises(ValidationError) as wrong:
+            TypeAdapter(int).validate_python(self.SECRET)
+        with pytest.raises(RuntimeError, match="ValidationError") as failed:
+            self.failing(wrong.value).fn("x")
+        assert self.SECRET not in str(failed.value)
+        assert failed.value.__suppress_context__
+
+    def test_is_the_error_itself_without_one(self):
+        error = KeyError("x")
+        with pytest.raises(KeyError) as failed:
+            self.failing(error).fn("x")
+        assert failed.value is error
+
+    def test_names_the_parameters_of_the_function(self):
+        made = self.failing(ValueError())
+        assert list(inspect.signature(made.fn).parameters) == ["where"]
+        assert made.description == "Fail."
+
+
+def test_every_task_tells_no_secret_when_it_fails():
+    import pathlib
+    import re
+
+    import tasks
+
+    files = pathlib.Path(tasks.__file__).parent.rglob("*.py")
+    wrong = [f for f in files if re.search(r"from prefect import .*\btask\b", f.read_text())]
+    assert wrong == []

@@ -418,16 +418,37 @@ class TestReview:
 
     @pytest.mark.parametrize(
         "ids",
-        [["c1"], ["c1", "c2", "c3"], ["c1", "c1"], ["c1", "c1", "c2"], ["hub:Snow@1", "c2"], []],
+        [["c2"], ["c1", "c2"], ["c1", "c1"], ["hub:Snow@1"], ["rival"], []],
         ids=str,
     )
     def test_it_may_only_name_what_it_was_shown_each_once(self, api, tmp_path, ids):
-        said = {"verdicts": [{"id": i, "kept": True, "reason": "x"} for i in ids]}
+        said = {"verdicts": [{"id": i, "kept": False, "reason": "x"} for i in ids]}
         api.say(call("review_candidates", said), call("review_candidates", said))
-        verdicts = agent(api, tmp_path).review(self.request, self.candidates)
+        (verdict,) = agent(api, tmp_path).review(self.request, self.candidates[:1])
         assert len(api.bodies) == 2
-        assert [v.ref for v in verdicts] == [c.ref for c in self.candidates]
-        assert all("offline agent instead of" in v.reason for v in verdicts)
+        assert (verdict.ref, verdict.kept) == (self.candidates[0].ref, True)
+        assert "offline agent instead of" in verdict.reason
+
+    def test_each_is_judged_without_a_look_at_the_others(self, api, tmp_path):
+        agent(api, tmp_path).review(self.request, self.candidates)
+        shown = [json.dumps(body["messages"]) for body in api.bodies]
+        assert sorted(("Snow" in text, "Flamingo" in text) for text in shown) == [
+            (False, True),
+            (True, False),
+        ]
+
+    def test_a_verdict_is_paid_for_once_whoever_else_is_there(self, api, tmp_path):
+        asked = agent(api, tmp_path)
+        alone = asked.review(self.request, self.candidates[:1])
+        assert asked.review(self.request, self.candidates)[:1] == alone
+        assert len(api.bodies) == len(self.candidates)
+
+    def test_of_two_with_one_skill_the_nearest_is_kept(self, api, tmp_path):
+        same = "falling snow in front of everything"
+        pair = (candidate("Snow", 0.8, same), candidate("Snowfall", 0.9, same))
+        verdicts = agent(api, tmp_path).review(self.request, pair)
+        assert [verdict.kept for verdict in verdicts] == [False, True]
+        assert verdicts[0].reason == "same skill as Snowfall"
 
     def test_references_are_not_shown(self, api, tmp_path):
         agent(api, tmp_path).review(self.request, self.candidates)

@@ -1,7 +1,9 @@
 """A Hugging Face hub is read to its end: adapters and fine-tunes of both names of a base, once."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from pydantic import SecretStr
 from safetensors.torch import save
 
+from diffgraph.crawlers.course import MOST_FRUITLESS
 from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
 from diffgraph.crawlers.huggingface_pages import parse_repository
@@ -20,6 +23,7 @@ from diffgraph.experts.library import Library
 from diffgraph.experts.reading import open_delta
 from diffgraph.families import get_family
 from tests.servers.huggingface import BASE, HuggingFaceServer, repository
+from tests.servers.local_server import Reply, Request
 
 SD15 = get_family("sd15")
 OLD_BASE = "runwayml/stable-diffusion-v1-5"
@@ -447,3 +451,85 @@ def test_nobody_is_told_the_token(
 def test_a_family_without_a_base_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="emoji64 has no base model on Hugging Face"):
         HuggingFaceCrawler(Library(tmp_path), get_family("emoji64"))
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    return [repository(f"maker/new{number}") for number in range(count)]
+
+
+class Stuck(HuggingFaceServer):
+    """Its lists go on for ever, to the same repositories or to none, under ever new cursors."""
+
+    kept = 4
+
+    def _list(self, request: Request) -> Reply:
+        query = {name: values for name, values in request.query.items() if name != "cursor"}
+        items = json.loads(super()._list(replace(request, query=query)).body)[: self.kept]
+        link = f'<{self.url}/api/models?cursor=fresh{len(self.requests)}>; rel="next"'
+        return Reply.json(items, Link=link)
+
+
+@pytest.mark.parametrize("kept", [4, 0])
+def test_a_list_that_goes_on_for_ever_is_left_and_told(kept: int, home: Home) -> None:
+    with Stuck(many(6)) as hub:
+        hub.kept = kept
+        report = home.discover(hub)
+        lists = len(hub.asked("/api/models"))
+    assert len(home.names) == kept
+    assert lists <= 4 * (MOST_FRUITLESS + 2) + 10, "two names of the base, two relations"
+    assert report.broken[0].reason == (
+        f"{MOST_FRUITLESS} pages one after the other brought nobody new; not read on"
+    )
+
+
+@pytest.mark.parametrize(
+    "link",
+    ['<https://hub.example/api/models?p=2>; rel="next"', '<http://[::1>; rel="next"'],
+)
+def test_a_link_without_a_cursor_is_told(
+    link: str, home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve(many(3))
+    hub.disturb(lambda reply: replace(reply, headers={**reply.headers, "Link": link}), path="api")
+    report = home.discover(hub)
+    assert len(home.names) == 3
+    assert [entry.reason for entry in report.broken] == [
+        "it goes on, and its cursor cannot be used"
+    ]
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_page_that_never_comes_costs_what_lies_behind_it_and_no_other_list(
+    status: int, home: Home
+) -> None:
+    class Breaking(HuggingFaceServer):
+        def _list(self, request: Request) -> Reply:
+            reply = super()._list(request)
+            return Reply.json({}, status) if b"maker/new6" in reply.body else reply
+
+    with Breaking([*many(9), repository("maker/old", OLD_BASE)]) as hub:
+        report = home.discover(hub)
+    assert set(home.names) == {*(f"maker/new{number}" for number in range(6)), "maker/old"}
+    assert [entry.where for entry in report.broken] == [f"the list of {BASE}"]
+    assert f"not read on: {hub.url}/api/models: it answers {status}" in report.broken[0].reason
+    assert report.failed == report.retired == ()
+
+
+def test_a_page_that_is_too_large_is_read_in_parts(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve(many(9))
+    whole = hub.answer(Request("GET", "/api/models", {"limit": ["4"]}, {})).body
+    small = QUICK.model_copy(update={"largest_answer": len(whole) // 3})
+    with HuggingFaceCrawler(home.library, SD15, Web(hub.url, config=small)) as crawler:
+        assert len(list(crawler.listings())) == 9
+    assert {request.get("limit") for request in hub.asked("/api/models")} >= {"4", "1"}
+
+
+def test_a_limit_of_requests_is_waited_for(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve(many(3))
+    limit = {"RateLimit": '"api";r=0;t=0.05', "RateLimit-Policy": '"fixed window";"api";q=5;w=300'}
+    hub.disturb(lambda reply: Reply.json({}, 429, **limit), path="/api/models")
+    assert len(home.discover(hub).listed) == 3

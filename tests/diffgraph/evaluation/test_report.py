@@ -25,6 +25,8 @@ from diffgraph.evaluation.report import (
 )
 from diffgraph.evaluation.statistics import COLUMNS, summarise
 from diffgraph.experts.expert import Expert, Licence
+from diffgraph.secrets import keep_secret
+from diffgraph.telling import harmless
 
 HOSTILE = "<script>alert('x')</script>\"onload=\u202e{{ 7 * 7 }}<img src=http://evil.example/a.png>"
 
@@ -167,6 +169,15 @@ def test_hostile_names_are_text_everywhere(tmp_path):
     assert "<script" not in text
     assert "\u202e" not in text
     assert "{{ 7 * 7 }}" in "".join(page.text)  # shown, not computed
+
+
+def test_no_letter_that_hides_or_steers_and_no_secret_is_in_a_report(tmp_path):
+    keep_secret("a-secret-token")
+    hidden = "\u202e\u200b\U000e0041\u3164\u00ad\u2028\u2029\ufe01\x9b\x1b"
+    text, _ = page_of(tmp_path, everything(f"a{hidden}b a-secret-token"))
+    assert [letter for letter in hidden if letter in text] == []
+    assert "a-secret" not in text
+    assert all(harmless(line) == line for line in text.split("\n"))
 
 
 def test_parts_that_are_missing_are_left_out(tmp_path):

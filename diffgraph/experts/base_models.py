@@ -1,0 +1,203 @@
+"""Which base model is a file made for, by its header and by its keys?
+
+A header that states another base than ours is believed: a text encoder's part of an SDXL LoRA would
+fit SD 1.x, and Chroma's would fit FLUX. Keys and shapes give a name to what does not fit.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from diffgraph.errors import FamilyMismatch
+from diffgraph.experts.weights_file import WeightsFile, shown
+
+TEXT_WIDTHS: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
+"""The width of what a UNet's cross-attention sees -> its family."""
+CROSS_ATTENTION = re.compile(
+    r".*(?:down|up|mid|input|output|middle)_?blocks?[._].*attn2[._](?:processor\.)?to_[kv](?:_lora)?"
+    r"(?:\.weight|\.lora_down\.weight|\.lora_A\.(?:\w+\.)?weight|\.down\.weight"
+    r"|\.lora\.down\.weight|\.hada_w1_b)"
+)
+JOINT_ATTENTION = re.compile(
+    r"(?:[a-z_]+[._])*?transformer_blocks[._]\d+[._](attn[12]?)[._]to_q\."
+    r"(?:weight|lora_down\.weight|lora_A\.(?:\w+\.)?weight|hada_w1_b)"
+)
+JOINT_WIDTHS: Mapping[tuple[str, int], str] = {
+    **{("attn", 1536): "SD 3", ("attn", 2432): "SD 3", ("attn", 3072): "FLUX"},
+    **{("attn1", 1152): "PixArt", ("attn1", 2240): "Sana"},
+    **{("attn1", 2048): "LTX-Video", ("attn1", 4096): "LTX-Video"},
+    **{("attn1", 1920): "CogVideoX", ("attn1", 3072): "CogVideoX"},
+}
+"""The attention of a transformer whose blocks stand alone, and its width -> the family."""
+REFINED = re.compile(
+    r".*(?:layers|refiner)[._]\d+[._].*(?:qkv|to_q)\.(?:weight|lora_(?:down|A)\.\S+)"
+)
+Z_IMAGE_WIDTH = 3840
+
+KEYS: tuple[tuple[str, str], ...] = (
+    ("Chroma", r"distilled_guidance_layer"),
+    (
+        "HunyuanVideo",
+        r"individual_token_refiner|double_blocks\.0\.img_attn_qkv|token_refiner[._]|byt0_in",
+    ),
+    ("FLUX.2", r"(?:double|single)_stream_modulation"),
+    ("HiDream", r"(?:double|single)_stream_blocks"),
+    ("AuraFlow", r"joint_transformer_blocks|(?:double|single)_layers[._]0[._](?:attn|mlp)"),
+    ("SD 3", r"(?:^|[._])joint_blocks[._]"),
+    ("Qwen-Image", r"transformer_blocks[._]0[._](?:img|txt)_(?:mlp|mod)"),
+    ("Wan", r"blocks[._]0[._](?:self|cross)_attn[._](?:[qkvo]|[kv]_img)\.|condition_embedder[._]"),
+    ("Wan", r"blocks[._]0[._]ffn[._]0|time_projection[._]0|head[._]modulation"),
+    ("Cosmos", r"blocks[._]0[._](?:self|cross)_attn[._](?:[qkv]|output)_proj|blocks\.block0\."),
+    ("Z-Image", r"x_pad_token|cap_pad_token|all_x_embedder|layers[._]0[._]attention[._]to_[qkvo]"),
+    ("OmniGen2", r"ref_image_(?:refiner|patch_embedder)"),
+    ("Lumina", r"noise_refiner|context_refiner|cap_embedder|layers[._]0[._]attention[._]qkv"),
+    ("Stable Cascade", r"clip_txt_(?:pooled_)?mapper|effnet_mapper|lora_prior_unet_"),
+    ("Stable Cascade", r"(?:down|up)_blocks[._]0[._]0[._](?:attention|channelwise|kv_mapper)"),
+    ("Hunyuan-DiT", r"mlp_t0[._]|attn0[._]Wqkv|attn0[._](?:kv|q)_proj|text_embedding_padding"),
+    ("Mochi", r"t0_yproj|attn[._]qkv_[xy]"),
+    ("Sana", r"conv_inverted|caption_norm|attention_y_norm"),
+    ("Kandinsky", r"(?:visual|text)_transformer_blocks"),
+    ("LTX-Video", r"patchify_proj|av_ca_"),
+    ("CogVideoX", r"patch_embed[._]text_proj|ofs_embedding"),
+    ("PixArt", r"(?:^|[._])caption_projection[._]|cross_attn[._](?:q|kv)_linear"),
+    ("Kolors", r"encoder_hid_proj|chatglm"),
+    ("Stable Video Diffusion", r"time_stack[._]|time_mix|temporal_transformer_blocks"),
+    ("SDXL", r"conditioner\.embedders\.|(?:^|[._])(?:add_embedding|label_emb)[._]"),
+    ("FLUX", r"double_blocks[._]0|single_(?:transformer_)?blocks[._]0"),
+)
+"""Family -> what stands in keys of no other family before it; every number is written 0."""
+ANY_KEY = re.compile("|".join(f"(?P<f{at}>{pattern})" for at, (_, pattern) in enumerate(KEYS)))
+NUMBER = re.compile(r"\d+")
+
+SD = r"(?<![a-z0-9])(?:sd|stable-?diffusion)-?v?-?"
+WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (family, re.compile(pattern))
+    for family, pattern in (
+        ("AuraFlow", r"aura-?flow|pony-?(?:diffusion-?)?v?-?7"),
+        (
+            "SDXL",
+            r"sd-?xl|stable-?diffusion-?xl|illustrious|noob-?ai|^pony$|pony-?\w*-?v?6|pony-?xl",
+        ),
+        ("SD 3", SD + "3"),
+        ("SD 2.x", SD + r"2|(?<!\w)sd-turbo|^v2-1|^768-v-ema|^512-base-ema"),
+        ("SD 1.x", SD + r"1|^v1-[45]"),
+        ("FLUX.2", r"flux-?2"),
+        ("FLUX", r"flux(?!-?2)"),
+        ("Chroma", r"chroma"),
+        ("Kolors", r"kolors"),
+        ("PixArt", r"pix-?art"),
+        ("Stable Cascade", r"cascade|w(?:ue|u)rstchen"),
+        ("Stable Video Diffusion", r"stable-?video|(?<!\w)svd(?!\w)"),
+        ("Lumina", r"lumina"),
+        ("Z-Image", r"(?<!\w)z-?image"),
+        ("Qwen-Image", r"qwen"),
+        ("Hunyuan", r"hunyuan|framepack"),
+        ("Wan", r"(?<![a-z])wan-?(?:v?[12]|video|ai)"),
+        ("LTX-Video", r"(?<!\w)ltx"),
+        ("HiDream", r"hidream"),
+        ("CogVideoX", r"cogvideo"),
+        ("Mochi", r"(?<!\w)mochi"),
+        ("Sana", r"(?<!\w)sana(?!\w)"),
+        ("Cosmos", r"(?<!\w)cosmos"),
+        ("OmniGen2", r"omnigen"),
+        ("Kandinsky", r"kandinsky"),
+    )
+)
+"""Family -> its name as trainers and hubs spell it; signs between letters are written `-`."""
+BETWEEN = re.compile(r"[^a-z0-9]+")
+
+STATED = (
+    *("modelspec.architecture", "ss_base_model_version", "ss_base_model", "ss_network_module"),
+    *("modelspec.implementation", "base_model", "baseModel", "base_model_version", "sd_version"),
+)
+"""Fields in which trainers state the family."""
+NAMED = ("ss_sd_model_name", "base_model_name_or_path", "ss_pretrained_model_name_or_path")
+"""Fields that name the very model: a name may say anything, so only where no other speaks."""
+ANOTHER = "another"
+"""A base with cross-attention of a width that none of the known families has."""
+
+
+def demand_same_base(
+    file: WeightsFile, configuration: Mapping[str, Any], parameters: Mapping[str, Tensor]
+) -> None:
+    """Raise `FamilyMismatch` if a file's own header states another base than ours.
+
+    Args:
+        file: the open file.
+        configuration: what PEFT states beside it.
+        parameters: the base's weights by our names; only their shapes are looked at.
+    """
+    ours = base_of(parameters)
+    if not ours:
+        return
+    for family, where in _stated({**_texts(configuration), **file.metadata}):
+        if family != ours:
+            raise FamilyMismatch(
+                f"{file.path.name} says that it is made for {family} ({where}), the base is {ours}"
+            )
+
+
+def base_of(parameters: Mapping[str, Tensor]) -> str:
+    """Return the family of a base by its names and shapes; nothing if they do not tell."""
+    for name, value in parameters.items():
+        if name.startswith("transformer.single_transformer_blocks."):
+            return "FLUX"
+        if name.startswith("unet.") and name.endswith("attn2.to_k.weight"):
+            return TEXT_WIDTHS.get(value.shape[1], ANOTHER)
+    return ""
+
+
+def made_for(file: WeightsFile) -> str:
+    """Return the base model that a file's keys and shapes look made for, or nothing."""
+    kinds = {NUMBER.sub("0", key): key for key in file.entries}
+    found = [match.lastgroup for kind in kinds if (match := ANY_KEY.search(kind))]
+    if found:
+        family = KEYS[min(int(str(group)[1:]) for group in found)][0]
+        return _refined(file, kinds.values()) if family == "Lumina" else family
+    for key, entry in file.entries.items():
+        shape = entry.shape
+        if len(shape) < 2:
+            continue
+        if CROSS_ATTENTION.fullmatch(key):
+            return TEXT_WIDTHS.get(shape[1], "")
+        if joint := JOINT_ATTENTION.fullmatch(key):
+            return JOINT_WIDTHS.get((joint[1], shape[1]), "")
+    return ""
+
+
+def _refined(file: WeightsFile, keys: Iterable[str]) -> str:
+    """Tell Z-Image from Lumina, whose names it took over, by its width."""
+    widths = {file.entries[key].shape[-1] for key in keys if REFINED.fullmatch(key)}
+    return "Z-Image" if Z_IMAGE_WIDTH in widths else "Lumina"
+
+
+def _stated(texts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the families that a header states, and where."""
+    found = [
+        (family, f"{name}={shown(texts[name])[1:-1]}")
+        for name in STATED
+        if (family := _family_in(texts.get(name, "")))
+    ]
+    if texts.get("ss_v2", "").strip().lower() == "true":
+        found.append(("SD 2.x", "ss_v2=True"))
+    if found:
+        return found
+    named = [
+        (family, f"{name}={shown(texts[name])[1:-1]}")
+        for name in NAMED
+        if (family := _family_in("/".join(texts.get(name, "").split("/")[-2:])))
+    ]
+    return named if len({family for family, _ in named}) == 1 else []
+
+
+def _family_in(text: str) -> str:
+    """Return the one family that a text names; nothing if it names none, or several."""
+    plain = BETWEEN.sub("-", text.lower()).strip("-")
+    found = [family for family, pattern in WORDS if pattern.search(plain)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _texts(configuration: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in configuration.items() if isinstance(value, str)}

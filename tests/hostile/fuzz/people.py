@@ -1,0 +1,106 @@
+"""What people type and the files they bring: prompts."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from diffgraph.agents.offline import OfflineAgent
+from diffgraph.errors import InputError
+from diffgraph.evaluation.prompt_sets import read_prompts
+from tests.hostile.fuzz.bounds import demand_a_line
+from tests.hostile.fuzz.grammar import HOSTILE_TEXTS, changed, mangled, texts, to_json
+
+WORDS = (
+    "a fox",
+    "smiling robot",
+    "pencil sketch",
+    "at night",
+    "(red frame:1.3)",
+    "((glowing))",
+    "[snow]",
+    "[cat:dog:0.5]",
+    "<lora:rainy_day:0.8>",
+    "BREAK",
+    "AND",
+    "without stars",
+    "--no rain",
+    "Negative prompt: blurry",
+    "Steps: 20, Sampler: Euler a",
+    "I'd love a picture of",
+    "in the style of",
+    ",",
+    "\n",
+)
+prompts = st.one_of(
+    st.lists(st.sampled_from([*WORDS, *HOSTILE_TEXTS]) | texts, max_size=8).map(" ".join),
+    st.builds(
+        lambda word, times: word * times,
+        st.sampled_from([*WORDS, "(", ")", "[", "no ", "and ", "a", "a ", ", ", ":1", "in a "]),
+        st.sampled_from([1, 50, 2_000, 30_000]),
+    ),
+)
+"""Prompts in every syntax, and what is no prompt at all."""
+
+
+def understood_or_refused(prompt: str, folder: Path) -> None:
+    """A prompt has a subject of a readable length; or it is refused in a line."""
+    try:
+        request = _agent().parse(prompt)
+    except InputError as error:
+        demand_a_line(error)
+        return
+    assert request.summary.strip()
+    assert len(request.attributes) <= 50
+
+
+@cache
+def _agent() -> OfflineAgent:
+    return OfflineAgent()
+
+
+ROWS = [
+    {"id": "one", "prompt": "a cat", "subject": "cat"},
+    {"id": "two", "prompt": "a dog, at night", "treatments": ["night"]},
+]
+
+
+@st.composite
+def _prompt_files(draw: st.DrawFn) -> tuple[str, bytes]:
+    suffix = draw(st.sampled_from([".jsonl", ".csv", ".txt"]))
+    if suffix == ".jsonl":
+        rows = [draw(changed(row).map(to_json)) for row in ROWS]
+        data = b"\n".join(rows)
+    elif suffix == ".csv":
+        cells = st.one_of(texts, st.just("a cat"), st.sampled_from(['"', '"a cat', "x" * 200_000]))
+        data = b"prompt,id\n" + "\n".join(draw(st.lists(cells, max_size=4))).encode(
+            "utf-8", "surrogatepass"
+        )
+    else:
+        data = "\n".join(draw(st.lists(texts, max_size=4))).encode("utf-8", "surrogatepass")
+    return suffix, draw(mangled(data, most=1)) + b"\n"
+
+
+prompt_files = _prompt_files()
+"""Files of prompts with rows in any state."""
+
+
+def rows_read_or_told(file: tuple[str, bytes], folder: Path) -> None:
+    """A file's good row is found wherever the others are broken; or the file is refused."""
+    suffix, data = file
+    path = folder / f"prompts{suffix}"
+    good = {".jsonl": to_json({"prompt": "a good fox"}), ".csv": b"a good fox,good"}
+    path.write_bytes(data + good.get(suffix, b"a good fox") + b"\n")
+    try:
+        found = read_prompts(path)
+    except InputError as error:
+        demand_a_line(error)
+        assert suffix == ".csv", "a good row was refused with the others"  # its head may be broken
+        return
+    for broken in found.broken:
+        assert len(broken.reason) < 1_000
+    for prompt in found.prompts:
+        assert json.loads(prompt.model_dump_json())["text"] == prompt.text
+    if suffix != ".csv":  # there an open quote takes the rows behind it
+        assert "a good fox" in {prompt.text for prompt in found.prompts}
