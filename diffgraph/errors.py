@@ -30,14 +30,14 @@ makes it harmless to a terminal when it is made: whoever prints, logs or stores 
 think of them.
 """
 
-from diffgraph.telling import told
+from diffgraph.telling import told_briefly
 
 
 class DiffgraphError(Exception):
     """The base of all: `except DiffgraphError` catches what is not a bug of ours."""
 
     def __init__(self, *parts: object) -> None:
-        super().__init__(*(told(part) if isinstance(part, str) else part for part in parts))
+        super().__init__(*(told_briefly(part) if isinstance(part, str) else part for part in parts))
 
 
 class InputError(DiffgraphError):

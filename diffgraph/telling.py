@@ -18,9 +18,22 @@ INVISIBLE = frozenset(
 """What Unicode counts as printable and nobody sees: fillers, and marks that choose a variant."""
 
 
+LONGEST = 1000
+"""Characters of an error that a person is told: what comes after nobody reads."""
+END = 250  # of them that are its end, where the reason stands
+
+
 def told(text: str) -> str:
     """Return a text without secrets and on one line, fit for a terminal."""
     return harmless(masked(text))
+
+
+def told_briefly(text: str) -> str:
+    """Return the same, without the middle of what a stranger has made too long to be read."""
+    said = told(text)
+    if len(said) <= LONGEST:
+        return said
+    return f"{said[: LONGEST - END - 3]} … {said[-END:]}"
 
 
 def harmless(text: str, instead: str = " ") -> str:

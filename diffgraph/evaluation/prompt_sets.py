@@ -5,21 +5,22 @@ all can be used is an error.
 """
 
 import csv
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from diffgraph.artifacts import demand_local
 from diffgraph.errors import MissingInput
 from diffgraph.evaluation.csv_records import split_records
 from diffgraph.families import get_family
+from diffgraph.foreign_files import parse_strict
+from diffgraph.telling import told_briefly
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class BrokenRow(BaseModel, frozen=True):
     """A row that could not be used."""
 
     row: int = Field(description="the first is 1")
-    reason: str
+    reason: Annotated[str, AfterValidator(told_briefly)]
 
 
 class PromptSet(BaseModel, frozen=True):
@@ -155,8 +156,8 @@ def read_jsonl(path: Path, column: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_strict(line)
+        except ValueError as error:
             yield f"not JSON: {error}"
             continue
         yield row if isinstance(row, dict) else f"expected an object, found {type(row).__name__}"

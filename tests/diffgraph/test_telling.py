@@ -9,6 +9,7 @@ import pytest
 from diffgraph.errors import DiffgraphError, InputError, ServiceRefused
 from diffgraph.secrets import keep_secret
 from diffgraph.telling import (
+    LONGEST,
     guard_logs,
     harmless,
     harmless_json,
@@ -132,3 +133,10 @@ def test_a_traceback_holds_no_secret(secret):
         text = told_traceback(error)
     assert "Traceback" in text
     assert "ValueError: ***" in text
+
+
+def test_an_error_is_short_enough_to_be_read_and_keeps_its_end():
+    said = str(InputError(f"plan.json: the rule has no parameter {'a' * 50_000}: refused"))
+    assert len(said) <= LONGEST
+    assert said.startswith("plan.json: the rule has no parameter aaa")
+    assert said.endswith("aaa: refused")

@@ -67,6 +67,6 @@ def _resident(field: str) -> int:
 def demand_a_line(error: Exception) -> None:
     """Raise unless an error tells a person what is wrong: in a line that is read, and harmless."""
     said = str(error)
-    assert 0 < len(said) < LONGEST, f"a message of {len(said)} characters"
+    assert 0 < len(said) <= LONGEST, f"a message of {len(said)} characters"
     assert "\n" not in said
     assert said.isprintable(), ascii(said)
