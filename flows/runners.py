@@ -15,6 +15,8 @@ from tasks.progress import stopping
 
 log = logging.getLogger(__name__)
 HERE = "127.0.0.1"
+PATIENCE = "30s"
+"""For a scheduler that is said to run: ours may start slowly, that one answers or is not there."""
 
 
 def runner_for(settings: Settings) -> TaskRunner[Any]:
@@ -24,7 +26,7 @@ def runner_for(settings: Settings) -> TaskRunner[Any]:
     and torch uses the cores.
     """
     if settings.scheduler and settings.scheduler != "local":
-        return _dask(address=settings.scheduler)
+        return _dask(address=settings.scheduler, client_kwargs={"timeout": PATIENCE})
     if len(settings.gpus) > 1:
         return _dask(cluster_class=one_worker_a_gpu, cluster_kwargs={"gpus": settings.gpus})
     if settings.scheduler == "local" or settings.workers > 1:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffgraph.families import get_family
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
 from tasks.policies import LOCAL, named, task
@@ -32,13 +31,13 @@ def choose_reference_prompts(
         candidates: a JSONL or Parquet file to choose from instead of the bundled set.
         exclude: files of prompts that must not be chosen, besides the bundled ones.
     """
+    from diffgraph.evaluation.prompt_sets import bundled_sets
     from diffgraph.graph.candidates import GENERAL, stream_candidates
     from diffgraph.graph.reference_prompts import choose
 
-    assets = get_family(family).assets
-    bundled = assets / "prompts" if assets else None
-    tested = [bundled / f"{name}.jsonl" for name in TESTED] if bundled else []
-    offered = candidates or (bundled / "reference.jsonl" if bundled else GENERAL)
+    bundled = bundled_sets(family)
+    tested = [bundled[name] for name in TESTED if name in bundled]
+    offered = candidates or bundled.get("reference", GENERAL)
     return choose(
         stream_candidates(offered),
         count,

@@ -116,9 +116,8 @@ def read_prompts(
 def bundled_sets(family: str = "emoji64") -> dict[str, Path]:
     """Return the prompt sets that ship with a family, by name."""
     assets = get_family(family).assets
-    return (
-        {path.stem: path for path in sorted((assets / "prompts").glob("*.jsonl"))} if assets else {}
-    )
+    files = sorted((assets / "prompts").iterdir()) if assets else []
+    return {path.stem: path for path in files if path.suffix in READERS}
 
 
 def find_prompts(name_or_path: str | Path, family: str = "emoji64") -> Path:

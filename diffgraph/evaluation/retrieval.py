@@ -9,10 +9,13 @@ searched as well, so that a hub can be measured before anything is downloaded.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
@@ -75,7 +78,10 @@ class RetrievalSummary(BaseModel, frozen=True):
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
-    """Return the labels of a JSONL file, one `{"prompt": "…", "experts": ["source:id", …]}` a line.
+    """Return the labels of a file, `{"prompt": "…", "experts": ["source:id", …]}` a line or row.
+
+    Args:
+        path: JSONL, or Parquet by its name.
 
     Raises:
         MissingInput: the file is not there or cannot be read.
@@ -84,9 +90,11 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     if not path.is_file():
         raise MissingInput(f"no file of labels at {path}")
     try:
-        labels = tuple(_labels(path))
-    except OSError as error:
-        raise MissingInput(f"the labels in {path} cannot be read: {error.strerror}") from error
+        rows = _rows(path) if path.suffix.lower() == ".parquet" else _lines(path)
+        labels = tuple(_label(row, where) for row, where in rows)
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MissingInput(f"the labels in {path} cannot be read: {reason}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error.reason}") from error
     if not any(label.experts for label in labels):
@@ -94,21 +102,33 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     return labels
 
 
-def _labels(path: Path) -> Iterator[Label]:
+def _rows(path: Path) -> Iterator[tuple[object, str]]:
+    """Yield what stands in each row, and where it stands."""
+    with pq.ParquetFile(path) as file:
+        columns = [name for name in file.schema_arrow.names if name in Label.model_fields]
+        numbers = count(1)
+        for batch in file.iter_batches(columns=columns):
+            for row in batch.to_pylist():
+                yield row, f"{path}:{next(numbers)}"
+
+
+def _lines(path: Path) -> Iterator[tuple[object, str]]:
+    """Yield what stands in each line, and where; raises InputError for what is no JSON."""
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _label(line, f"{path}:{number}")
+            where = f"{path}:{number}"
+            if len(line) > LONGEST_LINE:
+                raise InputError(f"{where}: the line is longer than {LONGEST_LINE} characters")
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line), where
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}: not JSON ({error})") from error
 
 
-def _label(line: str, where: str) -> Label:
-    """Return the label of a line; raises InputError, naming the line, for anything else."""
-    if len(line) > LONGEST_LINE:
-        raise InputError(f"{where}: the line is longer than {LONGEST_LINE} characters")
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error})") from error
+def _label(row: object, where: str) -> Label:
+    """Return the label of a row; raises InputError, naming its place, for anything else."""
     expected = 'expected {"prompt": "…", "experts": ["source:id", …]}'
     if not isinstance(row, dict):
         raise InputError(f"{where}: {expected}, found {type(row).__name__}")

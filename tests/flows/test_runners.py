@@ -1,11 +1,13 @@
 """The settings say which workers do the shards; those that we start obey nobody else."""
 
+import socket
 import subprocess
 import sys
 
 import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 
+import flows.runners
 from diffgraph.settings import Settings
 from flows.runners import OneThread, one_worker_a_gpu, runner_for
 
@@ -34,6 +36,19 @@ def test_a_local_cluster_by_its_workers():
 def test_a_running_scheduler_is_used_and_wins():
     chosen = runner(scheduler="tcp://10.0.0.1:8786", gpus=(0, 1), workers=4)
     assert chosen.address == "tcp://10.0.0.1:8786"
+
+
+def test_a_scheduler_that_should_be_running_is_waited_for_half_a_minute(monkeypatch):
+    assert runner(scheduler="tcp://10.0.0.1:8786").client_kwargs == {
+        "timeout": "30s",
+        "set_as_default": False,
+    }
+    monkeypatch.setattr(flows.runners, "PATIENCE", "100ms")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
+        with runner(scheduler=address) as chosen, pytest.raises(OSError, match=r"after 0\.1 s"):
+            assert chosen.client
 
 
 def seen(dask_worker) -> tuple[str, list[str]]:

@@ -38,7 +38,14 @@ WANTED = Request(prompt="a cat in the snow", summary="cat", attributes=("snow",)
 
 
 def read(path: Path) -> Listing:
-    (listing,) = parse_model(json.loads(path.read_text(encoding="utf-8")), "hub")
+    """Return the page of a file; a description in parts says what is repeated how often."""
+    page = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(page["description"], list):
+        parts = page["description"]
+        page["description"] = "".join(
+            part if isinstance(part, str) else part[0] * part[1] for part in parts
+        )
+    (listing,) = parse_model(page, "hub")
     return listing
 
 

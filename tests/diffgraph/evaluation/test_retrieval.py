@@ -2,6 +2,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from diffgraph.errors import EmptyPrompt, InputError, MissingInput
@@ -101,6 +102,23 @@ def test_reads_labels_and_whatever_else_the_rows_hold(tmp_path):
         Label(prompt="a cat", experts=("civitai:1", "hf:a/b@main")),
         Label(prompt="a dog", experts=()),
     )
+
+
+def test_reads_labels_from_a_table_and_names_a_bad_row(tmp_path):
+    path = tmp_path / "labels.parquet"
+    rows = [{"prompt": "a cat", "experts": ["civitai:1"], "id": n} for n in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert read_labels(path) == (Label(prompt="a cat", experts=("civitai:1",)),) * 2
+    rows[1]["experts"] = ["58390"]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(InputError, match=r"labels\.parquet:2: .*'58390'"):
+        read_labels(path)
+    pq.write_table(pa.table({"text": ["a cat"]}), path)
+    with pytest.raises(InputError, match=r"labels\.parquet:1: .*prompt is missing"):
+        read_labels(path)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(MissingInput, match=r"labels\.parquet cannot be read"):
+        read_labels(path)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from diffgraph.agents import Candidate, OfflineAgent, Verdict
@@ -289,9 +289,9 @@ def test_finds_the_experts_that_training_prompts_were_composed_from(community, e
         recipe = recipes[ref]
         return {*recipe.treatments, *recipe.groups, *recipe.styles}
 
-    lines = (ASSETS / "prompts" / "train.jsonl").read_text(encoding="utf-8").splitlines()[::10]
+    rows = pq.read_table(ASSETS / "prompts" / "train.parquet").to_pylist()[::10]
     served, others = [], []
-    for row in map(json.loads, lines):
+    for row in rows:
         chosen = set(select(row["prompt"], community, OfflineAgent(), embedder).refs)
         twins = chosen & set(row["also"])
         wanted = {ref for ref in row["experts"] if ref in recipes}
