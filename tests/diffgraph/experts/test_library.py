@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from diffgraph.errors import MissingInput, StorageError
 from diffgraph.experts.expert import Expert, ExpertRef, Licence, ListedFile, Listing
 from diffgraph.experts.library import SPARE_ROWS, Library, page_hash
 from tests.waiting import PATIENCE
+
+NOBODY = 65534
 
 
 def expert(ref: str = "emojihub:1@11", **fields: object) -> Expert:
@@ -158,14 +161,25 @@ def test_a_home_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     assert "\n" not in str(failure.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_home_says_so(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
+@contextmanager
+def as_an_ordinary_user() -> Iterator[None]:
+    """Be nobody if we are root, who may write anywhere."""
+    ours = os.geteuid()
+    os.seteuid(ours or NOBODY)
     try:
-        with pytest.raises(StorageError, match="Permission denied"):
-            Library(tmp_path / "home", bundled=()).add(expert(), listing())
+        yield
     finally:
-        tmp_path.chmod(0o755)
+        os.seteuid(ours)
+
+
+def test_a_read_only_home_says_so(library: Library) -> None:
+    library.add(expert("hub:1@1"), listing("hub:1@1"))
+    with tempfile.TemporaryDirectory() as folder:  # nobody may look into pytest's
+        Path(folder).chmod(0o555)
+        home = Path(folder) / "home"
+        with as_an_ordinary_user(), pytest.raises(StorageError, match="Permission denied"):
+            Library(home, bundled=()).add(expert(), listing())
+        assert not home.exists()
 
 
 @contextmanager
@@ -217,6 +231,7 @@ with library.workbench() as bench, new_file(library.folder / "files" / "a.safete
 def test_two_processes_add_at_once(tmp_path: Path) -> None:
     program = """
 import sys
+import tempfile
 from pathlib import Path
 from diffgraph.experts.expert import Expert, ExpertRef, Licence, ListedFile, Listing
 from diffgraph.experts.library import Library
