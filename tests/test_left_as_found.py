@@ -3,12 +3,16 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.left_as_found import look, put_back
+
+ROOT = Path(__file__).parent.parent
 
 
 def _environment(tmp_path):
@@ -97,3 +101,20 @@ def test_what_a_test_leaves_behind_is_told_and_put_back(change, tmp_path):
 
 def test_a_test_that_leaves_nothing_behind_is_told_nothing():
     assert not put_back(look())
+
+
+def test_a_file_that_leaves_an_address_behind_fails_and_the_file_after_it_does_not(tmp_path):
+    """Whichever files share a process, and in whichever order."""
+    first, second = tmp_path / "test_server.py", tmp_path / "test_refresh.py"
+    first.write_text(
+        "import os\ndef test_one(): os.environ['PREFECT_API_URL'] = 'http://127.0.0.1:9'"
+    )
+    second.write_text("import os\ndef test_two(): assert 'PREFECT_API_URL' not in os.environ")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-c", tmp_path / "pytest.ini", "-p", "no:randomly",
+         "-p", "tests.left_as_found", first, second],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    assert "this test leaves behind: os.environ: PREFECT_API_URL" in told
+    assert "2 passed, 1 error" in told
