@@ -19,7 +19,7 @@ GROUP_AND_OTHERS = 0o077
 OURS = frozenset(
     """
     library crawls cards answers embeddings scores snapshots planners images reports locks
-    mlflow.db mlartifacts prefect
+    unsent mlflow.db mlartifacts prefect
     """.split()
 )
 """What a home holds; only where it holds nothing else is the folder itself ours to close."""

@@ -20,6 +20,7 @@ from diffgraph.errors import ServiceError, ServiceRefused, ServiceUnavailable
 from diffgraph.permissions import make_folder, private_umask
 from diffgraph.telling import told
 from tasks.policies import RECORD, named, task
+from tasks.tracking.database import ARTIFACTS, address_of, make_database
 from tasks.tracking.unsent import Record, flat, keep, read, waiting
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def _record(home: Path, uri: str | None, record: Record) -> Recorded:
         StorageError: it cannot even be kept.
     """
     kept = keep(home, record)
-    address = uri or f"sqlite:///{home.resolve()}/mlflow.db"
+    address = uri or address_of(home)
     sent: dict[Path, Recorded] = {}
     for place in waiting(home):
         try:
@@ -166,6 +167,7 @@ def _run(home: Path, uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
         import mlflow
         import requests
         from mlflow.utils.logging_utils import disable_logging
+        from sqlalchemy.exc import SQLAlchemyError
 
         disable_logging()
         logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -174,15 +176,23 @@ def _run(home: Path, uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
         is_ours = uri.startswith("sqlite:///")
         try:
             with private_umask(home) if is_ours else nullcontext():
+                if uri == address_of(home):
+                    make_database(home)
                 mlflow.set_tracking_uri(uri)
                 name = f"diffgraph-{experiment}"
                 if mlflow.get_experiment_by_name(name) is None:
-                    place = (home.resolve() / "mlartifacts").as_uri() if is_ours else None
+                    place = (home.resolve() / ARTIFACTS).as_uri() if is_ours else None
                     mlflow.create_experiment(name, artifact_location=place)
                 mlflow.set_experiment(name)
                 with mlflow.start_run() as run:
                     yield mlflow, str(run.info.run_id)
-        except (mlflow.MlflowException, requests.RequestException, OSError, ValueError) as error:
+        except (
+            mlflow.MlflowException,
+            requests.RequestException,
+            SQLAlchemyError,
+            OSError,
+            ValueError,
+        ) as error:
             raise _service_error(uri, error) from error
 
 
@@ -203,6 +213,7 @@ def _service_error(uri: str, error: Exception) -> ServiceError:
     """Return what a failure of MLflow means: worth another try, or not."""
     import mlflow
     import requests
+    from sqlalchemy.exc import SQLAlchemyError
 
     root: BaseException = error
     while root.__cause__ or root.__context__:  # the rest repeats addresses, and runs over lines
@@ -211,6 +222,8 @@ def _service_error(uri: str, error: Exception) -> ServiceError:
     status = 400
     if isinstance(error, mlflow.MlflowException):
         status = error.get_http_status_code()
+    elif isinstance(error, SQLAlchemyError):
+        status = 503  # the disk is full, or another process writes
     elif isinstance(error, requests.RequestException):
         status = 503 if error.response is None else error.response.status_code
     if status >= 500 or status == 429:

@@ -1,6 +1,9 @@
 """Runs, curves and planners are found again in MLflow, on SQLite, without a server."""
 
 import os
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from diffgraph.errors import ServiceRefused, ServiceUnavailable
 from tasks.tracking import (
     CHAMPION,
     PLANNER,
+    database,
     deliver,
     record_evaluation,
     record_spending,
@@ -165,3 +169,55 @@ def test_a_damaged_record_is_set_aside_and_told(tmp_path, caplog):
     assert [file.suffix for file in (tmp_path / UNSENT).iterdir()] == [".damaged"]
     assert "damaged" in caplog.text
     assert not waiting(tmp_path)
+
+
+def record(home: Path):
+    return record_evaluation(home, None, {"set": "bench"}, {"reward": 1.5})
+
+
+def test_a_database_that_is_being_made_is_not_there_yet(tmp_path, monkeypatch):
+    """A run that is killed leaves none or a whole one: MLflow could not go on from half."""
+    seen = []
+
+    def watched(path: Path, artifacts: Path) -> None:
+        whole(path, artifacts)
+        seen.append((tmp_path / "mlflow.db").exists())
+
+    whole = database._make
+    monkeypatch.setattr(database, "_make", watched)
+    assert record(tmp_path).run_id
+    assert seen == [False]
+    assert (tmp_path / "mlflow.db").is_file()
+    assert not list(tmp_path.glob(".*")), "nothing is left of its making"
+
+
+@pytest.mark.parametrize("damage", ["half made", "no database", "cut", "empty"])
+def test_a_damaged_database_is_set_aside_told_and_made_again(
+    recorded, tmp_path, caplog, monkeypatch, damage
+):
+    whole = recorded[0] / "mlflow.db"
+    monkeypatch.setattr(database, "_make", lambda path, _: shutil.copyfile(whole, path))
+    path = Path(shutil.copy(whole, tmp_path))
+    data = path.read_bytes()
+    if damage == "half made":
+        with closing(sqlite3.connect(path)) as half, half:
+            half.execute("DELETE FROM alembic_version")
+            half.execute("DROP TABLE model_versions")
+    else:
+        cut = {"no database": b"x" * 9000, "cut": data[: len(data) // 2], "empty": b""}
+        path.write_bytes(cut[damage])
+    assert record(tmp_path).run_id
+    assert (tmp_path / "mlflow.db.damaged").is_file()
+    assert any("mlflow.db is damaged, is set aside" in line for line in caplog.messages)
+    assert not waiting(tmp_path)
+
+
+def test_a_database_that_cannot_be_written_costs_the_run_nothing(tmp_path, impatient, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    def full(path: Path, artifacts: Path) -> None:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr(database, "_make", full)
+    told = record(tmp_path)
+    assert told.kept == waiting(tmp_path)[0]
