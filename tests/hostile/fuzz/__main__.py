@@ -5,6 +5,7 @@ is a finding too. A finding is printed with its seed and kept under `out/fuzz`; 
 """
 
 import argparse
+import logging
 import multiprocessing
 import os
 import random
@@ -145,6 +146,7 @@ def _turn(name: str, number: int) -> Finding | None:
 
 def _in_a_process(name: str, number: int, answer: Connection) -> None:
     warnings.simplefilter("ignore", HypothesisWarning)
+    logging.disable(logging.CRITICAL)  # what is told of each example is nobody's news
     found = None
     try:
         try_examples(PROPERTIES[name], EXAMPLES, number)

@@ -96,11 +96,13 @@ def rows_read_or_told(file: tuple[str, bytes], folder: Path) -> None:
         found = read_prompts(path)
     except InputError as error:
         demand_a_line(error)
-        assert suffix == ".csv", "a good row was refused with the others"  # its head may be broken
+        is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        # the head of a CSV file may be broken, and in UTF-16 the good row is none
+        assert suffix == ".csv" or is_utf16, "a good row was refused with the others"
         return
     for broken in found.broken:
         assert len(broken.reason) <= 1_000
     for prompt in found.prompts:
         assert json.loads(prompt.model_dump_json())["text"] == prompt.text
-    if suffix != ".csv":  # there an open quote takes the rows behind it
+    if suffix != ".csv" and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
         assert "a good fox" in {prompt.text for prompt in found.prompts}
