@@ -98,14 +98,23 @@ class TestBadInput:
         assert "StorageError" in only_line(told.err)
 
     @pytest.mark.parametrize("content", [b"0123456789abcdef", b"../../etc", b"\xff\xfe"])
-    @pytest.mark.parametrize("pointer", ["snapshots/current", "planners/champion"])
-    def test_a_home_whose_pointer_is_damaged(self, diffgraph, tmp_path, pointer, content):
-        (tmp_path / pointer).parent.mkdir()
-        (tmp_path / pointer).write_bytes(content)
+    def test_a_home_whose_only_graph_is_damaged(self, diffgraph, tmp_path, content):
+        (tmp_path / "snapshots").mkdir()
+        (tmp_path / "snapshots" / "current").write_bytes(content)
         told = diffgraph("generate", "a cat", "--home", tmp_path, "--out", tmp_path / "out")
         assert told.code == 1
-        assert pointer.split("/")[0] in only_line(told.err)
+        assert "snapshots" in only_line(told.err)
         assert not (tmp_path / "out").exists()
+
+    def test_a_damaged_pointer_to_a_planner_is_told_and_the_one_that_ships_plans(
+        self, diffgraph, tmp_path
+    ):
+        (tmp_path / "planners").mkdir()
+        (tmp_path / "planners" / "champion").write_bytes(b"../../etc")
+        told = diffgraph("plan", "a cat", "--home", tmp_path, "--json")
+        assert told.code == 0
+        assert "champion names '../../etc'" in told.err
+        assert not list(tmp_path.rglob("etc"))
 
     @pytest.mark.parametrize(
         ("content", "says"),

@@ -119,7 +119,8 @@ def test_memory_does_not_grow_with_the_number_of_candidates():
         return found
 
     peak(10)
-    assert peak(20_000) < 1.5 * peak(2_000)
+    # to keep them would take two megabytes more; other threads may take some room meanwhile
+    assert peak(20_000) < peak(2_000) + 1_000_000
 
 
 def test_the_general_candidates_are_many_and_all_usable():
