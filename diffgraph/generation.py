@@ -275,10 +275,16 @@ def save_png(path: Path, image: Tensor, plan: MergePlan, prompt: str, seed: int)
         plan: what was merged.
         prompt: what was drawn.
         seed: of the first noise.
+
+    Raises:
+        PlanError: the image holds NaN or infinite numbers: the plan's weights are too large.
+        StorageError: it cannot be written.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
+    if not bool(image.isfinite().all()):
+        raise PlanError(f"plan {plan.id} draws no image: its coefficients are too large")
     info = PngInfo()
     info.add_itxt("prompt", prompt)
     info.add_text("seed", str(seed))

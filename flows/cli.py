@@ -19,6 +19,8 @@ VERBS = (pipeline_verbs, serving_verbs)
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """What a disk says when it will not take more."""
+NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ}
+"""What it says of a path that leads nowhere."""
 
 
 def main() -> None:
@@ -29,7 +31,7 @@ def main() -> None:
     except DiffgraphError as error:
         _fail(f"{type(error).__name__}: {error}")
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in NO_ROOM | NO_NAME:
             raise
         _fail(f"{StorageError.__name__}: {error.filename or 'the disk'}: {error.strerror}")
 

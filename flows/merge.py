@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 STAGE = "merge"
 MILLION = 10**6
 SUFFIX = ".safetensors"
+LORA = "lora"
+"""The layout of a LoRA, beside those of whole models."""
 
 
 class Merged(Result):
@@ -141,8 +143,9 @@ def as_lora(
     job = _Job.of(plan_file, settings)
     lora = nearest_lora(job.plan, job.deltas, job.base, rank, TYPES[type.value])
     metadata = job.metadata("the nearest LoRA to the PEFT experts of a plan")
-    write_lora(target, lora, metadata | lora_metadata(lora, rank, job.plan.family))
-    return job.told(target, "lora", type, start, left_out=lora.left_out, rank=rank, kept=lora.kept)
+    write_lora(target, lora, metadata | lora_metadata(lora, job.plan.family))
+    facts = {"left_out": lora.left_out, "rank": lora.rank, "kept": lora.kept}
+    return job.told(target, LORA, type, start, **facts)
 
 
 def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
@@ -234,7 +237,12 @@ class _Job:
             plan_id=self.plan.id,
             rule=self.plan.rule,
             coefficients=self.plan.coefficients(),
-            read={ref: delta.coverage.report().told for ref, delta in self.deltas.items()},
+            read={
+                ref: "a checkpoint, which is not in a LoRA"
+                if layout == LORA and self.experts[ref].kind == "checkpoint"
+                else delta.coverage.report().told
+                for ref, delta in self.deltas.items()
+            },
             debts=debts(self.experts[ref] for ref in sorted(self.experts)),
             seconds=round(time.perf_counter() - start, 3),
             **others,

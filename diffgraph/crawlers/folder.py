@@ -92,8 +92,11 @@ class FolderCrawler(Crawler):
                     write.write(data)
             if expected and digest.hexdigest() != expected:
                 raise WrongHash.of(Path(source.name).name, digest.hexdigest(), expected)
-        stated = configuration_beside(Path(source.name), self.folder)
-        if Path(source.name).name == PEFT_WEIGHTS and stated is not None:
+        weights = Path(source.name)
+        stated = (
+            configuration_beside(weights, self.folder) if weights.name == PEFT_WEIGHTS else None
+        )
+        if stated is not None:
             keep_configuration(target, stated)  # its alphas: the copy lies alone
         return target
 

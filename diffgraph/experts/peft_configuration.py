@@ -8,6 +8,7 @@ https://huggingface.co/docs/peft/package_reference/config
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from diffgraph.artifacts import new_file
 from diffgraph.errors import DamagedFile, ExpertError, MissingInput, UnknownFormat
 from diffgraph.experts.name_patterns import NamePatterns
 from diffgraph.experts.naming import COMPONENTS
-from diffgraph.experts.weights_file import LENGTH_BYTES, WeightsFile, open_weights, shown
-from diffgraph.foreign_files import read_foreign
+from diffgraph.experts.weights_file import LENGTH_BYTES, SHOWN, WeightsFile, open_weights, shown
+from diffgraph.foreign_files import parse_strict, read_foreign
 
 PEFT_FILE = "adapter_config.json"
 """Where PEFT keeps it: a file beside the weights, which `keep_configuration` puts into them."""
@@ -106,9 +107,10 @@ class PeftConfiguration:
         if text is None:
             return cls(file.path.name)
         try:
-            config = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DamagedFile(f"{file.path.name}: its configuration is not JSON") from error
+            config = parse_strict(text)
+        except ValueError as error:
+            why = str(error)[:SHOWN]
+            raise DamagedFile(f"{file.path.name}: its configuration is not JSON ({why})") from error
         if not isinstance(config, dict):
             raise DamagedFile(f"{file.path.name}: its configuration is not an object")
         found = cls(file.path.name, config)
@@ -228,17 +230,22 @@ def keep_configuration(path: Path, text: str) -> None:
 
 
 def configuration_beside(weights: Path, inside: Path | None = None) -> str | None:
-    """Return PEFT's configuration of a file that it saved, if it is a file of a likely size.
+    """Return PEFT's configuration of a file that it saved, if there is one.
 
     Args:
         weights: the file that PEFT saved.
         inside: the folder that the configuration must be in, links followed; anywhere by default.
+
+    Raises:
+        DamagedFile: it is there and cannot be read: the strength of the weights is not known.
     """
     path = weights.with_name(PEFT_FILE)
+    if not os.path.lexists(path):
+        return None
     try:
         return read_foreign(path, MAX_CONFIG_BYTES, inside).decode("utf-8", errors="replace")
-    except MissingInput:
-        return None
+    except MissingInput as error:
+        raise DamagedFile(f"{weights.name}: its configuration: {error}") from error
 
 
 def _is_finite(number: float) -> bool:

@@ -28,6 +28,9 @@ WEIGHTS = ".safetensors"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 DESCRIPTIONS = ("*.json", "*/*.json", "tokenizer*/*")
 """What is fetched of a hub's model beside weights."""
+SHARD = re.compile(r"-(\d+)-of-(\d+)")
+"""In the names of weights files that make a component only together."""
+MANY_SHARDS = 1000
 UNWANTED = ("*.fp16.*", "*.non_ema.*", "*/flax_*", "*/openvino_*", "safety_checker/*")
 
 
@@ -168,10 +171,23 @@ def _fetch(family: str, name: str, components: Sequence[str], offline: bool) -> 
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """Return a component's weights files: several when it is large, half precision if only so."""
-    paths = sorted(folder.glob(f"*{WEIGHTS}"))
-    whole = [path for path in paths if ".fp16" not in path.name and ".non_ema" not in path.name]
-    return whole or [path for path in paths if ".non_ema" not in path.name]
+    """Return a component's weights files: several when it is large, half precision if only so.
+
+    Raises:
+        MissingInput: some of several are missing, as after a download that broke off.
+    """
+    paths = [path for path in sorted(folder.glob(f"*{WEIGHTS}")) if ".non_ema" not in path.name]
+    found = [path for path in paths if ".fp16" not in path.name] or paths
+    for path in found:
+        shard = SHARD.search(path.name)
+        others = range(1, min(int(shard[2]), MANY_SHARDS) + 1) if shard else ()
+        for number in others:
+            name = (
+                SHARD.sub(f"-{number:0{len(shard[1])}}-of-{shard[2]}", path.name) if shard else ""
+            )
+            if not (folder / name).is_file():
+                raise MissingInput(f"{folder} lacks {name}: {path.name} is a part of the weights")
+    return found
 
 
 def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") -> Component:

@@ -28,7 +28,7 @@ METADATA = "quantization"
 
 
 def demand_whole(*files: Path) -> None:
-    """Raise `MissingInput`, with file and key, unless weights files hold nothing but weights.
+    """Raise `MissingInput`, with file and key, unless weights files hold weights, each once.
 
     Args:
         files: all of one component: scales may lie in another file than their weights.
@@ -36,13 +36,21 @@ def demand_whole(*files: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     types: dict[str, str] = {}
+    holders: dict[str, Path] = {}
     for path in files:
         try:
             with safe_open(str(path), "pt") as file:
                 told = file.metadata() or {}
-                types |= {key: file.get_slice(key).get_dtype() for key in file.keys()}
+                found = {key: file.get_slice(key).get_dtype() for key in file.keys()}
         except (OSError, SafetensorError):
             continue  # whoever takes the weights out of it says what is wrong with it
+        if twice := next((key for key in found if key in types), None):
+            raise MissingInput(
+                f"{path} and {holders[twice].name} both hold {twice!r}: which one is meant is not "
+                "said"
+            )
+        types |= found
+        holders |= dict.fromkeys(found, path)
         if named := next((name for name in told if METADATA in name.lower()), None):
             raise MissingInput(f"{path.name} is quantised (its metadata say {named!r})")
     if key := quantised(types):

@@ -47,6 +47,7 @@ class NearestLora:
     tensors: Mapping[str, Tensor]  # with kohya's names
     kept: float  # the share of the squared norm of all changes, 0 to 1
     left_out: tuple[str, ...]  # changed parameters that a LoRA has no place for
+    rank: int = 0  # the largest of any weight's factors
 
 
 @torch.no_grad()
@@ -67,8 +68,8 @@ def nearest_lora(
         dtype: of its tensors.
 
     Raises:
-        PlanError: the plan has no PEFT experts, its rule mixes them with the checkpoints, or they
-            change nothing that a LoRA has a place for.
+        PlanError: the plan has no PEFT experts, its rule mixes them with the checkpoints or makes
+            no one model, they change nothing that a LoRA has a place for, or too much for its type.
         MissingInput: the base's file holds NaN or infinite numbers where they are needed.
     """
     refs = _peft(plan)
@@ -76,6 +77,7 @@ def nearest_lora(
     by_kohya = any(name.startswith("unet.") for name in base.merged)
     tensors: dict[str, Tensor] = {}
     energy = lost = 0.0
+    largest = 0
     left_out = []
     for name in sorted({name for ref in refs for name in deltas[ref].updates}):
         weight = base.merged[name].value
@@ -96,7 +98,15 @@ def nearest_lora(
                 deltas[ref].check(name)
             base.merged[name].check()
             raise PlanError(f"plan {plan.id}: what it does to {name} is no number") from error
-        tensors.update(_named(name, found, dtype, by_kohya))
+        named = _named(name, found, dtype, by_kohya)
+        if not all(bool(value.isfinite().all()) for value in named.values()):
+            type_name = str(dtype).removeprefix("torch.")
+            raise PlanError(
+                f"plan {plan.id}: the factors of {name} are too large for {type_name}; "
+                "smaller coefficients or another type would do"
+            )
+        tensors.update(named)
+        largest = max(largest, found.down.shape[0])
         base.merged[name].release()
         for ref in updates:
             deltas[ref].release(name)
@@ -108,16 +118,14 @@ def nearest_lora(
             else f"plan {plan.id}: its PEFT experts change nothing: there is no LoRA to make"
         )
     kept = 1 - lost / energy if energy else 1.0
-    return NearestLora(tensors, max(0.0, kept), tuple(left_out))
+    return NearestLora(tensors, max(0.0, kept), tuple(left_out), largest)
 
 
 def factors(
     name: str, weight: Tensor, updates: Mapping[str, Update], planned: PlannedMerge, rank: int
 ) -> Factors:
     """Return the factors of the nearest change of a rank."""
-    if planned.rule.sparsify is None and all(
-        isinstance(update, LowRankUpdate) for update in updates.values()
-    ):
+    if planned.is_linear and all(isinstance(update, LowRankUpdate) for update in updates.values()):
         up, values, down = _of_factors(_low_rank(updates, planned))
         energy = float(values.square().sum())
     else:
@@ -226,14 +234,14 @@ def write_lora(path: Path, lora: NearestLora, metadata: Mapping[str, str]) -> No
             writer.write(key, value.contiguous())
 
 
-def lora_metadata(lora: NearestLora, rank: int, family: str) -> dict[str, str]:
+def lora_metadata(lora: NearestLora, family: str) -> dict[str, str]:
     """Return what kohya's tools write into a LoRA's metadata, as far as it is true of ours."""
     versions = {"sd15": "sd_v1", "flux": "flux1"}
     return {
         "modelspec.architecture": f"{ARCHITECTURES.get(family, family)}/lora",
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(float(rank)),
+        "ss_network_dim": str(lora.rank),
+        "ss_network_alpha": str(float(lora.rank)),
         "ss_base_model_version": versions.get(family, family),
         "diffgraph.kept": f"{lora.kept:.6f}",
     }

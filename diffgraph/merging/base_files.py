@@ -135,9 +135,7 @@ def open_file(file: Path, folder: Path) -> BaseFiles:
             f"{file} is a single file and not FLUX's transformer: DIFFGRAPH_BASES says where a "
             "base is"
         )
-    lacks = flux_layout.missing({name: stored.value.shape for name, stored in merged.items()})
-    if lacks:
-        raise MissingInput(f"{file} is not a whole FLUX model: it lacks {lacks[0]}, for one")
+    _demand_all_of_flux(file, merged)
     merged |= _text_encoders(folder)
     return BaseFiles(folder, merged, _autoencoder(folder))
 
@@ -152,7 +150,15 @@ def open_folder(folder: Path) -> BaseFiles:
     merged |= _text_encoders(folder)
     if not merged:
         raise MissingInput(f"{folder} is not a model in the diffusers layout")
+    if any(name.startswith(flux_layout.OURS) for name in merged):
+        _demand_all_of_flux(folder, merged)
     return BaseFiles(folder, merged, _autoencoder(folder))
+
+
+def _demand_all_of_flux(place: Path, merged: Mapping[str, StoredTensor]) -> None:
+    lacks = flux_layout.missing({name: stored.value.shape for name, stored in merged.items()})
+    if lacks:
+        raise MissingInput(f"{place} is not a whole FLUX model: it lacks {lacks[0]}, for one")
 
 
 def _component(folder: Path, component: str) -> Iterator[StoredTensor]:

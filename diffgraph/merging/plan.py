@@ -27,6 +27,8 @@ Normalisation = Literal["softmax", "strength", "none"]
 
 KINDS: tuple[Kind, ...] = ("checkpoint", "peft")
 
+LARGEST = 1e18
+"""No coefficient is larger: times the largest scale of an adapter it still fits float32."""
 STRONGEST = 1.5
 """The strength that a predicted weight of 1 stands for under `strength`."""
 
@@ -50,6 +52,8 @@ class PlannedExpert(BaseModel, frozen=True, extra="forbid"):
     def _is_finite(cls, value: float) -> float:
         if not math.isfinite(value):
             raise ValueError(f"a coefficient must be a finite number, not {value}")
+        if abs(value) > LARGEST:
+            raise ValueError(f"a coefficient must be within ±{LARGEST:g}, not {value:g}")
         return value
 
 

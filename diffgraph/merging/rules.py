@@ -40,6 +40,7 @@ class PlannedMerge:
     def __init__(self, plan: MergePlan):
         self.plan_id = plan.id
         self.rule = RULES[plan.rule]
+        self.is_linear = plan.is_linear
         self.parameters = plan.parameters
         self.coefficients = plan.coefficients()
         self.kinds = {expert.ref: expert.kind for expert in plan.experts}

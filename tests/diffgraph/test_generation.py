@@ -241,3 +241,12 @@ def test_an_image_of_someone_else_is_refused(tmp_path: Path) -> None:
         read_plan(tmp_path / "half.png")
     with pytest.raises(MissingInput, match="is missing"):
         read_plan(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_not_written_as_black(value: float, tmp_path: Path) -> None:
+    image = torch.zeros(3, 8, 8)
+    image[1, 2, 3] = value
+    with pytest.raises(PlanError, match=rf"plan {plan_of().id} draws no image"):
+        save_png(tmp_path / "image.png", image, plan_of(), "a cat", 12)
+    assert not any(tmp_path.iterdir())

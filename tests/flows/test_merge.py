@@ -139,6 +139,13 @@ def test_a_file_that_is_there_is_written_over_only_when_asked(merge, tmp_path, o
     assert mine.read_text(errors="replace") != "mine"
 
 
+def test_a_name_that_no_disk_takes_is_one_line(merge):
+    told = merge({PENCIL: 1}, out=f"{'x' * 300}.safetensors")
+    assert told.code == 1
+    assert told.err.startswith("diffgraph: StorageError: ")
+    assert len(told.err.splitlines()) == 1
+
+
 def test_an_experts_file_is_never_written_over(merge, stocked, tmp_path):
     from diffgraph.experts.library import Library
 
@@ -247,8 +254,9 @@ class TestOtherTools:
         assert told.code == 0, told.err
         assert told.json["layout"] == "lora"
         assert told.json["kept"] > 0.99
+        assert told.json["read"][MODEL] == "a checkpoint, which is not in a LoRA"
         with safe_open(tmp_path / "merged.safetensors", "pt") as file:
-            assert file.metadata()["ss_network_dim"] == "4"
+            assert file.metadata()["ss_network_dim"] == str(told.json["rank"]) == "2"
             assert all(".lora_" in key or key.endswith(".alpha") for key in file.keys())
 
     def test_a_prompt(self, merge):

@@ -12,6 +12,9 @@ from diffgraph.errors import DamagedFile, FamilyMismatch
 from diffgraph.experts.delta import Update
 from diffgraph.experts.weights_file import shown
 
+LARGEST_SCALE = 1e18
+"""Times the largest coefficient of a plan it still fits float32."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -46,7 +49,13 @@ class Parts:
         """Return what the product of the factors is multiplied by."""
         if self.alpha is None:
             return 1.0
-        return self.alpha / (math.sqrt(rank) if self.rooted else rank)
+        scale = self.alpha / (math.sqrt(rank) if self.rooted else rank)
+        if not abs(scale) <= LARGEST_SCALE:
+            raise DamagedFile(
+                f"{self.file}: {shown(self.module)}: an alpha of {self.alpha:g} at rank {rank} "
+                "is no strength"
+            )
+        return scale
 
     def product(self, left: str, right: str) -> tuple[Tensor, Tensor]:
         """Return two factors that can be multiplied: (rows, rank) and (rank, columns)."""

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from diffgraph.errors import FamilyMismatch
+from diffgraph.errors import DamagedFile, FamilyMismatch
 from diffgraph.experts.delta import norm
 from diffgraph.experts.formats import ADAPTERS, dora
 from diffgraph.experts.reading import read_delta
@@ -247,3 +247,10 @@ def test_no_two_formats_claim_the_same_keys() -> None:
         for other in ADAPTERS:
             if other is not form:
                 assert not set(form.suffixes) & {*other.suffixes, *dora.SUFFIXES, ".alpha"}
+
+
+@pytest.mark.parametrize("alpha", [2.0**62, -1e30, 1e38])
+def test_a_strength_that_no_merge_can_hold_is_refused(alpha: float, tmp_path: Path) -> None:
+    tensors = {"lora_up.weight": draw(1, 24, 2), "lora_down.weight": draw(2, 2, 12)}
+    with pytest.raises(DamagedFile, match=r"alpha of .* at rank 2 is no strength"):
+        read(tmp_path, tensors=tensors, name=next(iter(PARAMETERS)), alpha=alpha)

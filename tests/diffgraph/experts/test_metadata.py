@@ -91,7 +91,7 @@ def test_too_many_patterns_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("alpha", ["8", [8], True, float("nan"), float("inf")])
 def test_an_alpha_is_a_number(tmp_path: Path, alpha: Any) -> None:
-    with pytest.raises(DamagedFile, match="not a number"):
+    with pytest.raises(DamagedFile, match=r"not a number|no finite number"):
         alphas(tmp_path, {"lora_alpha": alpha}).scale("unet.conv_in")
 
 

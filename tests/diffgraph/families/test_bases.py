@@ -185,3 +185,23 @@ def test_an_inpainting_model_is_refused(tiny_sd15_folder: Path, tmp_path: Path) 
     config.write_text(json.dumps({**json.loads(config.read_text()), "in_channels": 9}))
     with pytest.raises(MissingInput, match="its UNet takes 9 channels, not 4"):
         sd15.load("cpu", place=str(folder))
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_component_without_one_of_its_files_is_no_base(
+    kept: int, tiny_sd15_folder: Path, tmp_path: Path
+) -> None:
+    from diffgraph.merging.base_files import open_folder
+
+    folder = Path(shutil.copytree(tiny_sd15_folder, tmp_path / "base"))
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    file.unlink()
+    names = [f"diffusion_pytorch_model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    keys = sorted(tensors)
+    for number, name in enumerate(names):
+        save_file({key: tensors[key] for key in keys[number::2]}, file.with_name(name))
+    assert_same(open_folder(folder).parameters, open_folder(tiny_sd15_folder).parameters)
+    file.with_name(names[2 - kept]).unlink()
+    with pytest.raises(MissingInput, match=f"unet lacks {names[2 - kept]}"):
+        open_folder(folder)

@@ -97,3 +97,11 @@ def test_a_base_that_holds_nan_draws_nothing(
     load = {"sd15": sd15.load, "flux": flux.load}[family]
     with pytest.raises(MissingInput, match=r"base/vae: vae\.decoder\.conv_in\.weight holds 1 NaN"):
         load("cpu", torch.float32, place=str(folder))
+
+
+def test_two_files_that_hold_the_same_weight_are_no_base(tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.safetensors" for name in ("model", "old")]
+    for file in files:
+        save_file({"line.weight": torch.zeros(2)}, file)
+    with pytest.raises(MissingInput, match=r"old\.safetensors and model\.safetensors both hold"):
+        demand_whole(*files)

@@ -189,7 +189,32 @@ def test_a_base_of_eight_bits(tiny_sd15_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["sd15", "flux", "emoji64"])
 def test_its_architecture_says_that_it_is_a_lora(base: BaseFiles, family: str) -> None:
-    lora = as_lora.NearestLora({}, 1.0, ())
+    lora = as_lora.NearestLora({}, 1.0, (), rank=4)
     told = provenance(MergePlan(family=family), {}, "1", "a LoRA")
-    both = told | as_lora.lora_metadata(lora, 4, family)
+    both = told | as_lora.lora_metadata(lora, family)
     assert both["modelspec.architecture"] == f"{told['modelspec.architecture']}/lora"
+
+
+def test_a_rule_that_makes_no_one_model_makes_no_lora(base: BaseFiles) -> None:
+    experts = plan_of(without="hub:model@1").experts
+    chosen = {"content": "hub:a@1"}
+    plan = MergePlan(family="emoji64", experts=experts, rule="k_lora", parameters=chosen)
+    with pytest.raises(PlanError, match="k_lora"):
+        nearest_lora(plan, make_deltas(base, False), base, 4)
+
+
+def test_factors_that_do_not_fit_the_type_are_told(base: BaseFiles) -> None:
+    strong = PlannedExpert(ref="hub:a@1", kind="peft", coefficient=1e14)
+    plan, deltas = MergePlan(family="emoji64", experts=(strong,)), make_deltas(base, False)
+    with pytest.raises(PlanError, match="too large for float16"):
+        nearest_lora(plan, deltas, base, 4)
+    for value in nearest_lora(plan, deltas, base, 4, torch.float32).tensors.values():
+        assert value.isfinite().all()
+
+
+def test_its_rank_is_the_one_it_has(base: BaseFiles) -> None:
+    deltas = make_deltas(base, True)
+    lora = nearest_lora(plan_of(without="hub:model@1"), deltas, base, 10**400)
+    ranks = [value.shape[0] for key, value in lora.tensors.items() if "lora_down" in key]
+    assert lora.rank == max(ranks) < 1000
+    assert as_lora.lora_metadata(lora, "emoji64")["ss_network_dim"] == str(max(ranks))

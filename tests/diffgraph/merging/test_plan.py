@@ -74,6 +74,12 @@ def test_a_coefficient_is_a_number(value: float) -> None:
         planned(1, "peft", value)
 
 
+@pytest.mark.parametrize("value", [1e19, -1e30, 1e300])
+def test_a_coefficient_fits_the_numbers_that_are_merged(value: float) -> None:
+    with pytest.raises(ValidationError, match=r"within ±1e\+18"):
+        planned(1, "peft", value)
+
+
 def test_an_expert_is_named_once_and_well() -> None:
     with pytest.raises(ValidationError, match="named twice: hub:peft1@1"):
         MergePlan(family="emoji64", experts=(planned(1, "peft", 1), planned(1, "peft", 2)))
