@@ -13,9 +13,9 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from pydantic_core import from_json
 
@@ -26,6 +26,8 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _STRING = re.compile(rb'"[^"]*"')
 MANY_VALUES = 1 << 20
 FEW_BYTES = 1 << 20  # of JSON that cannot hold too many values
+LONGEST_LINE = 1 << 20  # characters
+LONGEST_REST = 64 << 20  # characters behind the longest line until its end
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -85,6 +87,29 @@ def read_foreign(path: Path, most_bytes: int, inside: Path | None = None) -> byt
     if len(data) > most_bytes:
         raise _too_large(path, len(data), most_bytes)
     return data
+
+
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a text, each with its end; of one that is too long, its beginning.
+
+    So it is longer than `LONGEST_LINE`, by the quote that may be missing: as many are open or
+    closed behind it as in the file.
+
+    Raises:
+        MissingInput: A line has no end in sight: this is no text, but a hole or another such thing.
+    """
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE and not line.endswith(("\n", "\r")):
+            quotes = came = 0
+            while rest := file.readline(LONGEST_LINE):
+                quotes, came = quotes + rest.count('"'), came + len(rest)
+                if came > LONGEST_REST:
+                    name = Path(str(file.name)).name
+                    raise MissingInput(f"{name!r} has a line of more than {came} characters")
+                if rest.endswith(("\n", "\r")):
+                    break
+            line += '"' * (quotes % 2) + "\n" if came else ""
+        yield line
 
 
 def parse_json(

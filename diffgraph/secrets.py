@@ -6,6 +6,8 @@ repeats our token in a reason, an address or an error text does not get it print
 """
 
 import base64
+import contextlib
+import netrc
 import os
 import re
 from functools import lru_cache
@@ -19,7 +21,12 @@ TELLING = 8  # characters at a secret's start that give it away: a text that was
 
 _known: set[str] = set()
 
-_NAMES = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|AUTH_STRING)$")
+_NAMES = re.compile(
+    r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|_PASS|PASSPHRASE|_PAT|AUTH_STRING)$", re.IGNORECASE
+)
+_HEADERS = re.compile(r"HEADERS?$", re.IGNORECASE)
+_LONG_WORD = re.compile(r"(?=[^\s\"',:={}]*\d)[^\s\"',:={}]{16,}")
+"""What a key looks like among other words, or instead of a user's name."""
 
 _LOOKS_SECRET = (
     # https://name:password@host, with an @ in the password too
@@ -45,22 +52,33 @@ def keep_secret(value: SecretStr | str | None) -> None:
 
 
 def keep_password(address: str | None) -> None:
-    """Have the password in an address masked from now on, wherever it stands alone."""
+    """Have the password in an address masked from now on, wherever it stands alone.
+
+    Where there is none, what looks like a key in the place of a user's name is one.
+    """
     try:
-        password = urlsplit(address or "").password
+        split = urlsplit(address or "")
+        name = split.username or ""
+        password = split.password or (name if _LONG_WORD.fullmatch(name) else "")
     except ValueError:
         return  # no address: it is refused where it is used
     keep_secret(password)
-    keep_secret(unquote(password or ""))
+    keep_secret(unquote(password))
 
 
 def keep_environment() -> None:
-    """Have keys, tokens and passwords in other libraries' variables masked."""
+    """Have keys, tokens and passwords masked that other libraries take from variables or .netrc."""
     for name, value in os.environ.items():
         if "://" in value:
             keep_password(value)
         if _NAMES.search(name) and len(value) >= TELLING and not value.startswith("/"):
             keep_secret(value)
+        if _HEADERS.search(name):
+            for word in _LONG_WORD.findall(value):
+                keep_secret(word)
+    with contextlib.suppress(OSError, ValueError, netrc.NetrcParseError):  # it is not ours to judge
+        for _, _, password in netrc.netrc(os.environ.get("NETRC")).hosts.values():
+            keep_secret(password)
 
 
 def masked(text: str) -> str:

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.futures import as_completed
 
 from diffgraph.errors import MissingInput, SnapshotError
-from diffgraph.evaluation.prompt_sets import read_prompts
+from diffgraph.evaluation.prompt_sets import TOLD, read_prompts
 from diffgraph.settings import Settings
 from flows.alive import WATCHED
 from flows.parameters import Limit, Name, Place, Seed
@@ -43,6 +43,8 @@ class Batch(Result):
     images: int
     failed: int
     """Prompts that nothing could be drawn for; their rows say why."""
+    failed_rows: tuple[str, ...]
+    """The first of them, each with its reason."""
     broken: int
     """Rows of the file that hold no prompt."""
     broken_rows: tuple[str, ...]
@@ -52,9 +54,10 @@ class Batch(Result):
     """The graph and the planner that drew all of them."""
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield the counts and the first broken rows."""
+        """Yield the counts, and the first prompts and rows that came to nothing."""
         yield f"{self.table}: {self.images} images, {self.failed} prompts that cannot be drawn"
         yield f"drawn by snapshot {self.snapshot} and planner {self.planner}"
+        yield from self.failed_rows
         if self.broken:
             yield f"{self.broken} broken rows: {'; '.join(self.broken_rows)}"
 
@@ -104,13 +107,14 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
         known = known_rows(out)
         drawn = [{"id": row.id, **known[whole.key(row)]} for row in whole.rows]
         table = collect(drawn, out)
-    failed = sum(row["error"] != "" for row in drawn)
+    failed = [f"{row['id']}: {row['error']}" for row in drawn if row["error"]]
     told = Batch(
         table=table,
-        images=len(drawn) - failed,
-        failed=failed,
+        images=len(drawn) - len(failed),
+        failed=len(failed),
+        failed_rows=tuple(failed[:TOLD]),
         broken=len(found.broken),
-        broken_rows=tuple(f"row {row.row}: {row.reason}" for row in found.broken[:5]),
+        broken_rows=tuple(f"row {row.row}: {row.reason}" for row in found.broken[:TOLD]),
         snapshot=ids.snapshot,
         planner=ids.planner,
     )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flows.parameters import LARGEST_SEED
+
 
 class AgentName(StrEnum):
     """Who reads pages and prompts."""
@@ -45,6 +47,9 @@ Like = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
 Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=LARGEST_SEED, help="Of every random choice, noise included.")
+]
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 
 

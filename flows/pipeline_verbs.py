@@ -28,6 +28,7 @@ from flows.options import (
     Like,
     Method,
     Scheduler,
+    Seed,
     Source,
     Workers,
 )
@@ -166,7 +167,7 @@ def refresh(
 @app.command()
 def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Policy updates.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    seed: Seed = 0,
     snapshot: Annotated[str | None, typer.Option(help="Its id; the current one if unset.")] = None,
     like: Like = None,
     home: Home = None,
@@ -204,7 +205,7 @@ def batch(
     column: Annotated[str, typer.Option(help="The column that holds the prompts.")] = "prompt",
     limit: Annotated[int | None, typer.Option(min=1, help="Draw so many at most.")] = None,
     method: Method = "diffgraph",
-    seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
+    seed: Seed = 0,
     force: Force = False,
     home: Home = None,
     family: Family = None,

@@ -23,6 +23,7 @@ from flows.options import (
     Method,
     Prompts,
     PromptSyntax,
+    Seed,
     Subject,
 )
 from flows.starting import settings_of
@@ -54,7 +55,7 @@ def plan(
 @app.command()
 def generate(
     prompts: Prompts,
-    seed: Annotated[int, typer.Option(help="Of the first noise.")] = 0,
+    seed: Seed = 0,
     plan: Annotated[Path | None, typer.Option(help="Draw with this plan file.")] = None,
     out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("."),
     method: Method = "diffgraph",

@@ -69,6 +69,7 @@ def pipeline(settings: "Settings") -> Iterator[None]:
     from flows.server import prefect_api
     from tasks.progress import report
 
+    _demand_plain_name(settings.home)
     with new_file(settings.home / ".writable"):
         pass  # a home that cannot be written is told now and not after minutes of work
     (settings.home / ".writable").unlink(missing_ok=True)
@@ -86,6 +87,16 @@ def pipeline(settings: "Settings") -> Iterator[None]:
         raise typer.Exit(128 + error.signal) from error
     except ParameterTypeError as error:
         raise InputError(" ".join(str(error).split())) from error
+
+
+def _demand_plain_name(home: Path) -> None:
+    """Raise `InputError` for a home whose databases would lie somewhere else."""
+    for letter in "?#%":
+        if letter in str(home.resolve()):
+            raise InputError(
+                f"the home {home.resolve()} has a {letter!r} in its name: databases in it are "
+                "named by addresses, where that means something else; choose another with --home"
+            )
 
 
 def _first_line(error: Exception) -> str:

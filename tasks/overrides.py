@@ -11,16 +11,16 @@ How things are done lives in small frozen configs beside the code that uses them
 """
 
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from diffgraph.errors import InputError, MissingInput
+from diffgraph.foreign_files import read_foreign
 
 Config = TypeVar("Config", bound=BaseModel)
-Tables = Mapping[str, dict[str, Any]]
+MOST_BYTES = 1 << 20
 
 
 class Overrides(BaseModel, frozen=True):
@@ -102,12 +102,14 @@ def read_overrides(path: Path | None) -> Overrides:
     """
     if path is None:
         return NO_OVERRIDES
+    if not path.exists():
+        raise MissingInput(f"no config file at {path}")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingInput(f"no config file at {path}") from error
-    except OSError as error:
-        raise MissingInput(f"{path} cannot be read: {error.strerror}") from error
+        tables = tomllib.loads(read_foreign(path, MOST_BYTES).decode("utf-8-sig"))
+    except MissingInput as error:
+        raise MissingInput(f"the config file {path}: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply for a config file") from None
     except ValueError as error:  # also undecodable text
         raise InputError(f"{path} is not TOML: {error}") from error
     known = configs()

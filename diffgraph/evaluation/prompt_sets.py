@@ -6,6 +6,7 @@ all can be used is an error.
 
 import csv
 import logging
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -19,13 +20,17 @@ from diffgraph.artifacts import demand_local
 from diffgraph.errors import MissingInput
 from diffgraph.evaluation.csv_records import split_records
 from diffgraph.families import get_family
-from diffgraph.foreign_files import parse_strict
+from diffgraph.foreign_files import bounded_lines, parse_strict
 from diffgraph.telling import told_briefly
 
 log = logging.getLogger(__name__)
 
 LONGEST_PROMPT = 2_000
 """Characters. Longer rows are rather a paste by mistake than a prompt."""
+
+LONGEST_ID = 200
+NO_LETTERS = {"Cc", "Cs"}
+"""Kinds of characters that no text has: control characters, and halves of others."""
 
 TOLD = 5
 """Broken rows that are named in the log; the others are only counted."""
@@ -146,7 +151,7 @@ def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
     with path.open("rb") as file:
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with path.open(encoding=encoding, errors="replace", newline=newline) as file:
-        yield from file
+        yield from bounded_lines(file)
 
 
 def read_jsonl(path: Path, column: str) -> Iterator[Row]:
@@ -218,7 +223,7 @@ FIELDS = tuple(name for name in EvaluationPrompt.model_fields if name != "text")
 
 def _need_column(path: Path, column: str, found: "list[str] | Any") -> None:
     if column not in found:
-        names = ", ".join(islice(map(str, found), 20)) or "none"
+        names = ", ".join(name[:LONGEST_ID] for name in islice(map(str, found), 20)) or "none"
         raise MissingInput(f"{path} has no column {column!r}; found: {names}")
 
 
@@ -232,10 +237,14 @@ def _prompt_of(row: Row, number: int, column: str) -> EvaluationPrompt | str:
     text = " ".join(text.split())
     if len(text) > LONGEST_PROMPT:
         return f"{len(text)} characters, more than {LONGEST_PROMPT}"
-    if "\ufffd" in text or not text.isprintable():
+    if "\ufffd" in text:
         return "not readable as UTF-8 text"
+    if bad := next((c for c in text if unicodedata.category(c) in NO_LETTERS), ""):
+        return f"holds U+{ord(bad):04X}, which is no letter"
     told = {name: row[name] for name in FIELDS if row.get(name) not in (None, "")}
     told["id"] = str(told.get("id", f"row-{number:06d}"))
+    if len(told["id"]) > LONGEST_ID:
+        return f"its id has {len(told['id'])} characters, more than {LONGEST_ID}"
     try:
         return EvaluationPrompt(text=text, **told)
     except ValidationError as error:

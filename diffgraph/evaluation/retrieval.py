@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 from diffgraph.agents.agent import Agent
 from diffgraph.errors import InputError, MissingInput
 from diffgraph.experts.expert import ExpertRef, Kind
+from diffgraph.foreign_files import bounded_lines
 from diffgraph.graph.embedding import TextEmbedder
 from diffgraph.graph.snapshot import GraphSnapshot
 from diffgraph.planner.selection import SelectionConfig, rank, select
@@ -115,7 +116,7 @@ def _rows(path: Path) -> Iterator[tuple[object, str]]:
 def _lines(path: Path) -> Iterator[tuple[object, str]]:
     """Yield what stands in each line, and where; raises InputError for what is no JSON."""
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(bounded_lines(file), start=1):
             where = f"{path}:{number}"
             if len(line) > LONGEST_LINE:
                 raise InputError(f"{where}: the line is longer than {LONGEST_LINE} characters")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from diffgraph.agents.prompts import cleaned
 from diffgraph.agents.words import plain, words
 from diffgraph.errors import InputError, MissingInput
+from diffgraph.foreign_files import bounded_lines
 
 GENERAL = Path(__file__).parent / "general_prompts.jsonl"
 """Scenes of any kind, for families that ship no candidates of their own."""
@@ -54,7 +55,7 @@ def stream_candidates(path: Path) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(bounded_lines(file), start=1):
             if not line.strip():
                 continue
             try:

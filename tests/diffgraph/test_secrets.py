@@ -9,7 +9,14 @@ import pytest
 from pydantic import SecretStr
 
 from diffgraph.errors import ServiceUnavailable
-from diffgraph.secrets import MASK, keep_password, keep_secret, masked, masked_body
+from diffgraph.secrets import (
+    MASK,
+    keep_environment,
+    keep_password,
+    keep_secret,
+    masked,
+    masked_body,
+)
 from diffgraph.settings import Settings
 
 TOKEN = "Abc+123/xyz-TOP&secret~é"
@@ -116,3 +123,40 @@ def test_a_key_in_another_library_s_variable_is_a_secret(monkeypatch: pytest.Mon
     Settings()
     told = masked("abcdefghijk in /home/me/key.pem; no host me:hunter2@127.0.0.1")
     assert told == f"{MASK} in /home/me/key.pem; no host me:{MASK}@127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTPS_PROXY", "http://7c1f0e9ab25d48e6@proxy.example:8080"),
+        ("GIT_URL", "https://x-access:7c1f0e9ab25d48e6@git.example/a.git"),
+        ("PREFECT_CLIENT_CUSTOM_HEADERS", '{"X-Api-Key": "7c1f0e9ab25d48e6"}'),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer 7c1f0e9ab25d48e6,a=b"),
+        ("database_password", "7c1f0e9ab25d48e6"),
+        ("DEPLOY_PAT", "7c1f0e9ab25d48e6"),
+    ],
+)
+def test_what_other_libraries_take_from_variables_is_masked(monkeypatch, name, value) -> None:
+    monkeypatch.setenv(name, value)
+    keep_environment()
+    assert masked("it said 7c1f0e9ab25d48e6.") == f"it said {MASK}."
+
+
+def test_names_of_users_and_words_of_headers_are_no_secrets(monkeypatch) -> None:
+    monkeypatch.setenv("DATABASE_ADDRESS", "postgres://postgres-reader@db.example/runs")
+    monkeypatch.setenv("CLIENT_HEADERS", "content-type=application/json")
+    keep_environment()
+    assert masked("postgres-reader asks for application/json") == (
+        "postgres-reader asks for application/json"
+    )
+
+
+def test_passwords_that_requests_take_from_netrc_are_masked(monkeypatch, tmp_path) -> None:
+    file = tmp_path / "netrc"
+    file.write_text("machine mlflow.example login me password Secret-of-netrc\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(file))
+    keep_environment()
+    assert masked("no: Secret-of-netrc") == f"no: {MASK}"
+    file.write_text("machine without end")
+    keep_environment()  # what others cannot read either is no error of ours

@@ -192,3 +192,10 @@ class TestResuming:
             assert run_batch(prompts, tmp_path / "out").failed == 3
         told = run_batch(prompts, tmp_path / "out")
         assert (told.images, told.failed) == (3, 0)
+
+
+def test_the_first_prompts_that_cannot_be_drawn_are_told_with_their_reasons(tmp_path):
+    told = run_batch(write_prompts(tmp_path / "p.jsonl", ["qzx bvwk"]), tmp_path / "out")
+    assert (told.images, told.failed) == (0, 1)
+    (line,) = [line for line in told.lines() if "UnknownWords" in str(line)]
+    assert line.startswith("row-000001: UnknownWords: no word of the prompt is known")

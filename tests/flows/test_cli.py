@@ -38,6 +38,7 @@ class TestWrongUsage:
             ["nonsense"],
             ["generate"],
             ["generate", "a cat", "--seed", "many"],
+            ["generate", "a cat", "--seed", "99999999999999999999"],
             ["train", "--steps", "0"],
             ["discover", "--source", "nowhere"],
             ["show", "expert"],

@@ -1,6 +1,7 @@
 """A config file changes what it names, and nothing that it misspells goes unnoticed."""
 
 import json
+import os
 
 import pytest
 
@@ -75,8 +76,23 @@ def test_a_slip_is_told_with_what_there_is(tmp_path, content, says):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(MissingInput, match="nowhere"):
         read_overrides(tmp_path / "nowhere.toml")
-    with pytest.raises(MissingInput, match="cannot be read"):
+    with pytest.raises(MissingInput, match="a folder, not a file"):
         read_overrides(tmp_path)
+
+
+def test_a_file_from_a_stranger_neither_hangs_nor_fills_the_memory(tmp_path):
+    deep = tmp_path / "deep.toml"
+    deep.write_text("a = " + "[" * 100_000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        read_overrides(deep)
+    hole = tmp_path / "hole.toml"
+    hole.touch()
+    os.truncate(hole, 2 << 30)
+    with pytest.raises(MissingInput, match=r"hole.toml.*has 2147483648 bytes"):
+        read_overrides(hole)
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(MissingInput, match="a pipe, not a file"):
+        read_overrides(tmp_path / "pipe.toml")
 
 
 @pytest.mark.usefixtures("file")

@@ -56,9 +56,10 @@ def recorded(tmp_path_factory):
 
 
 @pytest.fixture
-def mlflow(recorded):
+def mlflow(recorded, monkeypatch):
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # where it keeps what it is told: restored after
     mlflow.set_tracking_uri(recorded[1][0].uri)
     return mlflow
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import re
 from itertools import combinations
 
@@ -138,7 +139,7 @@ def texts_of(path):
         ('"' + "x" * 200_000 + '"', "more than"),
         ('"' + "x\n" * 100_000 + '"', "more than|quote"),
         ('"never closed', "quote"),
-        ("a\0b", "not readable"),
+        ("a\0b", "no letter"),
         ("a fox, with a comma", "comma"),
         ('""', "empty"),
     ],
@@ -195,3 +196,56 @@ def test_an_address_is_said_not_to_be_read(place):
         with pytest.raises(InputError, match="on this machine only") as error:
             read_prompts(given)
         assert "://" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_a_line_without_end_costs_itself_and_no_memory(tmp_path, name):
+    rows = {
+        "a.txt": ["a cat", "x" * (3 << 20), "a dog"],
+        "a.jsonl": [
+            '{"prompt": "a cat"}',
+            '{"prompt": "%s"}' % ("x" * (3 << 20)),
+            '{"prompt": "a dog"}',
+        ],
+        "a.csv": ["prompt", "a cat", '"%s"' % ("x" * (3 << 20)), '"a dog"'],
+    }[name]
+    path = tmp_path / name
+    path.write_text("\n".join(rows))
+    found = read_prompts(path)
+    assert [prompt.text for prompt in found.prompts] == ["a cat", "a dog"]
+    (broken,) = found.broken
+    assert broken.row == 2
+    assert len(broken.reason) < 200
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_a_hole_is_no_file_of_prompts(tmp_path, name):
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, 8 << 30)
+    with pytest.raises(MissingInput, match=rf"{name}.*a line of more than"):
+        read_prompts(path)
+
+
+def test_letters_that_join_others_are_text_and_control_characters_are_not(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = ["a 👨\u200d👩\u200d👧 at home", "soft\u00adhyphen", "a\0b", "a\x1b[2Jb"]
+    path.write_text("\n".join(json.dumps({"prompt": row}) for row in rows))
+    found = read_prompts(path)
+    assert [prompt.text for prompt in found.prompts] == rows[:2]
+    assert [row.reason for row in found.broken] == [
+        "holds U+0000, which is no letter",
+        "holds U+001B, which is no letter",
+    ]
+
+
+def test_what_is_told_of_a_file_is_short_whatever_it_says(tmp_path):
+    path = tmp_path / "a.jsonl"
+    row = json.dumps({"prompt": "a cat", "id": "x" * 100_000})
+    path.write_text(f'{row}\n{row}\n{{"prompt": "a dog"}}')
+    assert [len(row.reason) < 200 for row in read_prompts(path).broken] == [True, True]
+    path = tmp_path / "a.csv"
+    path.write_text("y" * 100_000 + "\na cat\n")
+    with pytest.raises(MissingInput) as told:
+        read_prompts(path)
+    assert len(str(told.value)) < 1_000
