@@ -79,11 +79,11 @@ def close(home: Path) -> None:
     if not home.is_dir() or not _bits(home) & OTHERS:
         return
     found = {entry.name: Path(entry.path) for entry in os.scandir(home)}
-    ours = [path for name, path in found.items() if name in OURS]
+    ours = [path for name, path in found.items() if _is_ours(name)]
     for path in ours:
         for place in (path, *(path.rglob("*") if path.is_dir() else ())):
             _take_away(place)
-    if all(name in OURS or name.startswith(".") for name in found):
+    if all(_is_ours(name) or name.startswith(".") for name in found):
         _take_away(home)
         if ours:
             log.warning("%s could be read by others: it is its user's alone now", home)
@@ -102,6 +102,11 @@ def private_umask(home: Path) -> Iterator[None]:
 def forget_homes() -> None:
     """Forget what `keep_private` was told: a test leaves the process as it found it."""
     _homes.clear()
+
+
+def _is_ours(name: str) -> bool:
+    """Return whether a home holds this, or what was set aside of it: `mlflow.db.damaged-2`."""
+    return name in OURS or name.partition(".damaged")[0] in OURS
 
 
 def _take_away(place: Path) -> None:

@@ -20,7 +20,7 @@ FILES = (
 """How no folder's name ends: whoever says so means a file."""
 KEPT = (
     *("library", "crawls", "cards", "answers", "embeddings", "scores", "snapshots", "planners"),
-    *("prefect", "mlartifacts", "mlflow.db"),
+    *("locks", "unsent", "prefect", "mlartifacts", "mlflow.db"),
 )
 """What diffgraph keeps in its home and only its own stages write."""
 
@@ -79,7 +79,7 @@ def demand_new(out: Path, settings: Settings, force: bool = False, ours: str = "
             raise InputError(f"{out} is a folder that diffgraph did not write: it stays")
         within = _identity(out)
         for what, place in _kept(settings):
-            if within in _lineage(place):
+            if place.exists() and within in _lineage(place):
                 raise InputError(f"{out} holds {what} ({place}): it stays")
     elif not out.is_file():
         raise InputError(f"{out} is there already, and is no file")
@@ -131,16 +131,18 @@ def demand_not_kept(out: Path, settings: Settings) -> None:
     """
     demand_local(out)
     lineage = _lineage(out)
+    real = Path(os.path.realpath(out))
     found = _identity(out)
     is_linked = found is not None and out.is_file() and out.stat().st_nlink > 1
     for what, place in _kept(settings):
-        within = _identity(place) in lineage
+        # what is not there yet has no identity, and still a name
+        within = _identity(place) in lineage or real.is_relative_to(os.path.realpath(place))
         if within or (is_linked and any(_identity(file) == found for file in _files(place))):
             raise InputError(f"{out} is part of {what} ({place}): nothing is written there")
 
 
 def _kept(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Yield what is never written over, as far as it is there: a name for it, and its place."""
+    """Yield what is never written over, there or not yet: a name for it, and its place."""
     import diffgraph
 
     places = [(f"{name}, which diffgraph keeps", settings.home / name) for name in KEPT]
@@ -154,7 +156,7 @@ def _kept(settings: Settings) -> Iterator[tuple[str, Path]]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     places.append(("the cache of hubs' models", Path(HF_HUB_CACHE)))
-    return ((what, place) for what, place in places if place.exists())
+    yield from places
 
 
 def _files(place: Path) -> Iterator[Path]:

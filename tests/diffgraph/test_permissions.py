@@ -81,6 +81,7 @@ def open_home(tmp_path) -> Path:
     (home / "library").mkdir()
     (home / "library" / "sealed").write_text("a")
     (home / "library" / "sealed").chmod(0o444)
+    (home / "mlflow.db.damaged-2").write_text("a")
     return home
 
 

@@ -30,6 +30,8 @@ def kept(tmp_path) -> dict:
         "a new file in the library": library / "b" / "new.safetensors",
         "beside its name": tmp_path / "bases" / "base" / "new.json",
         "dots": tmp_path / "home" / "other" / ".." / "library" / "new.png",
+        "what will be kept": tmp_path / "home" / "scores" / "new",
+        "in what will be kept": tmp_path / "home" / "unsent" / "a" / "new",
         "what ships": get_family("emoji64").hub / "new.safetensors",
         "a link": tmp_path / "link.safetensors",
         "a folder's link": tmp_path / "linked" / "new.safetensors",
