@@ -5,6 +5,7 @@ merged file or LoRA, a merged folder, or a table of images that all have one pla
 apart by how they begin, not by their names.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ METADATA = "diffgraph.plan"
 PNG_START, PARQUET_START = b"\x89PNG\r\n\x1a\n", b"PAR1"
 MOST_BYTES = 16 << 20  # of JSON
 LARGEST = 1 << 40  # of any file that a plan may be in
+SEED = re.compile(r"-?\d{1,20}", re.ASCII)
 LENGTH_BYTES = 8  # of a safetensors file, before its header
 
 
@@ -110,7 +112,12 @@ def _of_image(path: Path) -> Told:
         raise MissingInput(f"{path} is not a PNG image that can be read") from error
     if "plan" not in texts:
         raise MissingInput(f"{path} does not say which plan made it")
-    return parse_strict(str(texts["plan"])), str(texts["prompt"]), int(texts["seed"])
+    # another tool may have left out what it did not know
+    seed = texts.get("seed")
+    if seed is not None and not SEED.fullmatch(str(seed)):
+        raise ValueError("its seed is no whole number")
+    seed = None if seed is None else int(seed)
+    return parse_strict(str(texts["plan"])), str(texts.get("prompt", "")), seed
 
 
 def _of_weights(path: Path) -> str:

@@ -21,7 +21,8 @@ SUFFIXES = {
 def renormalise(update: Update, parts: Parts, weight: Tensor) -> Update:
     """Return the update as it is, or with the magnitude that the file has for its module."""
     if "magnitude" in parts:  # PEFT's: always one an output, whatever its shape
-        return _renormalised(update, parts, parts["magnitude"], weight, dimension=0)
+        outputs = 1 if "embedding_up" in parts else 0  # an embedding's are its columns
+        return _renormalised(update, parts, parts["magnitude"], weight, dimension=outputs)
     if "dora_scale" not in parts:
         return update
     scale = parts["dora_scale"]

@@ -108,6 +108,7 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
     "LoRA beside its biases": ("LoraConfig", {**LORA, "bias": "lora_only"}),
     "LoRA beside all biases": ("LoraConfig", {**LORA, "bias": "all"}),
     "LoRA of words": ("LoraConfig", {**LORA, "target_modules": ["line", "words"]}),
+    "DoRA of words": ("LoraConfig", {**LORA, "target_modules": ["words"], "use_dora": True}),
     "(IA)^3 beside whole modules": (
         "IA3Config",
         {"target_modules": ["line"], "feedforward_modules": [], "modules_to_save": ["norm"]},

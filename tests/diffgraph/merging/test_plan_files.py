@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
 from diffgraph.errors import InputError, MissingInput
@@ -46,6 +48,28 @@ def test_json(tmp_path: Path, content: Any) -> None:
 def test_an_image(tmp_path: Path, name: str) -> None:
     save_png(tmp_path / name, torch.zeros(3, 8, 8), PLAN, "a cat", 7)
     assert read_plan(tmp_path / name) == (PLAN, "a cat", 7)
+
+
+def edited(path: Path, **texts: str) -> Path:
+    """Write an image as another tool leaves it, with some of the texts."""
+    info = PngInfo()
+    for name, text in texts.items():
+        info.add_text(name, text)
+    Image.new("RGB", (4, 4)).save(path, "PNG", pnginfo=info)
+    return path
+
+
+def test_an_image_that_another_tool_took_the_rest_from(tmp_path: Path) -> None:
+    assert read_plan(edited(tmp_path / "image.png", plan=TEXT)) == (PLAN, "", None)
+    path = edited(tmp_path / "image.png", plan=TEXT, seed="-3")
+    assert read_plan(path) == (PLAN, "", -3)
+
+
+@pytest.mark.parametrize("seed", ["", "abc", "1.5", "9" * 5000])
+def test_the_seed_of_an_image_is_a_whole_number(tmp_path: Path, seed: str) -> None:
+    path = edited(tmp_path / "image.png", plan=TEXT, prompt="a cat", seed=seed)
+    with pytest.raises(InputError, match=r"image\.png .*: its seed is no whole number"):
+        read_plan(path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.sft", "model"])
