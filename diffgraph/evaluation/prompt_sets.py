@@ -21,6 +21,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.evaluation.csv_records import split_records
 from diffgraph.families import get_family
 from diffgraph.foreign_files import bounded_lines, parse_strict
+from diffgraph.foreign_tables import bounded_batches
 from diffgraph.telling import told_briefly
 
 log = logging.getLogger(__name__)
@@ -192,14 +193,14 @@ def read_csv(path: Path, column: str) -> Iterator[Row]:
 
 def read_parquet(path: Path, column: str) -> Iterator[Row]:
     """Yield the rows, a batch at a time: a set may be larger than the memory."""
-    with pq.ParquetFile(path) as file:
-        _need_column(path, column, file.schema_arrow.names)
-        known = [name for name in file.schema_arrow.names if name in {*FIELDS, column}]
-        for batch in file.iter_batches(batch_size=1024, columns=known):
-            try:
-                yield from batch.to_pylist()
-            except UnicodeDecodeError:
-                yield from (_one(batch.slice(number, 1)) for number in range(batch.num_rows))
+    names = pq.read_schema(path).names
+    _need_column(path, column, names)
+    known = [name for name in names if name in {*FIELDS, column}]
+    for batch in bounded_batches(path, known, rows=1024):
+        try:
+            yield from batch.to_pylist()
+        except UnicodeDecodeError:
+            yield from (_one(batch.slice(number, 1)) for number in range(batch.num_rows))
 
 
 def _one(batch: pa.RecordBatch) -> Row:
@@ -236,7 +237,7 @@ def _prompt_of(row: Row, number: int, column: str) -> EvaluationPrompt | str:
         return f"{column!r} is missing, empty or not a text"
     text = " ".join(text.split())
     if len(text) > LONGEST_PROMPT:
-        return f"{len(text)} characters, more than {LONGEST_PROMPT}"
+        return f"more than {LONGEST_PROMPT} characters"
     if "\ufffd" in text:
         return "not readable as UTF-8 text"
     if bad := next((c for c in text if unicodedata.category(c) in NO_LETTERS), ""):

@@ -20,6 +20,7 @@ from diffgraph.agents.prompts import cleaned
 from diffgraph.agents.words import plain, words
 from diffgraph.errors import InputError, MissingInput
 from diffgraph.foreign_files import bounded_lines
+from diffgraph.foreign_tables import bounded_batches
 
 GENERAL = Path(__file__).parent / "general_prompts.jsonl"
 """Scenes of any kind, for families that ship no candidates of their own."""
@@ -72,16 +73,15 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _rows(path: Path) -> Iterator[str]:
     try:
-        with pq.ParquetFile(path) as file:
-            found = file.schema_arrow
-            if COLUMN not in found.names or not _is_text(found.field(COLUMN).type):
-                names = ", ".join(found.names[:20])
-                raise InputError(f"{path} has no column of texts called {COLUMN!r}: {names}")
-            columns = [COLUMN, *(name for name in UNSAFE if name in found.names)]
-            for batch in file.iter_batches(batch_size=ROWS_A_BATCH, columns=columns):
-                for row in batch.to_pylist():
-                    if row[COLUMN] is not None and _is_safe(row):
-                        yield row[COLUMN]
+        found = pq.read_schema(path)
+        if COLUMN not in found.names or not _is_text(found.field(COLUMN).type):
+            names = ", ".join(found.names[:20])
+            raise InputError(f"{path} has no column of texts called {COLUMN!r}: {names}")
+        columns = [COLUMN, *(name for name in UNSAFE if name in found.names)]
+        for batch in bounded_batches(path, columns, ROWS_A_BATCH):
+            for row in batch.to_pylist():
+                if row[COLUMN] is not None and _is_safe(row):
+                    yield row[COLUMN]
     except pa.ArrowException as error:
         raise InputError(f"{path} is not a Parquet file that can be read: {error}") from error
 

@@ -13,8 +13,10 @@ from diffgraph.evaluation.prompt_sets import (
     LONGEST_PROMPT,
     bundled_sets,
     load_prompts,
+    read_parquet,
     read_prompts,
 )
+from diffgraph.foreign_tables import LONGEST_CELL
 
 TRUTH = {
     "id": "bench-7",
@@ -249,3 +251,30 @@ def test_what_is_told_of_a_file_is_short_whatever_it_says(tmp_path):
     with pytest.raises(MissingInput) as told:
         read_prompts(path)
     assert len(str(told.value)) < 1_000
+
+
+def test_a_small_table_that_stands_for_gigabytes_fills_no_memory(tmp_path):
+    """Eight kilobytes: one text of two million letters, and a thousand rows that refer to it."""
+    texts = pa.DictionaryArray.from_arrays(
+        pa.array([0, *[1] * 1000, 0], pa.int32()), pa.array(["a cat", "a dog " * 333_333])
+    )
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"prompt": texts}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 8_000
+    before = pa.total_allocated_bytes()
+    most = 0
+    for row in read_parquet(path, "prompt"):
+        most = max(most, pa.total_allocated_bytes() - before)
+        assert len(row["prompt"]) <= LONGEST_CELL
+    assert most < 64 << 20
+    found = read_prompts(path)
+    assert [prompt.text for prompt in found.prompts] == ["a cat", "a cat"]
+    assert {row.reason for row in found.broken} == {f"more than {LONGEST_PROMPT} characters"}
+
+
+def test_a_table_whose_pages_inflate_without_measure_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = ["a cat " * 1_000_000 + str(number) for number in range(12)]
+    pq.write_table(pa.table({"prompt": rows}), path, compression="zstd", use_dictionary=False)
+    with pytest.raises(MissingInput, match=r"a\.parquet.*'prompt' stand for"):
+        read_prompts(path)
