@@ -6,27 +6,39 @@ nobody stuck. `--table FILE` writes what was tried as the table of docs/reliabil
 
 import argparse
 import importlib
+import os
 import random
+import signal
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from flows.server import configure, prefect_api
 from tests.crash import faults
 from tests.crash.faults import Fault, Kind
-from tests.crash.trials import Bench, try_fault, try_kill, try_two
+from tests.crash.trials import Bench, Hit, Whom, try_hit, try_two
 from tests.crash.verbs import VERBS
 
-WORDS = {
-    Kind.KILL: "killed at a change",
-    Kind.FULL_DISK: "full disk",
-    Kind.BAD_DISK: "failing disk",
-    Kind.READ_ONLY: "read-only disk",
+AT_A_CHANGE, BY_THE_CLOCK, TWO = "killed at a change", "killed by the clock", "two at once"
+SIGTERM, WORKER, SERVER = "SIGTERM", "worker killed", "server killed"
+HITS: dict[str, Callable[[int | float], Hit]] = {
+    AT_A_CHANGE: lambda at: Hit(Fault(Kind.KILL, int(at))),
+    BY_THE_CLOCK: lambda after: Hit(after=after),
+    "full disk": lambda at: Hit(Fault(Kind.FULL_DISK, int(at))),
+    "failing disk": lambda at: Hit(Fault(Kind.BAD_DISK, int(at))),
+    "read-only disk": lambda at: Hit(Fault(Kind.READ_ONLY, int(at))),
+    SIGTERM: lambda after: Hit(after=after, number=signal.SIGTERM),
+    WORKER: lambda after: Hit(after=after, whom=Whom.WORKER),
+    SERVER: lambda after: Hit(after=after, whom=Whom.SERVER),
 }
+DISK = ("full disk", "failing disk", "read-only disk")
 MODULES = (
     "diffusers",
     "mlflow",
@@ -49,6 +61,7 @@ def main() -> int:
     options = _options()
     faults.reexecute("tests.crash")
     folder = Path(tempfile.mkdtemp(prefix="diffgraph-crash-"))
+    (folder / "server").mkdir()
     configure(folder / "server")  # as the command does, before anything imports Prefect
     _import_all()
     names = options.verbs or list(VERBS)
@@ -60,14 +73,11 @@ def main() -> int:
         trials = _trials(bench, names, options)
         tried = {name: Counter[str]() for name in names}
         wrong: Counter[str] = Counter()
-        for place, trial in enumerate(trials, 1):
-            found = trial.run()
+        for done, (trial, found) in enumerate(_outcomes(trials, options.jobs), 1):
             tried[trial.verb][trial.kind] += 1
             wrong[trial.verb] += bool(found)
             said = "; ".join(found) or "the same"
-            say(
-                f"{place}/{len(trials)} {trial.verb}, {trial.kind} {trial.where}: {said}",
-            )
+            say(f"{done}/{len(trials)} {trial.verb}, {trial.kind} {trial.where}: {said}")
     say(f"seed {options.seed}: {len(trials)} trials, {wrong.total()} with a difference")
     if options.table:
         _write_table(options.table, tried, wrong)
@@ -77,7 +87,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash")
     parser.add_argument("--kills", type=int, default=200, help="in all, shared between the verbs")
-    parser.add_argument("--faults", type=int, default=6, help="of the disk, a verb and kind")
+    parser.add_argument("--faults", type=int, default=2, help="a verb and kind: SIGTERM, disks")
+    parser.add_argument("--starts", type=int, default=2, help="kills of a worker, and of a server")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at once")
     parser.add_argument("--verbs", nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--table", type=Path, default=None, help="the document to write it into")
@@ -110,39 +122,64 @@ class Trial:
     """Return what was wrong afterwards."""
 
 
-def _trials(bench: "Bench", names: Sequence[str], options: argparse.Namespace) -> list[Trial]:
-    """Return all trials, those of the verbs by turns."""
+def _outcomes(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[Trial, list[str]]]:
+    """Yield what was wrong after each trial, as they end; so many are made at once."""
+    # each in a process forked from this one, which has imported all
+    ended = SimpleQueue[tuple[int, list[str]]](ctx=get_context("fork"))
+    waiting, running = deque(range(len(trials))), 0
+    while waiting or running:
+        while waiting and running < jobs:
+            place = waiting.popleft()
+            if not os.fork():
+                _report(trials[place], place, ended)
+            running += 1
+        place, found = ended.get()
+        os.wait()
+        running -= 1
+        yield trials[place], found
+
+
+def _report(trial: Trial, place: int, ended: "SimpleQueue[tuple[int, list[str]]]") -> None:
+    """Make a trial and tell its outcome; never return."""
+    try:
+        found = trial.run()
+    except BaseException:
+        found = [f"the trial itself failed: {traceback.format_exc()}"]
+    ended.put((place, found))
+    os._exit(0)
+
+
+def _trials(bench: Bench, names: Sequence[str], options: argparse.Namespace) -> list[Trial]:
+    """Return all trials, mixed."""
     generator = random.Random(options.seed)
     found = []
     for number in range(options.kills):
         name = names[number % len(names)]
-        if number // len(names) % 3 == 2:
-            found.append(_by_the_clock(bench, name, generator))
-        else:
-            found.append(_at_a_change(bench, name, Kind.KILL, generator))
+        kind = (AT_A_CHANGE, AT_A_CHANGE, BY_THE_CLOCK)[number // len(names) % 3]
+        found.append(_trial(bench, name, kind, generator))
     for name in names:
-        for kind in (Kind.FULL_DISK, Kind.BAD_DISK, Kind.READ_ONLY):
-            found += [_at_a_change(bench, name, kind, generator) for _ in range(options.faults)]
-        verb = VERBS[name]
-        found.append(Trial(name, "two at once", "", partial(try_two, bench, verb)))
+        for kind in (*DISK, SIGTERM):
+            found += [_trial(bench, name, kind, generator) for _ in range(options.faults)]
+        found.append(Trial(name, TWO, "", partial(try_two, bench, VERBS[name])))
+    if "build" in names:
+        for kind in (WORKER, SERVER):
+            found += [_trial(bench, "build", kind, generator) for _ in range(options.starts)]
+    generator.shuffle(found)  # whatever is wrong shows early
     return found
 
 
-def _by_the_clock(bench: "Bench", name: str, generator: random.Random) -> Trial:
-    seconds = generator.uniform(0, bench.seconds[name])
-    run = partial(try_kill, bench, VERBS[name], seconds)
-    return Trial(name, "killed by the clock", f"after {seconds:.3f} s", run)
-
-
-def _at_a_change(bench: "Bench", name: str, kind: Kind, generator: random.Random) -> Trial:
+def _trial(bench: Bench, name: str, kind: str, generator: random.Random) -> Trial:
     at = generator.randint(1, max(1, bench.changes[name]))
-    run = partial(try_fault, bench, VERBS[name], Fault(kind, at))
-    return Trial(name, WORDS[kind], f"at change {at} of {bench.changes[name]}", run)
+    after = generator.uniform(0, bench.seconds[name])
+    by_the_clock = kind not in (AT_A_CHANGE, *DISK)
+    hit = HITS[kind](after if by_the_clock else at)
+    where = f"after {after:.3f} s" if by_the_clock else f"at change {at} of {bench.changes[name]}"
+    return Trial(name, kind, where, partial(try_hit, bench, VERBS[name], hit))
 
 
 def _write_table(path: Path, tried: Mapping[str, Counter[str]], wrong: Mapping[str, int]) -> None:
     """Write what was tried between the marks of a document."""
-    kinds = [*WORDS.values(), "killed by the clock", "two at once"]
+    kinds = [*HITS, TWO]
     lines = [f"| verb | {' | '.join(kinds)} | differences |", "|---" * (len(kinds) + 2) + "|"]
     lines += [
         f"| {name} | {' | '.join(str(counts[kind]) for kind in kinds)} | {wrong[name]} |"

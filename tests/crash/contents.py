@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+from diffgraph.artifacts import sha256_of
 
 TIMES = ("created_at", "seconds", "written_at", "started_at", "images_per_second")
 """What tells when something was made, or how long it took; nothing else may differ."""
@@ -13,16 +16,21 @@ RECORDS = ("prefect/", "mlflow.db", "mlartifacts/", "server.log")
 
 
 def contents(folder: Path) -> Mapping[str, str]:
-    """Return the hash of every file below a folder, by its path; empty folders by theirs."""
+    """Return the hash and permissions of every file below a folder, by its path; folders, too.
+
+    What others keep of the runs is not compared: only that nobody else may read it.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
+        mode = stat.S_IMODE(path.stat().st_mode)
         if any(part in f"{name}/" for part in RECORDS):
-            continue
-        if path.is_file():
-            found[name] = hashlib.sha256(_without_times(path)).hexdigest()
-        elif not any(path.iterdir()):
-            found[f"{name}/"] = "an empty folder"
+            if mode & 0o077:
+                found[name] = f"open to others: {mode:o}"
+        elif path.is_file():
+            found[name] = f"{hashlib.sha256(_without_times(path)).hexdigest()} {mode:o}"
+        else:
+            found[f"{name}/"] = f"a folder {mode:o}"
     return found
 
 
@@ -37,6 +45,8 @@ def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[s
 
 
 def _without_times(path: Path) -> bytes:
+    if path.name == "manifest.sha256":  # of a file that tells when it was made
+        return str(path.read_text() == sha256_of(path.with_suffix(".json"))).encode()
     if path.suffix == ".json":
         return json.dumps(_timeless(json.loads(path.read_bytes())), sort_keys=True).encode()
     if path.suffix == ".parquet":

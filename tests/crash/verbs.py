@@ -9,7 +9,20 @@ from pathlib import Path
 
 from tests.small_hub import write_hub
 
-CONFIG = "[sampler]\nsteps = 2\n\n[calibration]\nprompts = 2\nshard_size = 1\n"
+CONFIG = """
+[sampler]
+steps = 2
+
+[calibration]
+prompts = 2
+shard_size = 1
+
+[training]
+prompts = 2
+
+[search]
+samples = 2
+"""
 PROMPTS = ("a cat, pencil sketch", "a robot at night", "a fox, sepia")
 
 
@@ -45,15 +58,32 @@ def _command(*arguments: str) -> Callable[[Places], None]:
 
 def _train(places: Places) -> None:
     """Train as the command does, on few prompts: it has no option for that."""
+    from flows.starting import pipeline, settings_of
     from flows.train_planner import train
 
-    train(steps=2, prompts=8)
+    with pipeline(settings_of(places.home)):
+        train(steps=1, prompts=24)
 
 
 def _refresh(places: Places) -> None:
     from flows.refresh import refresh
+    from flows.starting import pipeline, settings_of
 
-    refresh(path=places.given / "hub", reference_prompts=2, steps=1, training_prompts=8)
+    with pipeline(settings_of(places.home)):
+        refresh(path=places.given / "hub", reference_prompts=2, steps=1, training_prompts=24)
+
+
+def _record(places: Places) -> None:
+    """Record a first run: MLflow makes its database, in thousands of changes."""
+    from flows.starting import settings_of
+    from tasks.tracking import deliver
+    from tasks.tracking.database import address_of
+    from tasks.tracking.unsent import Record, keep, waiting
+
+    settings_of(places.home)
+    keep(places.home, Record(experiment="train", params={"steps": "1"}))
+    for kept in waiting(places.home):
+        deliver(places.home, address_of(places.home), kept)
 
 
 HOME = ("--home", "{home}")
@@ -63,9 +93,10 @@ VERBS: Mapping[str, Verb] = {
     verb.name: verb
     for verb in (
         Verb("discover", _command("discover", "--path", "{given}/hub", *HOME)),
-        Verb("build", _command("build", *SHORT), after="discover"),
+        Verb("record", _record, after="discover"),
+        Verb("build", _command("build", *SHORT), after="record"),
         Verb("train", _train, after="build"),
-        Verb("refresh", _refresh, after="discover"),
+        Verb("refresh", _refresh, after="record"),
         Verb(
             "evaluate",
             _command("evaluate", "--methods", "base,uniform", "--limit", "2", *SHORT),
@@ -106,12 +137,26 @@ def write_given(folder: Path) -> None:
     (folder / "plan.json").write_text(json.dumps({"family": "emoji64", "experts": experts}))
 
 
+def environment_of(places: Places, has_server: bool = False, is_spread: bool = False) -> None:
+    """Set this process's environment for a verb.
+
+    Args:
+        places: where it works.
+        has_server: it starts a Prefect server of its own, instead of reporting to the bench's.
+        is_spread: its tasks run on processes of Dask.
+    """
+    os.environ["DIFFGRAPH_HOME"] = str(places.home)
+    os.environ["DIFFGRAPH_CONFIG"] = str(places.given / "config.toml")
+    if has_server:
+        del os.environ["PREFECT_API_URL"]
+    if is_spread:
+        os.environ |= {"DIFFGRAPH_SCHEDULER": "local", "DIFFGRAPH_WORKERS": "2"}
+
+
 def run(verb: Verb, places: Places) -> None:
     """Do what a verb does, in this process; its errors end it as they end the command."""
     from diffgraph.errors import DiffgraphError
 
-    os.environ["DIFFGRAPH_HOME"] = str(places.home)
-    os.environ["DIFFGRAPH_CONFIG"] = str(places.given / "config.toml")
     try:
         verb.run(places)
     except DiffgraphError as error:
