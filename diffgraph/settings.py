@@ -111,7 +111,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read what is given, then the environment, then the user's file; nothing else."""
-        return init_settings, env_settings, DotEnvSettingsSource(settings_cls, settings_file())
+        # editors of some systems put a mark before the first letter of a file
+        own = DotEnvSettingsSource(settings_cls, settings_file(), env_file_encoding="utf-8-sig")
+        return init_settings, env_settings, own
 
     def model_post_init(self, _: Any) -> None:
         """Have every key, and the password of every address, masked wherever it might be told."""

@@ -16,7 +16,9 @@ from typing import Any
 from diffgraph.settings import Settings, settings_file
 
 MOST_BYTES = 1 << 16
-_NAMES = re.compile(r"^\s*(?:export\s+)?((?:DIFFGRAPH|PREFECT|ANTHROPIC)_[A-Z0-9_]+)\s*=", re.M)
+_NAMES = re.compile(
+    r"^[\s\ufeff]*(?:export\s+)?((?:DIFFGRAPH|PREFECT|ANTHROPIC)_[A-Z0-9_]+)\s*=", re.M
+)
 
 
 def keep_out(home: Path) -> None:

@@ -31,6 +31,8 @@ PAGE_BYTES = 16 << 20
 PAGE_VALUES = 500_000
 READ_BYTES = 1 << 20
 SIZE_SLACK = 1024  # bytes: pages say kilobytes, in one or the other meaning of the word
+LIVE = {"civitai", "huggingface"}
+"""Names of hubs that are read over the network: a folder must not speak for them."""
 SOURCE = re.compile(r"[a-z0-9_]{1,40}")
 
 
@@ -149,6 +151,11 @@ def _source(path: Path) -> str:
         raise MissingInput(
             f"{path} gives no usable name: expected lower-case letters, digits and _, "
             f"found {str(name)[:40]!r}"
+        )
+    if name in LIVE:
+        raise MissingInput(
+            f"{path} gives itself the name {name!r}, as the live hub: its pages would take the "
+            f"place of that hub's; another name will do, such as '{name}_copy'"
         )
     return name
 

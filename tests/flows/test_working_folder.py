@@ -94,6 +94,14 @@ def test_the_users_own_file_is_read(folder, own_file):
     assert key.get_secret_value() == "mine-alone"
 
 
+def test_a_mark_before_the_first_letter_hides_no_setting(folder, own_file):
+    own_file.write_text("DIFFGRAPH_FAMILY=mine\r\nexport DIFFGRAPH_AGENT='claude'\r\n", "utf-8-sig")
+    assert (Settings().family, Settings().agent) == ("mine", "claude")
+    (folder / ".env").write_text("DIFFGRAPH_FAMILY=theirs", "utf-8-sig")
+    assert "sets DIFFGRAPH_FAMILY, and is not read" in next(ignored())
+    assert Settings().family == "mine"
+
+
 def test_another_file_is_read_where_the_user_says_so(folder, own_file, monkeypatch):
     own_file.write_text("DIFFGRAPH_FAMILY=sd15")
     (folder / ".env").write_text("DIFFGRAPH_FAMILY=flux")

@@ -99,3 +99,12 @@ def test_a_folder_that_is_no_hub_is_named(remove: str, tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="nohub") as failure:
         FolderCrawler(folder)
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("name", ["civitai", "huggingface"])
+def test_a_folder_does_not_speak_for_a_live_hub(tmp_path, name):
+    """Whoever it does not show would be retired, and its pages would replace that hub's."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "hub.json").write_text(json.dumps({"name": name}))
+    with pytest.raises(MissingInput, match=f"gives itself the name '{name}', as the live hub"):
+        FolderCrawler(tmp_path)
