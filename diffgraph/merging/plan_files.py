@@ -71,7 +71,7 @@ def reason_of(error: Exception) -> str:
         what = first["msg"].removeprefix("Value error, ")
         more = f" (and {len(others)} more)" if others else ""
         return f"{where}: {what}{more}" if where else f"{what}{more}"
-    return str(error).splitlines()[0]
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _plans(path: Path) -> list[Told]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -21,6 +21,7 @@ from diffgraph.errors import DiffgraphError, MissingInput
 from diffgraph.experts.weights_file import open_weights
 from diffgraph.foreign_files import parse_strict, read_foreign
 from diffgraph.merging.plan import MergePlan, Normalisation
+from diffgraph.merging.plan_files import reason_of
 from diffgraph.planner.subgraph import Subgraph, activate, collate
 from diffgraph.planner.vgae import VGAE, VGAEConfig
 
@@ -95,7 +96,8 @@ class Planner:
             planner = cls.new(config)
             planner.vgae.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, ValueError, RuntimeError, SafetensorError, DiffgraphError) as error:
-            raise MissingInput(f"no planner can be read from {folder}: {error}") from error
+            why = reason_of(error) if isinstance(error, ValidationError) else error
+            raise MissingInput(f"no planner can be read from {folder}: {why}") from error
         return planner
 
     def save(self, folder: Path) -> None:
