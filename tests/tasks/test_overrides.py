@@ -95,6 +95,19 @@ def test_a_file_from_a_stranger_neither_hangs_nor_fills_the_memory(tmp_path):
         read_overrides(tmp_path / "pipe.toml")
 
 
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_no_setting_can_be_changed(tmp_path, name):
+    """Where keys are sent and things are kept: a config may come from a stranger."""
+    path = tmp_path / "theirs.toml"
+    path.write_text(f'{name} = "x"')
+    with pytest.raises(InputError, match="there is no table"):
+        read_overrides(path)
+    for table in configs():
+        path.write_text(f'[{table}]\n{name} = "x"')
+        with pytest.raises(InputError, match="has no"):
+            read_overrides(path)
+
+
 @pytest.mark.usefixtures("file")
 class TestEveryStage:
     def test_images_are_sampled_as_the_file_says(self):
