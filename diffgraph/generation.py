@@ -133,14 +133,16 @@ class Renderer:
         prompts: Sequence[str],
         seeds: Sequence[int],
         sampler: SamplerConfig | None = None,
+        on_step: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Return image i as plan i draws prompt i: (plans, 3, height, width) in [0, 1].
 
-        Plans that differ in coefficients only share their forward passes.
+        Plans that differ in coefficients only share their forward passes. `on_step` is called with
+        the number of each denoising step, of every pass; what it raises ends the drawing.
         """
         _demand_equal_counts(plans, prompts, seeds)
         with self._turn, whole_float32():
-            return self._rollouts(plans, prompts, seeds, sampler)
+            return self._rollouts(plans, prompts, seeds, sampler, on_step)
 
     def deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
         """Return the deltas that these plans need, by reference, decoding what is not cached."""
@@ -163,6 +165,7 @@ class Renderer:
         prompts: Sequence[str],
         seeds: Sequence[int],
         sampler: SamplerConfig | None,
+        on_step: Callable[[int], None] | None,
     ) -> Tensor:
         deltas = self._deltas(plans)
         images: dict[int, Tensor] = {}
@@ -171,11 +174,11 @@ class Renderer:
             some = [plans[place] for place in group]
             texts, noises = [prompts[place] for place in group], [seeds[place] for place in group]
             if len({plan.id for plan in some}) == 1:
-                drawn = self._draw(some[0], deltas, texts, noises, sampler)
+                drawn = self._draw(some[0], deltas, texts, noises, sampler, on_step)
             else:
                 self._applied = ""
                 with self._crowd.rollouts(some, deltas) as model:
-                    drawn = model.sample(texts, noises, sampler)
+                    drawn = model.sample(texts, noises, sampler, on_step)
             images.update(zip(group, drawn, strict=True))
         return torch.stack([images[place] for place in range(len(plans))])
 

@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     """Address of a Dask scheduler; `local` starts a cluster here; unset uses this process."""
     workers: int = 1
     """Dask workers of a local cluster without GPUs."""
+    runs_at_once: int = Field(default=1, ge=1)
+    """Runs of Prefect's workers that are at work on a machine at a time; the others wait."""
     anthropic_api_key: SecretStr | None = Field(
         default=None,
         validation_alias=AliasChoices("DIFFGRAPH_ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY"),

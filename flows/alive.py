@@ -23,13 +23,15 @@ from tasks.downloads import free_all_places
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.objects import FlowRun, State, TaskRun
 
 log = logging.getLogger(__name__)
 
 ROOMS = ("diffgraph", "tasks", "flows")
 TAG = "diffgraph"
 """What every deployment of ours is tagged with, and so its runs."""
+AT_WORK = ("RUNNING", "PENDING", "CANCELLING")
+"""States of what began, or is about to, and did not end."""
 STARTING = timedelta(minutes=15)
 """Nobody's process takes longer to start."""
 
@@ -75,16 +77,6 @@ def drop_life_sign(flow: "Flow[..., Any]", run: "FlowRun", state: "State[Any]") 
             logging.getLogger(room).setLevel(level)
 
 
-WATCHED: dict[str, Any] = {
-    "on_running": [hold_life_sign],
-    "on_completion": [drop_life_sign],
-    "on_failure": [drop_life_sign],
-    "on_crashed": [drop_life_sign],
-    "on_cancellation": [drop_life_sign],
-}
-"""What every flow of ours is made with."""
-
-
 def mark_the_dead(apart_from: UUID | None = None) -> list[str]:
     """Mark the runs that died without a word as crashed; return a line about each."""
     from prefect.client.orchestration import get_client
@@ -108,13 +100,8 @@ def mark_the_dead(apart_from: UUID | None = None) -> list[str]:
 def _unfinished(client: "SyncPrefectClient") -> "list[FlowRun]":
     """Return the runs that are said to be at work and are ours: by their sign, or by their tag."""
     from prefect.client.schemas import filters
-    from prefect.client.schemas.objects import StateType
 
-    at_work = filters.FlowRunFilterState(
-        type=filters.FlowRunFilterStateType(
-            any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-        )
-    )
+    at_work = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[*AT_WORK]))
     signs = [UUID(sign.name) for sign in _signs().glob("*-*-*-*-*")]
     ours = (
         filters.FlowRunFilter(state=at_work, id=filters.FlowRunFilterId(any_=signs)),
@@ -158,7 +145,22 @@ def _mark(client: "SyncPrefectClient", run: "FlowRun") -> str:
     end = Cancelled if is_cancelling else Crashed
     state: State[Any] = end(message=line)
     client.set_flow_run_state(run.id, state, force=True)
+    for task_run in _unfinished_tasks(client, run):
+        client.set_task_run_state(task_run.id, end(message="its run died"), force=True)
     return line
+
+
+def _unfinished_tasks(client: "SyncPrefectClient", run: "FlowRun") -> "list[TaskRun]":
+    """Return the tasks of a run that are said to be at work, or to begin soon."""
+    from prefect.client.schemas import filters
+
+    at_work = filters.TaskRunFilterState(
+        type=filters.TaskRunFilterStateType(any_=[*AT_WORK, "SCHEDULED"])
+    )
+    ours = filters.FlowRunFilter(id=filters.FlowRunFilterId(any_=[run.id]))
+    return client.read_task_runs(
+        flow_run_filter=ours, task_run_filter=filters.TaskRunFilter(state=at_work)
+    )
 
 
 @contextmanager

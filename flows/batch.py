@@ -4,18 +4,17 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import flow
 from prefect.futures import as_completed
 
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import TOLD, read_prompts
 from diffgraph.settings import Settings
-from flows.alive import WATCHED
 from flows.parameters import Limit, Name, Place, Seed
 from flows.printing import Result, Rows
 from flows.publishing import publish
 from flows.runners import runner_for
 from flows.targets import demand_folder
+from flows.watched import flow
 from tasks.generation import (
     PARTS,
     TABLE,
@@ -62,7 +61,7 @@ class Batch(Result):
             yield f"{self.broken} broken rows: {'; '.join(self.broken_rows)}"
 
 
-@flow(name="batch-generate", task_runner=runner_for(Settings()), **WATCHED)
+@flow(name="batch-generate", task_runner=runner_for(Settings()))
 def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
     prompts: Place,
     out: Place,

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from prefect import flow
 from prefect.futures import PrefectFuture, as_completed
 
 from diffgraph.agents.questions import DESCRIBE
@@ -12,11 +11,11 @@ from diffgraph.errors import SnapshotError
 from diffgraph.experts.library import Library
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.settings import Settings
-from flows.alive import WATCHED
 from flows.parameters import ImagesAPrompt, Name, Place, ReferencePrompts
 from flows.printing import Result, Rows, rows
 from flows.publishing import publish
 from flows.runners import runner_for
+from flows.watched import flow
 from tasks.agents import PAGES_A_TASK, spent_since
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
 from tasks.overrides import read_overrides
@@ -69,7 +68,7 @@ class Build(Result, Written):
         return rows(("expert", "reason"), sorted(self.failed.items()))
 
 
-@flow(name="build", task_runner=runner_for(Settings()), **WATCHED)
+@flow(name="build", task_runner=runner_for(Settings()))
 @one_at_a_time("build")
 def build(
     family: Name | None = None,

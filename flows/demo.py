@@ -4,18 +4,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import flow
 from prefect.artifacts import create_link_artifact
 
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.settings import Settings
-from flows.alive import WATCHED
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
 from flows.evaluate import Evaluation, evaluate
 from flows.parameters import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
 from flows.printing import Result, Rows
 from flows.train_planner import Training, train
+from flows.watched import flow
 from tasks.evaluation import Story
 from tasks.overrides import read_overrides
 
@@ -42,7 +41,7 @@ class Demo(Result):
         yield f"open {self.report} in a browser"
 
 
-@flow(name="demo", **WATCHED)
+@flow(name="demo")
 def demo(
     out: Place = Path("demo"),
     reference_prompts: ReferencePrompts = 16,

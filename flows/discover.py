@@ -5,13 +5,11 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from prefect import flow
-
 from diffgraph.settings import Settings
-from flows.alive import WATCHED
 from flows.parameters import Address, Limit, Name, Place, Source
 from flows.printing import Result, Rows, rows
 from flows.publishing import publish
+from flows.watched import flow
 from tasks.discovery import Discovered, look_at_hub
 from tasks.hubs import hub_of
 from tasks.turns import one_at_a_time
@@ -75,7 +73,7 @@ class Discovery(Result, Discovered):
 NUMBERS = re.compile(r"\b[0-9a-f]{10,}\b|(?<![\w.])\d[\d.,]*(?![\w.])")
 
 
-@flow(name="discover", **WATCHED)
+@flow(name="discover")
 @one_at_a_time("discover")
 def discover(
     path: Place | None = None,

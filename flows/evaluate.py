@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import flow
 from prefect.artifacts import create_link_artifact
 
 from diffgraph.evaluation.statistics import Interval, Summary
 from diffgraph.settings import Settings
-from flows.alive import WATCHED
 from flows.parameters import Limit, Methods, Name, Place, Seeds
 from flows.printing import Result, Rows, rows
 from flows.publishing import publish
 from flows.runners import runner_for
 from flows.targets import demand_new, demand_suffix
+from flows.watched import flow
 from tasks.evaluation import Compared, Contest, Story, compare, evaluation_config
 from tasks.studio import Studio
 from tasks.tracking import Recorded, record_evaluation
@@ -57,7 +56,7 @@ def score_table(summary: Summary) -> Rows:
     )
 
 
-@flow(name="evaluate", task_runner=runner_for(Settings()), **WATCHED)
+@flow(name="evaluate", task_runner=runner_for(Settings()))
 @one_at_a_time("evaluate")
 def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     methods: Methods | None = None,

@@ -283,12 +283,13 @@ def evaluate(
 @app.command()
 def worker(
     limit: Annotated[
-        int, typer.Option(min=1, help="Runs at a time; each may want a whole GPU.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="Runs at a time; each may want a whole GPU. One if unset."),
+    ] = None,
     pool: Annotated[str, typer.Option(help="The work pool of prefect.yaml.")] = "diffgraph",
     home: Home = None,
 ) -> None:
     """Carry out what is deployed on the Prefect server that PREFECT_API_URL names."""
     from flows.worker import work
 
-    work(settings_of(home), limit, pool)
+    work(settings_of(home, runs_at_once=limit), pool)

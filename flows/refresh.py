@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from prefect import flow
-
 from diffgraph.errors import MissingInput
 from diffgraph.families import get_family
 from diffgraph.planner.planner import Planner
 from diffgraph.settings import Settings
-from flows.alive import WATCHED, found_dead
+from flows.alive import found_dead
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
 from flows.parameters import (
@@ -26,6 +24,7 @@ from flows.parameters import (
 from flows.printing import Result, Rows
 from flows.publishing import publish
 from flows.train_planner import Training, train
+from flows.watched import flow
 from tasks.hubs import Hub, hub_of
 from tasks.planners import champion_folder, planner_folder
 from tasks.turns import one_at_a_time
@@ -55,7 +54,7 @@ class Refresh(Result):
             yield from self.training.lines()
 
 
-@flow(name="refresh", **WATCHED)
+@flow(name="refresh")
 @one_at_a_time("refresh")
 def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     path: Place | None = None,

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 HERE = "127.0.0.1"
 PATIENCE = "30s"
 """For a scheduler that is said to run: ours may start slowly, that one answers or is not there."""
+PRELOAD = ["flows.working_folder"]
+"""What a worker of ours runs before anything else."""
 
 
 def runner_for(settings: Settings) -> TaskRunner[Any]:
@@ -40,13 +42,14 @@ def runner_for(settings: Settings) -> TaskRunner[Any]:
                 "scheduler_kwargs": {"dashboard": False},
                 "host": HERE,
                 "security": True,  # TLS with a certificate of its own
+                "preload": PRELOAD,
             },
         )
     return OneThread(max_workers=1)
 
 
 class OneThread(ThreadPoolTaskRunner[Any]):
-    """One thread of this process. A run that is stopped waits for one image, not for a shard."""
+    """One thread of this process. A run that is stopped waits for a step, not for a shard."""
 
     def __exit__(
         self,
@@ -57,16 +60,15 @@ class OneThread(ThreadPoolTaskRunner[Any]):
         if exc_type is None:
             super().__exit__(exc_type, exc_value, traceback)
             return
-        log.warning("stopping: the image at work is finished first, and what is finished is kept")
+        log.warning("stopping: what is at work ends at its next step, and what is finished is kept")
         with stopping():
             super().__exit__(exc_type, exc_value, traceback)
 
 
 def _dask(**options: Any) -> TaskRunner[Any]:
-    from prefect_dask import DaskTaskRunner
+    from flows.dask_runner import Dask
 
-    runner: TaskRunner[Any] = DaskTaskRunner(**options)
-    return runner
+    return Dask(**options)
 
 
 def one_worker_a_gpu(gpus: tuple[int, ...], **options: Any) -> Any:
@@ -84,7 +86,12 @@ def one_worker_a_gpu(gpus: tuple[int, ...], **options: Any) -> Any:
     workers = {
         gpu: {
             "cls": Nanny,
-            "options": {**shared, "nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": str(gpu)}},
+            "options": {
+                **shared,
+                "nthreads": 1,
+                "env": {"CUDA_VISIBLE_DEVICES": str(gpu)},
+                "preload": PRELOAD,
+            },
         }
         for gpu in gpus
     }

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffgraph.artifacts import storing
+from diffgraph.databases import set_aside_if_damaged
 from diffgraph.errors import ServiceUnavailable, StorageError
 from diffgraph.permissions import make_folder, opener
 from flows.reaching import answering, demand_server
@@ -148,6 +149,7 @@ def lean_server(home: Path) -> Iterator[str]:
     folder = (home / "prefect").absolute()
     with storing(folder):
         make_folder(folder)
+        set_aside_if_damaged(folder / "prefect.db")
         record = open(folder / "server.log", "ab", opener=opener)
     port = _free_port()
     address = f"http://127.0.0.1:{port}/api"

@@ -15,19 +15,17 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prefect import flow
-
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.recipe.__main__ import add_workshop, workshop_of
 from diffgraph.recipe.publish import publish_graph
 from diffgraph.recipe.workshop import Workshop
 from diffgraph.settings import Settings
-from flows.alive import WATCHED
 from flows.build_graph import build
 from flows.discover import discover
 from flows.printing import Result, Rows, write
 from flows.publishing import publish
 from flows.train_planner import train
+from flows.watched import flow
 from tasks.planners import SHIPPED, champion_folder
 from tasks.recipe import run_stage
 
@@ -53,7 +51,7 @@ class Made(Result):
             yield f"what it is worth: {self.document}"
 
 
-@flow(name="train-emoji64", validate_parameters=False, **WATCHED)
+@flow(name="train-emoji64", validate_parameters=False)
 def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
     """Run the recipe; what is finished is not made again.
 

@@ -8,7 +8,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
 from pydantic import ValidationError
 
 from diffgraph.errors import MissingInput
@@ -24,11 +23,11 @@ from diffgraph.planner.training import (
 )
 from diffgraph.planner.training import train as train_planner
 from diffgraph.settings import Settings
-from flows.alive import WATCHED
 from flows.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
 from flows.printing import Result, Rows
 from flows.publishing import publish
 from flows.runners import runner_for
+from flows.watched import flow
 from tasks.overrides import Overrides
 from tasks.planners import planner_folder, planner_in_force
 from tasks.progress import report
@@ -67,7 +66,7 @@ class Training(Result):
         yield f"{self.folder}; {self.run.line()}"
 
 
-@flow(name="train-planner", task_runner=runner_for(Settings()), **WATCHED)
+@flow(name="train-planner", task_runner=runner_for(Settings()))
 @one_at_a_time("train")
 def train(
     snapshot: Identifier | None = None,

@@ -9,12 +9,12 @@ from diffgraph.errors import InputError
 from diffgraph.settings import Settings
 
 
-def work(settings: Settings, limit: int, pool: str) -> None:
+def work(settings: Settings, pool: str) -> None:
     """Mark the runs that died with the worker before, and become a worker of Prefect.
 
     Args:
-        settings: Where things are; the runs read the same from the environment.
-        limit: Runs at a time.
+        settings: Where things are, and how many runs are at work at a time; the runs read the same
+            from the environment.
         pool: The work pool; it is made if it is not there.
 
     Raises:
@@ -34,6 +34,6 @@ def work(settings: Settings, limit: int, pool: str) -> None:
     demand_server(address)
     for line in mark_the_dead():
         typer.echo(line)
-    options = ("--pool", pool, "--type", "process", "--limit", str(limit))
+    options = ("--pool", pool, "--type", "process", "--limit", str(settings.runs_at_once))
     command = (sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", *options)
     os.execv(command[0], command)

@@ -26,22 +26,28 @@ Given = Mapping[str, Any]
 
 
 def task(**policy: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a Prefect task whose failure tells no secret: Prefect keeps what it says for ever."""
+    """Make a Prefect task that tells no secret when it fails; the policy is one of those below."""
 
     def make(function: Callable[P, R]) -> Task[P, R]:
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                return function(*args, **kwargs)
-            except Exception as error:
-                told = mask_error(error)
-                if told is error:
-                    raise
-                raise told from None
-
-        return prefect.task(**policy)(run)
+        return prefect.task(**policy)(telling_no_secret(function))
 
     return make
+
+
+def telling_no_secret(function: Callable[P, R]) -> Callable[P, R]:
+    """Mask what a function's failure says: Prefect keeps it for ever."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            masked = mask_error(error)
+            if masked is error:
+                raise
+            raise masked from None
+
+    return run
 
 
 def named(words: Callable[[Given], str]) -> Any:

@@ -7,7 +7,7 @@ from diffgraph.merging.plan import MergePlan
 from diffgraph.planner.selection import Selection
 from tasks.planners import CHAMPION
 from tasks.policies import LOCAL, named, task
-from tasks.progress import report
+from tasks.progress import go_on, report
 from tasks.studio import Studio
 
 IMAGES_TOGETHER = 8
@@ -83,7 +83,7 @@ def rewards_of(
     from diffgraph.scoring import score
 
     try:
-        images = studio.renderer.render_rollouts(plans, prompts, seeds)
+        images = studio.renderer.render_rollouts(plans, prompts, seeds, on_step=lambda _: go_on())
     except (ExpertError, PlanError):
         if len(plans) == 1:
             return [float("nan")]

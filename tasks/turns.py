@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -61,23 +61,21 @@ def one_at_a_time(work: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 @contextmanager
-def turn(folder: Path, work: str) -> Iterator[None]:
+def turn(folder: Path, work: str, at_once: int = 1) -> Iterator[None]:
     """Do work that nobody does beside us; wait for whoever does it already, and say so.
 
     Args:
         folder: where the lock is.
         work: what is done, the name of the lock.
+        at_once: so many may do it beside each other; each holds a lock of its own.
 
     Raises:
         StorageError: the folder cannot be written, or its disk knows no locks.
     """
     with storing(folder):
         make_folder(folder)
-        # a disk without locks is told: a file that stands for one would outlive its process
-        path = folder / f"{work}.lock"
-        lock = FileLock(path, fallback_to_soft=False, mode=mode_of(path))
-        about = folder / f"{work}.json"
-        _acquire(lock, about, work)
+        names = [work, *(f"{work}-{number}" for number in range(2, at_once + 1))]
+        lock, about = _acquire([folder / f"{name}.lock" for name in names])
     try:
         write_text(about, _me(work).model_dump_json())
         yield
@@ -86,22 +84,30 @@ def turn(folder: Path, work: str) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, about: Path, work: str) -> None:
-    """Take a lock, and tell whom we wait for, whenever it is somebody else."""
+def _acquire(places: Sequence[Path]) -> tuple[FileLock, Path]:
+    """Take one of the locks; tell whom we wait for, whenever it is somebody else.
+
+    Returns:
+        The lock, and the file that tells who holds it.
+    """
+    # a disk without locks is told: a file that stands for one would outlive its process
+    locks = [FileLock(path, fallback_to_soft=False, mode=mode_of(path)) for path in places]
     told: Holder | None = None
     while True:
-        try:
-            lock.acquire(timeout=0)
-            break
-        except Timeout:
-            holder = _holder(about)
-            if holder is not None and holder != told:
-                log.warning("waiting for %s", holder)
-                report("wait", 0, 1, str(holder))
-                told = holder
-            time.sleep(SECONDS_BETWEEN_TRIES)
-    if told is not None:
-        report("wait", 1, 1, "it has ended")
+        for lock, path in zip(locks, places, strict=True):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            if told is not None:
+                report("wait", 1, 1, "it has ended")
+            return lock, path.with_suffix(".json")
+        holder = _holder(places[0].with_suffix(".json"))
+        if holder is not None and holder != told:
+            log.warning("waiting for %s", holder)
+            report("wait", 0, 1, str(holder))
+            told = holder
+        time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def _holder(about: Path) -> Holder | None:

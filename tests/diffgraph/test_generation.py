@@ -100,6 +100,22 @@ def test_rollouts_are_single_plans(renderer: Renderer) -> None:
         torch.testing.assert_close(together[index], single[0], rtol=0, atol=1e-4)
 
 
+def test_rollouts_end_at_a_step_when_they_are_stopped(renderer: Renderer) -> None:
+    plans = [plan_of(0.1), plan_of(0.9)]
+    steps: list[int] = []
+
+    def stop(step: int) -> None:
+        steps.append(step)
+        raise KeyboardInterrupt
+
+    before = renderer.render(plans[0], ["a cat"], [1], SAMPLER)
+    for some in (plans, [plans[0], plans[0]]):
+        with pytest.raises(KeyboardInterrupt):
+            renderer.render_rollouts(some, ["a cat"] * 2, [1, 2], SAMPLER, on_step=stop)
+    assert steps == [0, 0]
+    assert torch.equal(renderer.render(plans[0], ["a cat"], [1], SAMPLER), before)
+
+
 def test_an_expert_is_read_once(renderer: Renderer, shelf: Shelf) -> None:
     for share in (0.1, 0.2, 0.3):
         renderer.render(plan_of(share), ["a cat"], [1], SAMPLER)

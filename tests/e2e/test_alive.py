@@ -10,30 +10,36 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas import filters
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.states import Cancelled, Cancelling, Pending
 
 from flows import alive
-from flows.alive import WATCHED, mark_the_dead
+from flows.alive import mark_the_dead
+from flows.watched import flow
 from tasks import downloads
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 
 # a flow in a flow, as the nightly run is
 ENDLESS = """
 import time
-from prefect import flow
 from prefect.runtime import flow_run
-from flows.alive import WATCHED
+from flows.watched import flow
+from tasks.policies import LOCAL, task
 
-@flow(name="inner", **WATCHED)
-def inner(outer):
-    print(outer, flow_run.get_id(), flush=True)
+@task(**LOCAL)
+def work(outer, inner):
+    print(outer, inner, flush=True)
     time.sleep(600)
 
-@flow(name="outer", **WATCHED)
+@flow(name="inner")
+def inner(outer):
+    work(outer, flow_run.get_id())
+
+@flow(name="outer")
 def outer():
     inner(flow_run.get_id())
 
@@ -65,7 +71,7 @@ def at_work():
         process.stdout.close()
 
 
-@flow(name="next", **WATCHED)
+@flow(name="next")
 def next_run() -> None:
     """Do nothing: what happens, happens before."""
 
@@ -78,6 +84,12 @@ def set_state(run: UUID, state) -> None:
 def state_of(run: UUID):
     with get_client(sync_client=True) as client:
         return client.read_flow_run(run).state
+
+
+def tasks_of(run: UUID) -> list:
+    of_run = filters.FlowRunFilter(id=filters.FlowRunFilterId(any_=[run]))
+    with get_client(sync_client=True) as client:
+        return client.read_task_runs(flow_run_filter=of_run)
 
 
 def occupy(places: int) -> None:
@@ -99,12 +111,17 @@ def test_a_killed_run_is_marked_by_the_next_one_and_told(at_work, at_home, caplo
     next_run()
     assert [state_of(run).type for run in runs] == ["RUNNING", "RUNNING"], "it is alive"
 
+    # a task's state is an event, and takes a while
+    wait_for(lambda: [one.state.type for one in tasks_of(runs[1]) if one.state] == ["RUNNING"])
+
     process.send_signal(signal.SIGKILL)
     process.wait()
     next_run()
     for run in runs:
         assert state_of(run).is_crashed()
         assert "died without a word" in state_of(run).message
+    (work,) = tasks_of(runs[1])
+    assert work.state.is_crashed(), "and so is what it was at"
     told = [record.message for record in caplog.records if record.name == "flows.alive"]
     assert len(told) == 2
     assert not list((at_home / "prefect" / "alive").iterdir()), "no sign is left"

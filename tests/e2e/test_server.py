@@ -80,10 +80,19 @@ def test_a_home_that_is_a_file_is_told_at_once(without_prefect, tmp_path):
 
 
 def test_a_server_that_cannot_start_is_told_with_its_log(without_prefect, monkeypatch, tmp_path):
-    (tmp_path / "prefect").mkdir()
-    (tmp_path / "prefect" / "prefect.db").write_text("not a database" * 100)
+    monkeypatch.setattr(server, "_free_port", lambda: -1)
     with pytest.raises(ServiceUnavailable, match=r"server\.log"), server.prefect_api(tmp_path):
         pass
+
+
+def test_a_server_with_damaged_records_begins_new_ones(without_prefect, tmp_path):
+    records = tmp_path / "prefect" / "prefect.db"
+    records.parent.mkdir()
+    records.write_text("not a database" * 100)
+    with server.prefect_api(tmp_path) as address:
+        with urllib.request.urlopen(f"{address}/health", timeout=PATIENCE) as reply:
+            assert reply.status == 200
+    assert records.with_name("prefect.db.damaged").read_text().startswith("not a database")
     wait_for_none(tmp_path)
 
 

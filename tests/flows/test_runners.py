@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from distributed import LocalCluster
 from prefect.task_runners import ThreadPoolTaskRunner
 
 import flows.runners
 from diffgraph.settings import Settings
+from flows.dask_runner import Dask
 from flows.runners import OneThread, one_worker_a_gpu, runner_for
 
 
@@ -87,6 +89,33 @@ def test_workers_of_ours_take_code_from_nobody_else(our_environment):
         for address, security in ((plain, None), (scheduler, Security.temporary())):
             with pytest.raises(OSError, match=r"127\.0\.0\.1|certificate"):
                 Client(address, security=security, timeout=1)
+
+
+class NeverClosed(LocalCluster):
+    """A cluster whose workers do not stop in time, as on a machine that has much to do."""
+
+    def close(self, timeout=None):
+        super().close(timeout)
+        raise TimeoutError
+
+
+def end_run(error: Exception | None = None) -> None:
+    """Be a run whose workers do not stop in time."""
+    kwargs = {**runner(workers=2).cluster_kwargs, "n_workers": 0}
+    with Dask(cluster_class=NeverClosed, cluster_kwargs=kwargs) as chosen:
+        assert chosen.client.scheduler_info()["workers"] == {}
+        if error is not None:
+            raise error
+
+
+def test_workers_that_stop_slowly_take_nothing_from_a_run(our_environment, caplog):
+    end_run()
+    assert "did not stop in time" in caplog.text
+
+
+def test_a_run_that_failed_keeps_its_own_error(our_environment):
+    with pytest.raises(TimeoutError, match="of the run"):
+        end_run(TimeoutError("of the run"))
 
 
 def test_workers_that_start_slowly_are_waited_for(tmp_path, monkeypatch):

@@ -2,12 +2,14 @@
 
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
 import flows
 import tasks
-from flows.alive import WATCHED
+from flows.watched import HOOKS
 from tasks.policies import LONGEST_NAME, named
 from tasks.training import score_rollouts
 
@@ -28,8 +30,25 @@ def test_every_flow_is_watched():
     found = members(flows, Flow)
     assert {"refresh", "build", "discover", "train-planner", "batch-generate"} <= set(found)
     for name, flow in found.items():
-        assert flow.on_running_hooks == WATCHED["on_running"], name
-        assert flow.on_crashed_hooks == WATCHED["on_crashed"], name
+        assert flow.on_running_hooks == HOOKS["on_running"], name
+        assert flow.on_crashed_hooks == HOOKS["on_crashed"], name
+
+
+def test_no_flow_is_made_another_way():
+    """It would tell secrets when it fails, and would not wait for its turn."""
+    wrong = [
+        file.name
+        for file in Path(flows.__file__).parent.glob("*.py")
+        if re.search(r"^from prefect import .*\bflow\b|@prefect\.flow", file.read_text(), re.M)
+    ]
+    assert wrong == []
+
+
+def test_a_flow_keeps_its_form_and_its_words():
+    from flows.train_planner import train
+
+    assert {"steps", "seed", "like"} <= set(train.parameters.properties)
+    assert "promote it if it is better" in train.description
 
 
 def test_every_task_run_has_a_short_name():

@@ -129,3 +129,18 @@ def test_each_stage_takes_its_turn(work, tmp_path, watch, monkeypatch):
             assert not second.done()
         with pytest.raises(DiffgraphError):
             second.result(30)
+
+
+def test_as_many_work_at_once_as_may(tmp_path, watch):
+    with turn(tmp_path, "run", at_once=2), ThreadPoolExecutor(1) as pool:
+        with turn(tmp_path, "run", at_once=2):
+            third = pool.submit(in_turn, tmp_path)
+            assert watch.waits.wait(PATIENCE)
+        third.result(PATIENCE)
+    assert "waiting for run by process" in watch.lines[0]
+    assert not list(tmp_path.glob("*.json")), "nobody holds one"
+
+
+def in_turn(folder: Path) -> None:
+    with turn(folder, "run", at_once=2):
+        pass
