@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MODULES = ("flows", "tasks", "diffgraph", "multiprocessing", "types", "json", "logging", "torch",
            "numpy", "prefect", "distributed", "dask", "uvicorn", "sqlite3")  # fmt: skip
 SETTINGS = """
@@ -30,7 +32,8 @@ def strangers_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_batch_is_drawn_in_a_folder_full_of_strangers_code(tmp_path):
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["here", "by Dask"])
+def test_a_batch_is_drawn_in_a_folder_full_of_strangers_code(tmp_path, workers):
     here = strangers_folder(tmp_path / "downloaded")
     (here / "prompts.txt").write_text("a cat\na dog\n")
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "DIFFGRAPH_"))}
@@ -38,7 +41,7 @@ def test_a_batch_is_drawn_in_a_folder_full_of_strangers_code(tmp_path):
     home = tmp_path / "home"
     done = subprocess.run(
         [command, "batch", "prompts.txt", "--out", "out", "--method", "base",
-         "--home", home],
+         "--home", home, *workers],
         cwd=here, env={**kept, "HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

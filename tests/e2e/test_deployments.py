@@ -43,7 +43,7 @@ def deployed(server_address, built_home, tmp_path_factory) -> Path:
             [*PREFECT, *command], cwd=ROOT, env=environment, check=True, capture_output=True
         )
     worker = subprocess.Popen(
-        [*PREFECT, "worker", "start", "--pool", "diffgraph", "--limit", "1"],
+        [Path(sys.executable).with_name("diffgraph"), "worker"],
         cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     yield home
@@ -97,6 +97,17 @@ def test_the_page_shows_typed_parameters():
     assert "softmax is the paper's" in parameters["normalisation"]["description"]
     needed = read_deployment("batch-generate/batch-generate").parameter_openapi_schema
     assert set(needed["required"]) == {"prompts", "out"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("deployed")
+@pytest.mark.parametrize(("name", "value"), [("steps", -5), ("steps", 0), ("snapshot", "../x")])
+def test_a_run_that_cannot_be_meant_is_refused_by_its_field(name, value):
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with pytest.raises(PrefectHTTPStatusError, match=f"'{name}'"):
+        run_deployment("train-planner/train-planner", parameters={name: value}, timeout=0)
 
 
 @pytest.mark.slow
