@@ -204,9 +204,10 @@ def _mastered() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in set(os.environ) - set(before):
+        for name in {*os.environ, *before}:
             if name in MASTERED or name.startswith("MLFLOW_"):
-                del os.environ[name]
+                os.environ.pop(name, None)
+                os.environ.update({name: before[name]} if name in before else {})
 
 
 def _service_error(uri: str, error: Exception) -> ServiceError:

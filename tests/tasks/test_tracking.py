@@ -59,8 +59,9 @@ def recorded(tmp_path_factory):
 def mlflow(recorded, monkeypatch):
     import mlflow
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # where it keeps what it is told: restored after
-    mlflow.set_tracking_uri(recorded[1][0].uri)
+    uri = recorded[1][0].uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # as the next line does, for this test only
+    mlflow.set_tracking_uri(uri)
     return mlflow
 
 
@@ -118,9 +119,12 @@ def impatient(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
-def test_a_record_that_cannot_be_sent_is_kept_and_goes_with_the_next(recorded, impatient, caplog):
+def test_a_record_that_cannot_be_sent_is_kept_and_goes_with_the_next(
+    recorded, mlflow, impatient, caplog
+):
     home = recorded[0]
     spent = {"answers": 1.0, "unpriced": float("nan")}
+    before = dict(os.environ)
     first = record_spending(home, DEAD, "claude-later", "abc", spent)
     assert first.run_id == ""
     assert waiting(home) == [first.kept]
@@ -129,15 +133,12 @@ def test_a_record_that_cannot_be_sent_is_kept_and_goes_with_the_next(recorded, i
     assert DEAD in line
     assert str(first.kept) in line
 
-    before = dict(os.environ)
     gone = home / "gone.html"
     second = record_evaluation(home, None, {"set": "bench"}, {}, [gone])
     assert second.kept is None
     assert not waiting(home)
     assert str(gone) in caplog.text, "a report that has gone stops no record"
     assert dict(os.environ) == before, "MLflow leaves the environment as it was"
-    import mlflow
-
     mlflow.set_tracking_uri(second.uri)
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert "claude-later" in {run.data.params.get("model") for run in runs}

@@ -8,8 +8,6 @@ import pytest
 
 from diffgraph.fetching.waiting import retry_after, wait_of_failure, wait_of_limit
 
-SOON = datetime.now(UTC) + timedelta(hours=2)
-
 
 @pytest.mark.parametrize(
     ("headers", "seconds"),
@@ -65,4 +63,5 @@ def test_only_numbers_and_moments_are_waited_for(value: str, seconds: float) -> 
 
 
 def test_a_moment_is_waited_for() -> None:
-    assert 7000 < retry_after(format_datetime(SOON, usegmt=True)) <= 7200
+    soon = datetime.now(UTC) + timedelta(hours=2)
+    assert 7000 < retry_after(format_datetime(soon, usegmt=True)) <= 7200
