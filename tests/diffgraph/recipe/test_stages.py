@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,25 +12,17 @@ import pytest
 from safetensors.torch import load_file
 
 from diffgraph.errors import InputError, MissingInput, ServiceUnavailable
+from diffgraph.recipe import __main__ as command
 from diffgraph.recipe import art as art_room
 from diffgraph.recipe.art import load_art, pack_art, save_art
 from diffgraph.recipe.expert_stage import make_experts, make_some_experts
 from diffgraph.recipe.loop import LoopConfig
-from diffgraph.recipe.scorer_data import load_data
-from diffgraph.recipe.scorer_stage import (
-    data_names,
-    make_scorers,
-    make_some_scorers,
-    missing,
-    path_of,
-)
+from diffgraph.recipe.scorer_stage import make_scorers, make_some_scorers
 from diffgraph.recipe.stages import STAGES, make_base, refine_base, run_stage
-from diffgraph.recipe.train_scorers import ORDER
-from diffgraph.recipe.workshop import REHEARSED, Workshop, rehearsal
+from diffgraph.recipe.workshop import Workshop, rehearsal
 from tests.waiting import wait_for
 
 EXPERTS = ("night", "puffy_3d")
-ADAPTERS = REHEARSED[1:]  # the pictures show none of the first one's subjects
 ROOT = Path(__file__).parent.parent.parent.parent
 
 
@@ -63,6 +56,12 @@ def made(workshop, base):
     return workshop.out
 
 
+@pytest.fixture
+def own(workshop, made, tmp_path):
+    """A workshop with a copy of what is made, to change it."""
+    return replace(workshop, out=Path(shutil.copytree(made, tmp_path / "own")))
+
+
 def test_the_base_is_made_then_refined(workshop, base):
     refined = load_file(workshop.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
     assert refined.keys() == base.keys()
@@ -80,17 +79,22 @@ def test_experts_tell_how_they_were_made(workshop, made):
         assert record["pictures"] > 0
 
 
-def test_good_adapters_learn_once_more_together(workshop, made):
-    weights = made / "weights"
+def test_good_adapters_learn_once_more_together(own):
+    weights = own.out / "weights"
     before = {slug: (weights / f"{slug}.safetensors").read_bytes() for slug in EXPERTS}
-    run_stage("together", workshop)
+    run_stage("together", own)
     after = {slug: (weights / f"{slug}.safetensors").read_bytes() for slug in EXPERTS}
     assert [slug for slug in EXPERTS if before[slug] != after[slug]] == ["night"]
     records = {slug: json.loads((weights / f"{slug}.json").read_text()) for slug in EXPERTS}
     assert "together" not in records["puffy_3d"]
     [told] = records["night"]["together"]["rounds"]
-    assert told["steps"] == workshop.joint.rounds[0].steps
-    assert not list(made.glob(".weights*"))
+    assert told["steps"] == own.joint.rounds[0].steps
+    assert not list(own.out.glob(".weights*"))
+
+    before = stamps(own.out)
+    for stage in ("art", "base", "refine", "experts", "together"):
+        run_stage(stage, own)
+    assert stamps(own.out) == before, "a second call does nothing"
 
 
 def test_adapters_do_not_learn_together_before_all_are_made(workshop, base, tmp_path):
@@ -98,62 +102,31 @@ def test_adapters_do_not_learn_together_before_all_are_made(workshop, base, tmp_
         run_stage("together", replace(workshop, out=tmp_path))
 
 
-def test_a_second_call_does_nothing(workshop, made):
-    before = stamps(made)
-    for stage in ("art", "base", "refine", "experts", "together"):
-        run_stage(stage, workshop)
-    assert stamps(made) == before
-
-
-def test_a_killed_run_goes_on(workshop, made):
+def test_a_killed_run_goes_on(own):
     """Whatever moment it is killed at, finished experts stay and the others are made."""
+    made = own.out
     for path in (made / "weights").iterdir():
         path.unlink()
-    command = [
+    arguments = [
         sys.executable, "-m", "diffgraph.recipe", "experts", "--rehearse", "--device", "cpu",
-        "--cache", workshop.cache, "--out", made, "--only", ",".join(EXPERTS),
+        "--cache", own.cache, "--out", made, "--only", ",".join(EXPERTS),
     ]  # fmt: skip
     first = made / "weights" / f"{EXPERTS[0]}.safetensors"
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ) as process:
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ
+    ) as process:
         wait_for(lambda: first.is_file() or process.poll() is not None)
         process.kill()
     kept = first.read_bytes()
-    make_some_experts(workshop, EXPERTS)
+    make_some_experts(own, EXPERTS)
     assert first.read_bytes() == kept
-    assert not workshop.missing()
+    assert not own.missing()
     assert all((made / "weights" / f"{slug}.json").is_file() for slug in EXPERTS)
 
 
 def test_a_rehearsal_touches_nothing_that_ships(workshop):
     assert workshop.assets.is_relative_to(workshop.out)
     assert workshop.docs.is_relative_to(workshop.out)
-
-
-@pytest.mark.slow
-def test_scorers_are_made_here_or_by_several_processes(workshop, made, tmp_path):
-    """Both ways make the same files, and what is made is not made again."""
-    several = replace(workshop, out=tmp_path / "several", experts=ADAPTERS, gpus=(0, 1))
-    several.out.mkdir()
-    (several.out / "base").symlink_to(made / "base")
-    make_some_experts(several, ADAPTERS)
-    make_scorers(several)
-    names = [*data_names(several), *ORDER]
-    assert not missing(several, names)
-    before = stamps(several.out)
-    make_scorers(several)
-    assert stamps(several.out) == before
-
-    alone = replace(several, out=tmp_path / "alone", gpus=(0,))
-    alone.out.mkdir()
-    for part in ("base", "weights"):
-        (alone.out / part).symlink_to(several.out / part)
-    make_some_scorers(alone, ["training-1", "test"])
-    assert missing(alone, names) == ["training-0", *ORDER]
-    for name in ("training-1", "test"):
-        first, second = (load_data(path_of(own, name)) for own in (several, alone))
-        assert first.compositions == second.compositions
-        # up to float rounding: the processes have other numbers of threads
-        assert (first.images.int() - second.images.int()).abs().float().mean() < 0.01
 
 
 def test_scorers_are_asked_for_by_names_that_exist(workshop, tmp_path):
@@ -197,15 +170,14 @@ class TestArt:
     ("stage", "only"),
     [("refine", []), ("experts", ["--only", "night"]), ("scorers", ["--only", "training-0"])],
 )
-def test_a_stage_that_needs_the_base_asks_for_it(stage, only, tmp_path):
-    command = [
-        sys.executable, "-m", "diffgraph.recipe", stage, "--rehearse", "--device", "cpu",
-        "--cache", tmp_path, "--out", tmp_path,
-        *only,
-    ]  # fmt: skip
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines() == [
+def test_a_stage_that_needs_the_base_asks_for_it(stage, only, tmp_path, monkeypatch, capsys):
+    folder = str(tmp_path)
+    asked = [stage, "--rehearse", "--device", "cpu", "--cache", folder, "--out", folder, *only]
+    monkeypatch.setattr(sys, "argv", ["recipe", *asked])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
         f"MissingInput: {tmp_path / 'base'} holds no base: run the stage `base` first"
     ]
 

@@ -1,0 +1,50 @@
+"""Scorers of the recipe are trained by several processes as they are here."""
+
+from dataclasses import replace
+
+import pytest
+
+from diffgraph.recipe.expert_stage import make_some_experts
+from diffgraph.recipe.scorer_data import load_data
+from diffgraph.recipe.scorer_stage import (
+    data_names,
+    make_scorers,
+    make_some_scorers,
+    missing,
+    path_of,
+)
+from diffgraph.recipe.train_scorers import ORDER
+from diffgraph.recipe.workshop import REHEARSED
+from tests.diffgraph.recipe import conftest, test_stages
+from tests.diffgraph.recipe.test_stages import stamps
+
+ADAPTERS = REHEARSED[1:]  # the pictures show none of the first one's subjects
+few_pictures = conftest.few_pictures
+workshop, base = test_stages.workshop, test_stages.base
+
+
+@pytest.mark.slow
+def test_scorers_are_made_here_or_by_several_processes(workshop, base, tmp_path):
+    """Both ways make the same files, and what is made is not made again."""
+    several = replace(workshop, out=tmp_path / "several", experts=ADAPTERS, gpus=(0, 1))
+    several.out.mkdir()
+    (several.out / "base").symlink_to(workshop.out / "base")
+    make_some_experts(several, ADAPTERS)
+    make_scorers(several)
+    names = [*data_names(several), *ORDER]
+    assert not missing(several, names)
+    before = stamps(several.out)
+    make_scorers(several)
+    assert stamps(several.out) == before
+
+    alone = replace(several, out=tmp_path / "alone", gpus=(0,))
+    alone.out.mkdir()
+    for part in ("base", "weights"):
+        (alone.out / part).symlink_to(several.out / part)
+    make_some_scorers(alone, ["training-1", "test"])
+    assert missing(alone, names) == ["training-0", *ORDER]
+    for name in ("training-1", "test"):
+        first, second = (load_data(path_of(own, name)) for own in (several, alone))
+        assert first.compositions == second.compositions
+        # up to float rounding: the processes have other numbers of threads
+        assert (first.images.int() - second.images.int()).abs().float().mean() < 0.01
