@@ -179,7 +179,9 @@ def test_gzip_is_made_plain(members: int) -> None:
         assert fetch_async(names_for(hub)) == b"content" * 20_000 * members
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(bytes(9_000))[:-9], b""])
+@pytest.mark.parametrize(
+    "body", [b"no gzip", gzip.compress(bytes(9_000))[:-9], b""], ids=["none", "cut", "nothing"]
+)
 def test_gzip_that_is_none_or_is_cut_fails(body: bytes) -> None:
     with RawServer(say("200 OK", body, "Content-Encoding: gzip")) as hub:
         with pytest.raises(Failed, match="gzip"):
