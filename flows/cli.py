@@ -8,6 +8,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from diffgraph.errors import DiffgraphError, StorageError
 from diffgraph.telling import guard_logs, told_traceback
@@ -19,19 +21,28 @@ VERBS = (pipeline_verbs, serving_verbs)
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """What a disk says when it will not take more."""
+BROKEN = {errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}
+"""What it says when it fails, or is there no more."""
 NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ}
 """What it says of a path that leads nowhere."""
 
 
 def main() -> None:
-    """Run the command; every error of ours becomes one line and exit code 1."""
+    """Run the command."""
     _prepare_process()
-    try:
+    with errors_told():
         app()
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Make one line and exit code 1 of every error of ours or of a disk."""
+    try:
+        yield
     except DiffgraphError as error:
         _fail(f"{type(error).__name__}: {error}")
     except OSError as error:
-        if error.errno not in NO_ROOM | NO_NAME:
+        if error.errno not in NO_ROOM | BROKEN | NO_NAME:
             raise
         _fail(f"{StorageError.__name__}: {error.filename or 'the disk'}: {error.strerror}")
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
-from diffgraph.errors import MissingInput
+from diffgraph.artifacts import write_text
+from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.families import get_family
+from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot
 from diffgraph.planner.planner import Planner
 from diffgraph.settings import Settings
 from flows.alive import found_dead
@@ -31,6 +34,9 @@ from tasks.turns import one_at_a_time
 
 DUE_AFTER = 0.1
 """The share of a graph's experts that are news to the planner before it is trained again."""
+SEEN = "planners/seen"
+"""Names the graph that was trained on last. News are counted since then, not since the night
+before: what a night brought that was killed, or was too little, is not forgotten."""
 
 
 class Refresh(Result):
@@ -96,11 +102,12 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
         family=family, reference_prompts=reference_prompts, candidates=candidates, exclude=exclude
     )
     is_due, why = _is_training_due(settings, family, built, hub)
-    trained = (
-        train(built.snapshot, steps=steps, prompts=training_prompts, family=family, like=like)
-        if is_due
-        else None
-    )
+    trained = None
+    if is_due:
+        trained = train(
+            built.snapshot, steps=steps, prompts=training_prompts, family=family, like=like
+        )
+        write_text(settings.home / SEEN, built.snapshot)  # killed before: trained again
     night = Refresh(discovery=found, build=built, training=trained, why=why, died=found_dead())
     publish(night, key="what-changed")
     return night
@@ -116,10 +123,28 @@ def _is_training_due(settings: Settings, family: str, built: Build, hub: Hub) ->
         return True, "training is due: there is no planner yet"
     if planner.config.snapshot == built.snapshot:
         return False, "training is not due: the planner was trained on this very graph"
-    changed = len(built.new) + len(built.updated) + len(built.retired)
-    share = changed / max(built.mergeable, 1)
     if built.parent is None and hub == Hub(path=get_family(family).hub):
         return False, "training is not due: the planner that ships was made for this hub"
+    seen = _graph_seen(settings.home) or _graph(settings.home, planner.config.snapshot)
+    news = open_snapshot(settings.home, built.snapshot).difference(seen)
+    changed = len(news.new) + len(news.updated) + len(news.retired)
+    share = changed / max(built.mergeable, 1)
     if share < DUE_AFTER:
         return False, f"training is not due: {100 * share:.0f} % of the experts changed"
     return True, f"training is due: {100 * share:.0f} % of the experts changed"
+
+
+def _graph_seen(home: Path) -> GraphSnapshot | None:
+    """Return the graph that training was last tried on, whether its planner won or not."""
+    try:
+        return _graph(home, (home / SEEN).read_text(encoding="utf-8", errors="replace").strip())
+    except OSError:
+        return None
+
+
+def _graph(home: Path, snapshot_id: str) -> GraphSnapshot | None:
+    """Return a graph of the home; none if it is not there, or is damaged."""
+    try:
+        return open_snapshot(home, snapshot_id)
+    except SnapshotError:
+        return None

@@ -5,6 +5,7 @@ A lock a kind of work, below `locks/` of the home, or in the folder of a batch. 
 Who holds it stands beside it, to be told to whoever waits. What only reads never waits.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -80,7 +81,8 @@ def turn(folder: Path, work: str, at_once: int = 1) -> Iterator[None]:
         write_text(about, _me(work).model_dump_json())
         yield
     finally:
-        about.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that fails: what failed first is told
+            about.unlink(missing_ok=True)
         lock.release()
 
 

@@ -155,10 +155,12 @@ def environment_of(places: Places, has_server: bool = False, is_spread: bool = F
 
 def run(verb: Verb, places: Places) -> None:
     """Do what a verb does, in this process; its errors end it as they end the command."""
-    from diffgraph.errors import DiffgraphError
+    from typer import Exit
+
+    from flows.cli import errors_told
 
     try:
-        verb.run(places)
-    except DiffgraphError as error:
-        sys.stderr.write(f"diffgraph: {type(error).__name__}: {error}\n")
-        raise SystemExit(1) from error
+        with errors_told():
+            verb.run(places)
+    except Exit as ended:
+        raise SystemExit(ended.exit_code) from ended

@@ -351,7 +351,32 @@ def test_refresh_says_what_changed_and_whether_training_was_due(diffgraph, home,
     assert night.build.images == 0
     assert night.build.retired == ("smallhub:9003@90031",)
     assert night.training is not None
-    assert "training is due: 33 %" in night.why
+    assert "training is due: 100 %" in night.why, "the planner that ships knows none of them"
+    again = refresh(path=own_hub, reference_prompts=2, steps=1, training_prompts=16)
+    assert again.training is None, again.why
+
+
+def test_a_training_that_was_due_when_the_night_was_killed_is_due_the_next_night(
+    home, own_hub, monkeypatch
+):
+    import flows.refresh
+    from diffgraph.artifacts import write_text
+
+    write_text(home / flows.refresh.SEEN, current_id(home))
+    (own_hub / "models" / "9003.json").unlink()
+
+    def killed(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    night = {"path": own_hub, "reference_prompts": 2, "steps": 1, "training_prompts": 16}
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.refresh, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            flows.refresh.refresh(**night)
+    told = flows.refresh.refresh(**night)
+    assert told.build.retired == (), "the graph itself was finished"
+    assert told.training is not None
+    assert "training is due: 33 %" in told.why
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The command: exit codes, one line for an error, one JSON document for a program."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from diffgraph.errors import StorageError
 from diffgraph.merging.plan_files import read_plan
 from diffgraph.telling import harmless
+from flows.cli import errors_told
 
 ROOT = Path(__file__).parent.parent.parent
 VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "merge", "batch",
@@ -415,3 +417,19 @@ def test_a_full_disk_is_told_and_leaves_no_half_image(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "StorageError" in done.stderr.strip().splitlines()[-1]
     assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENXIO, errno.EROFS])
+def test_a_disk_that_fails_is_told_in_a_line(capsys, number):
+    with pytest.raises(SystemExit) as ended, errors_told():
+        raise OSError(number, os.strerror(number), "/home/library/one.safetensors")
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert told.strip() == (
+        f"diffgraph: StorageError: /home/library/one.safetensors: {os.strerror(number)}"
+    )
+
+
+def test_a_mistake_of_ours_is_not_told_as_a_disk_that_fails():
+    with pytest.raises(FileNotFoundError), errors_told():
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
