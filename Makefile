@@ -66,7 +66,7 @@ format: $(STAMP)  ## Rewrite the code in the project's format
 emoji64: $(STAMP)  ## Rebuild the bundled family from its art (needs one GPU for about an hour)
 	@test -x $(BIN)/uv && $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode \
 		-c constraints.txt -e '.[dev,recipe]' || $(BIN)/pip install -c constraints.txt -e '.[dev,recipe]'
-	$(BIN)/python -m flows.train_emoji64 --out out/emoji64 --device cuda --gpus 0
+	$(BIN)/python -m recipes.emoji64.flow --out out/emoji64 --device cuda --gpus 0
 
 clean:  ## Delete what was made: the environment, caches, the demo
 	rm -rf $(VENV) demo out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,7 +1,7 @@
 """How close to the truth are the pictures of an evaluation? For emoji64, whose truth is known.
 
     diffgraph evaluate --prompts bench
-    python -m diffgraph.recipe.art --cache .cache/emoji64
+    python -m recipes.emoji64.art --cache .cache/emoji64
     python docs/closeness.py HOME/reports/ID docs/figures/closeness.json
 
 The plans that were compared are drawn again, with the first seed, and held against the art as the
@@ -21,9 +21,9 @@ from diffgraph.errors import InputError
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt, load_prompts
 from diffgraph.evaluation.statistics import bootstrap_mean, paired_bootstrap
 from diffgraph.merging.plan import MergePlan
-from diffgraph.recipe.art import Art, load_art
-from diffgraph.recipe.truth import Composition, Truths, closeness_to, true_images
 from diffgraph.settings import Settings
+from recipes.emoji64.art import Art, load_art
+from recipes.emoji64.truth import Composition, Truths, closeness_to, true_images
 from tasks.progress import report
 from tasks.studio import Studio
 

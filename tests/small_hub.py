@@ -47,7 +47,7 @@ def write_hub(hub: Path) -> Path:
     from safetensors.torch import save_file
 
     from diffgraph.families import get_family
-    from diffgraph.recipe.unusable import lora
+    from recipes.emoji64.unusable import lora
 
     for name in ("models", "files"):
         (hub / name).mkdir(parents=True)

@@ -26,7 +26,7 @@ from diffgraph.experts.expert import Listing
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.graph.embedding import TextEmbedder
 from diffgraph.planner.selection import select
-from diffgraph.recipe.community import COMMUNITY
+from recipes.emoji64.community import COMMUNITY
 
 PROMPTS = 200
 SUBJECTS = tuple("dog cat robot castle rocket owl pizza ship face tree".split())

@@ -15,7 +15,7 @@ from diffgraph.families.family import SamplerConfig
 from diffgraph.generation import Renderer, save_png
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.plan_files import read_plan
-from diffgraph.recipe.writing import write_checkpoint
+from recipes.emoji64.writing import write_checkpoint
 
 SAMPLER = SamplerConfig(steps=2)
 

@@ -13,7 +13,7 @@ import pytest
 
 from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id, open_snapshot, snapshot_ids
-from diffgraph.recipe.unusable import lora
+from recipes.emoji64.unusable import lora
 from tests.environment import environment
 from tests.waiting import PATIENCE, wait_for
 

@@ -6,7 +6,7 @@ import pytest
 
 from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id, open_snapshot
-from diffgraph.recipe.unusable import lora
+from recipes.emoji64.unusable import lora
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page
 

@@ -4,19 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from diffgraph.recipe.expert_stage import make_some_experts
-from diffgraph.recipe.scorer_data import load_data
-from diffgraph.recipe.scorer_stage import (
+from recipes.emoji64.expert_stage import make_some_experts
+from recipes.emoji64.scorer_data import load_data
+from recipes.emoji64.scorer_stage import (
     data_names,
     make_scorers,
     make_some_scorers,
     missing,
     path_of,
 )
-from diffgraph.recipe.train_scorers import ORDER
-from diffgraph.recipe.workshop import REHEARSED
-from tests.diffgraph.recipe import conftest, test_stages
-from tests.diffgraph.recipe.test_stages import stamps
+from recipes.emoji64.train_scorers import ORDER
+from recipes.emoji64.workshop import REHEARSED
+from tests.recipes.emoji64 import conftest, test_stages
+from tests.recipes.emoji64.test_stages import stamps
 
 ADAPTERS = REHEARSED[1:]  # the pictures show none of the first one's subjects
 few_pictures = conftest.few_pictures

@@ -9,10 +9,10 @@ import pytest
 from diffgraph.families.emoji64 import ASSETS as SHIPPED
 from diffgraph.graph.snapshot import open_snapshot
 from diffgraph.planner.planner import Planner
-from diffgraph.recipe import stages
-from diffgraph.recipe.workshop import Workshop
-from flows import train_emoji64 as recipe
-from flows.train_emoji64 import GRAPH, STAGES, train_emoji64
+from recipes.emoji64 import flow as recipe
+from recipes.emoji64 import stages
+from recipes.emoji64.flow import GRAPH, STAGES, train_emoji64
+from recipes.emoji64.workshop import Workshop
 
 BY_RECIPE = [stage for stage in STAGES if stage != GRAPH]
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from diffgraph.errors import DamagedFile, FamilyMismatch, UnknownFormat
 from diffgraph.experts.reading import read_delta
-from diffgraph.recipe.writing import write_checkpoint
+from recipes.emoji64.writing import write_checkpoint
 
 
 def learnt(model: Any) -> dict[str, torch.Tensor]:

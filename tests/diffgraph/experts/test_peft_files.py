@@ -9,7 +9,7 @@ import torch
 
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.reading import read_delta
-from diffgraph.recipe.writing import write_adapter
+from recipes.emoji64.writing import write_adapter
 
 ATTENTION = r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 CONVOLUTIONS = r"conv_in|.*\.(conv1|conv_shortcut|proj_in)"

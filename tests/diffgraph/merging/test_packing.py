@@ -14,7 +14,7 @@ from diffgraph.experts.delta import (
 )
 from diffgraph.experts.reading import open_delta
 from diffgraph.merging.packing import ALIGNMENT, pack, without_copies
-from diffgraph.recipe.writing import write_checkpoint
+from recipes.emoji64.writing import write_checkpoint
 
 
 def draw(*shape: int) -> torch.Tensor:

@@ -13,8 +13,8 @@ from diffgraph.families.emoji64 import ASSETS
 from diffgraph.graph.embedding import TextEmbedder
 from diffgraph.planner.retrieval import ExpertIndex
 from diffgraph.planner.selection import Selection, SelectionConfig, rank, select
-from diffgraph.recipe.community import COMMUNITY, Recipe
-from diffgraph.recipe.hub import write_hub
+from recipes.emoji64.community import COMMUNITY, Recipe
+from recipes.emoji64.hub import write_hub
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""What makes a family that is bundled; no part of the product."""

@@ -1,0 +1,54 @@
+"""How is a stage's work spread over GPUs? In processes of their own, each with a share of it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from recipes.emoji64.workshop import Workshop
+
+
+def shares_of(names: Sequence[str], workers: int) -> list[list[str]]:
+    """Return the names dealt out to at most so many workers; no share is empty."""
+    return [list(names[number::workers]) for number in range(min(workers, len(names)))]
+
+
+def work_together(workshop: Workshop, stage: str, shares: Sequence[Sequence[str]]) -> None:
+    """Make each share of a stage in a process of its own, on the GPUs in turn, and wait for all.
+
+    What a process could not make is missing afterwards: whoever asks for it has to look.
+
+    Args:
+        workshop: where they read and write.
+        stage: one that takes `--only`.
+        shares: what each process makes.
+    """
+    gpus = workshop.gpus if workshop.device == "cuda" else ()
+    threads = max(1, (os.cpu_count() or 1) // max(1, len(shares)))
+    processes = []
+    for number, share in enumerate(shares):
+        # as many threads as there are cores in each process would fight over them
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
+        command = _command(workshop, stage, share)
+        processes.append(subprocess.Popen(command, env=environment))
+    try:
+        for process in processes:
+            process.wait()
+    finally:  # whoever stops this process stops what it started
+        for process in processes:
+            process.terminate()
+
+
+def _command(workshop: Workshop, stage: str, share: Sequence[str]) -> list[str]:
+    given = {
+        "--cache": workshop.cache,
+        "--out": workshop.out,
+        "--device": workshop.device,
+        "--scorer-seconds": workshop.scorer_seconds,
+        "--only": ",".join(share),
+    }
+    options = [str(part) for option in given.items() for part in option]
+    rehearsed = ["--rehearse"] if workshop.pictures is not None else []
+    return [sys.executable, "-m", "recipes.emoji64", stage, *options, *rehearsed]

@@ -1,0 +1,162 @@
+"""In what order is emoji64 made? Each stage is resumable: what is finished is not made again.
+
+art       the five emoji sets, fetched and packed
+base      autoencoder, then text encoder and UNet together
+refine    text encoder and UNet again, with smaller batches from where they were
+experts   every checkpoint and adapter of the community, spread over processes and GPUs
+together  the good adapters once more, merged with one another
+scorers   the five, on images that the base and the experts drew
+publish   put what was made where the package ships it
+prove     four proofs of what it is worth, and the document that tells them
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from diffgraph.artifacts import new_folder, write_text
+from diffgraph.families.emoji64 import ASSETS
+from recipes.emoji64.art import Art, pack_art
+from recipes.emoji64.autoencoder import train_autoencoder
+from recipes.emoji64.denoiser import train_denoiser
+from recipes.emoji64.document import write_document
+from recipes.emoji64.expert_stage import make_experts
+from recipes.emoji64.joint_stage import make_together
+from recipes.emoji64.lessons import base_lessons, flatten
+from recipes.emoji64.proofs import prove
+from recipes.emoji64.publish import publish
+from recipes.emoji64.scorer_stage import make_scorers
+from recipes.emoji64.treatments import TREATMENTS
+from recipes.emoji64.workshop import SEED, Workshop
+
+log = logging.getLogger(__name__)
+
+TOKENIZER = ASSETS / "base" / "tokenizer"
+"""It is made with the prompt sets (tokenizer.py) and ships; the base learns its words."""
+
+
+def run_stage(name: str, workshop: Workshop) -> None:
+    """Run a stage, or find that it was run."""
+    STAGES[name](workshop)
+
+
+def make_base(workshop: Workshop) -> Path:
+    """Train the base model, or find it made; return its folder in the diffusers layout."""
+    folder = workshop.out / "base"
+    if (folder / "unet").is_dir():
+        return folder
+    from transformers import CLIPTokenizer
+
+    from diffgraph.families.emoji64.architecture import (
+        build_scheduler,
+        build_text_encoder,
+        build_unet,
+    )
+
+    device = torch.device(workshop.device)
+    art = workshop.art()
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+    vae, seen = train_autoencoder(autoencoder_pictures(art, device), workshop.autoencoder, device)
+    log.info("autoencoder: %d steps in %.0f s", seen.steps, seen.seconds)
+    lessons = base_lessons(art, vae, tokenizer, SEED)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)  # noqa: TID251 (diffusers draws first weights from the global generator)
+        unet = build_unet().to(device)
+        text = build_text_encoder(
+            len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+        ).to(device)
+    parameters = [*unet.parameters(), *text.parameters()]
+    learnt = train_denoiser(
+        unet, text, parameters, lessons, workshop.denoiser, workshop.batch, "base"
+    )
+    with new_folder(folder) as part:
+        unet.half().save_pretrained(part / "unet")
+        text.half().save_pretrained(part / "text_encoder")
+        vae.half().save_pretrained(part / "vae")
+        build_scheduler().save_pretrained(part / "scheduler")
+        tokenizer.save_pretrained(part / "tokenizer")
+        record = {
+            "autoencoder": seen.describe(workshop.autoencoder),
+            "denoiser": {**learnt.describe(workshop.denoiser), "batch": workshop.batch},
+            "pictures": len(art),
+        }
+        write_text(part / "training.json", json.dumps(record, indent=1) + "\n")
+    return folder
+
+
+def refine_base(workshop: Workshop) -> Path:
+    """Train the base's UNet and text encoder once more; a refined one is left alone."""
+    from diffgraph.families.emoji64 import EMOJI64
+    from diffgraph.families.stable_diffusion import StableDiffusion
+
+    folder = workshop.base()
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    if "refining" in record:
+        return folder
+    model = StableDiffusion.from_folder("emoji64", folder, EMOJI64.sampler, workshop.device)
+    lessons = base_lessons(workshop.art(), model.vae, model.tokenizer, SEED + 10)
+    parameters = [*model.unet.parameters(), *model.text_encoder.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    learnt = train_denoiser(
+        model.unet,
+        model.text_encoder,
+        parameters,
+        lessons,
+        workshop.refining,
+        workshop.refining_batch,
+        "refining",
+    )
+    record["refining"] = {**learnt.describe(workshop.refining), "batch": workshop.refining_batch}
+    part = folder.with_name(".base.refined")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(folder, part)
+    model.unet.half().save_pretrained(part / "unet")
+    model.text_encoder.half().save_pretrained(part / "text_encoder")
+    write_text(part / "training.json", json.dumps(record, indent=1) + "\n")
+    # weights and record change together: a run that is killed never refines what is refined
+    shutil.rmtree(folder)
+    part.rename(folder)
+    return folder
+
+
+def autoencoder_pictures(art: Art, device: torch.device) -> torch.Tensor:
+    """Return plain art and, for every treatment, a share of it treated: uint8 (n, 3, 64, 64)."""
+    everything = torch.arange(len(art))
+    share = max(1, len(art) // 8)
+    parts = [flatten(art, everything, (), device)]
+    for number, name in enumerate(sorted(TREATMENTS)):
+        generator = torch.Generator().manual_seed(number)
+        some = torch.randperm(len(art), generator=generator)[:share]
+        parts.append(flatten(art, some, (name,), device))
+    return torch.cat(parts)
+
+
+def _art(workshop: Workshop) -> None:
+    pack_art(workshop.cache)
+
+
+def _publish(workshop: Workshop) -> None:
+    publish(workshop.out, workshop.assets, workshop.device, workshop.community())
+
+
+def _prove(workshop: Workshop) -> None:
+    prove(workshop.out, workshop.device, workshop.proofs, workshop.cache)
+    write_document(workshop.out / "proofs", workshop.docs, workshop.assets)
+
+
+STAGES: Mapping[str, Callable[[Workshop], object]] = {
+    "art": _art,
+    "base": make_base,
+    "refine": refine_base,
+    "experts": make_experts,
+    "together": make_together,
+    "scorers": make_scorers,
+    "publish": _publish,
+    "prove": _prove,
+}
+"""In this order."""

@@ -1,0 +1,186 @@
+"""The stages in miniature: what is finished stays, what is not goes on."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from diffgraph.errors import InputError, MissingInput, ServiceUnavailable
+from recipes.emoji64 import __main__ as command
+from recipes.emoji64 import art as art_room
+from recipes.emoji64.art import load_art, pack_art, save_art
+from recipes.emoji64.expert_stage import make_experts, make_some_experts
+from recipes.emoji64.loop import LoopConfig
+from recipes.emoji64.scorer_stage import make_scorers, make_some_scorers
+from recipes.emoji64.stages import STAGES, make_base, refine_base, run_stage
+from recipes.emoji64.workshop import Workshop, rehearsal
+from tests.waiting import wait_for
+
+EXPERTS = ("night", "puffy_3d")
+ROOT = Path(__file__).parents[3]
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def workshop(few_pictures, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    save_art(few_pictures, cache)
+    small = rehearsal(Workshop(cache, tmp_path_factory.mktemp("out"), device="cpu"))
+    one = LoopConfig(steps=1, learning_rate=1e-3)
+    return replace(
+        small, autoencoder=one, denoiser=one, refining=one, batch=2, refining_batch=2,
+        expert_batch=2, expert_pictures=4, expert_steps=0.001, experts=EXPERTS,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(workshop):
+    make_base(workshop)
+    unrefined = load_file(workshop.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    refine_base(workshop)
+    return unrefined
+
+
+@pytest.fixture(scope="module")
+def made(workshop, base):
+    make_some_experts(workshop, EXPERTS)
+    return workshop.out
+
+
+@pytest.fixture
+def own(workshop, made, tmp_path):
+    """A workshop with a copy of what is made, to change it."""
+    return replace(workshop, out=Path(shutil.copytree(made, tmp_path / "own")))
+
+
+def test_the_base_is_made_then_refined(workshop, base):
+    refined = load_file(workshop.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert refined.keys() == base.keys()
+    assert any((refined[name] != base[name]).any() for name in base)
+    record = json.loads((workshop.out / "base" / "training.json").read_text())
+    assert {"autoencoder", "denoiser", "refining"} <= record.keys()
+    assert record["pictures"] == 30
+
+
+def test_experts_tell_how_they_were_made(workshop, made):
+    for slug in EXPERTS:
+        assert (made / "weights" / f"{slug}.safetensors").stat().st_size > 10_000
+        record = json.loads((made / "weights" / f"{slug}.json").read_text())
+        assert record["slug"] == slug
+        assert record["pictures"] > 0
+
+
+def test_good_adapters_learn_once_more_together(own):
+    weights = own.out / "weights"
+    before = {slug: (weights / f"{slug}.safetensors").read_bytes() for slug in EXPERTS}
+    run_stage("together", own)
+    after = {slug: (weights / f"{slug}.safetensors").read_bytes() for slug in EXPERTS}
+    assert [slug for slug in EXPERTS if before[slug] != after[slug]] == ["night"]
+    records = {slug: json.loads((weights / f"{slug}.json").read_text()) for slug in EXPERTS}
+    assert "together" not in records["puffy_3d"]
+    [told] = records["night"]["together"]["rounds"]
+    assert told["steps"] == own.joint.rounds[0].steps
+    assert not list(own.out.glob(".weights*"))
+
+    before = stamps(own.out)
+    for stage in ("art", "base", "refine", "experts", "together"):
+        run_stage(stage, own)
+    assert stamps(own.out) == before, "a second call does nothing"
+
+
+def test_adapters_do_not_learn_together_before_all_are_made(workshop, base, tmp_path):
+    with pytest.raises(MissingInput, match="lacks night: run the stage `experts` first"):
+        run_stage("together", replace(workshop, out=tmp_path))
+
+
+def test_a_killed_run_goes_on(own):
+    """Whatever moment it is killed at, finished experts stay and the others are made."""
+    made = own.out
+    for path in (made / "weights").iterdir():
+        path.unlink()
+    arguments = [
+        sys.executable, "-m", "recipes.emoji64", "experts", "--rehearse", "--device", "cpu",
+        "--cache", own.cache, "--out", made, "--only", ",".join(EXPERTS),
+    ]  # fmt: skip
+    first = made / "weights" / f"{EXPERTS[0]}.safetensors"
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ
+    ) as process:
+        wait_for(lambda: first.is_file() or process.poll() is not None)
+        process.kill()
+    kept = first.read_bytes()
+    make_some_experts(own, EXPERTS)
+    assert first.read_bytes() == kept
+    assert not own.missing()
+    assert all((made / "weights" / f"{slug}.json").is_file() for slug in EXPERTS)
+
+
+def test_a_rehearsal_touches_nothing_that_ships(workshop):
+    assert workshop.assets.is_relative_to(workshop.out)
+    assert workshop.docs.is_relative_to(workshop.out)
+
+
+def test_scorers_are_asked_for_by_names_that_exist(workshop, tmp_path):
+    nothing = replace(workshop, out=tmp_path)
+    with pytest.raises(InputError, match=r"'clipscore', expected some of: training-0, .*hps"):
+        make_some_scorers(nothing, ["test", "clipscore"])
+    with pytest.raises(MissingInput, match=r"hps learns from .* not drawn: training-1, test"):
+        make_some_scorers(nothing, ["training-0", "hps"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_scorers_that_were_not_made_are_named(workshop, tmp_path):
+    nowhere = replace(workshop, out=tmp_path, gpus=(0, 1))
+    with pytest.raises(MissingInput, match="training-0, training-1, test"):
+        make_scorers(nowhere)
+
+
+def test_experts_that_were_not_made_are_named(workshop, made, tmp_path):
+    nowhere = replace(workshop, out=tmp_path, workers=0)
+    with pytest.raises(MissingInput, match="night, puffy_3d"):
+        make_experts(nowhere)
+
+
+class TestArt:
+    def test_packed_art_is_not_fetched_again(self, workshop, monkeypatch):
+        monkeypatch.setattr(art_room, "fetch", pytest.fail)
+        pack_art(workshop.cache)
+        assert len(load_art(workshop.cache)) == 30
+
+    def test_half_packed_art_is_fetched(self, workshop, monkeypatch, tmp_path):
+        def fetch(_):
+            raise ServiceUnavailable("no network")
+
+        monkeypatch.setattr(art_room, "fetch", fetch)
+        (tmp_path / "art.npz").write_bytes((workshop.cache / "art.npz").read_bytes())
+        with pytest.raises(ServiceUnavailable):
+            pack_art(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "only"),
+    [("refine", []), ("experts", ["--only", "night"]), ("scorers", ["--only", "training-0"])],
+)
+def test_a_stage_that_needs_the_base_asks_for_it(stage, only, tmp_path, monkeypatch, capsys):
+    folder = str(tmp_path)
+    asked = [stage, "--rehearse", "--device", "cpu", "--cache", folder, "--out", folder, *only]
+    monkeypatch.setattr(sys, "argv", ["recipe", *asked])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"MissingInput: {tmp_path / 'base'} holds no base: run the stage `base` first"
+    ]
+
+
+def test_stages_are_in_order():
+    assert " ".join(STAGES) == "art base refine experts together scorers publish prove"
