@@ -21,11 +21,11 @@ from diffgraph.errors import InputError
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt, load_prompts
 from diffgraph.evaluation.statistics import bootstrap_mean, paired_bootstrap
 from diffgraph.merging.plan import MergePlan
+from diffgraph.session import Session
 from diffgraph.settings import Settings
 from recipes.emoji64.art import Art, load_art
 from recipes.emoji64.truth import Composition, Truths, closeness_to, true_images
 from tasks.progress import report
-from tasks.studio import Studio
 
 TOGETHER = 10  # pictures
 REFERENCE = "diffgraph"
@@ -79,7 +79,7 @@ def measured(
     prompts: Sequence[EvaluationPrompt], plans: Sequence[MergePlan], truths: Truths, seed: int
 ) -> list[float]:
     """Return the closeness of each prompt's picture."""
-    renderer = Studio.of(Settings()).renderer
+    renderer = Session.of(Settings()).renderer
     close: list[float] = []
     for start in range(0, len(prompts), TOGETHER):
         part = slice(start, start + TOGETHER)

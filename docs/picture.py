@@ -16,8 +16,8 @@ from diffgraph.evaluation.gathering import comparisons
 from diffgraph.evaluation.harness import Bench, EvaluationConfig, evaluate, evenly
 from diffgraph.evaluation.prompt_sets import load_prompts
 from diffgraph.scoring import score
+from diffgraph.session import Session
 from diffgraph.settings import Settings
-from tasks.studio import Studio
 
 ROWS = 5
 QUALITY = 88  # of WebP, 0 to 100: a sixth of a PNG's bytes
@@ -25,20 +25,20 @@ QUALITY = 88  # of WebP, 0 to 100: a sixth of a PNG's bytes
 
 def main(path: Path, ids: list[str]) -> None:
     """Draw the prompts with every method, and write the picture."""
-    studio = Studio.of(Settings())
+    session = Session.of(Settings())
     prompts = load_prompts("bench")
     chosen = [prompt for prompt in prompts if prompt.id in ids] or evenly(prompts, ROWS)
     bench = Bench(
-        make_plans=studio.plans,
-        render=studio.renderer.render,
-        score=lambda images, texts: score(studio.scorers, images, texts),
-        reward=studio.snapshot.reward.of,
+        make_plans=session.plans,
+        render=session.renderer.render,
+        score=lambda images, texts: score(session.scorers, images, texts),
+        reward=session.snapshot.reward.of,
         identity="picture",
     )
     config = EvaluationConfig(methods=SHOWN, seeds=(0,), keep_images=len(chosen))
     with tempfile.TemporaryDirectory() as folder:
         result = evaluate(chosen, bench, Path(folder), config)
-        names = dict(zip(studio.snapshot.refs, studio.snapshot.names, strict=True))
+        names = dict(zip(session.snapshot.refs, session.snapshot.names, strict=True))
         drawn = Path(folder) / "figure.png"
         write_figure(drawn, comparisons(result, names))
         with Image.open(drawn) as figure:

@@ -8,6 +8,7 @@ from prefect.futures import as_completed
 
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import TOLD, read_prompts
+from diffgraph.session import Session, check_method
 from diffgraph.settings import Settings
 from flows.parameters import Limit, Name, Place, Seed
 from flows.printing import Result, Rows
@@ -27,7 +28,6 @@ from tasks.generation import (
     known_rows,
 )
 from tasks.progress import report
-from tasks.studio import Studio, check_method
 from tasks.turns import turn
 
 log = logging.getLogger(__name__)
@@ -89,19 +89,19 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
     check_method(method)
     demand_folder(out, settings, force, (TABLE,), PARTS, read=prompts)
     found = read_prompts(prompts, column, limit, family)
-    studio = Studio.of(settings, family)
+    session = Session.of(settings, family)
     with turn(out / PARTS, "batch"):
-        ids = ids_of(out, studio)
-        _tell_what_draws(out, ids, studio)
+        ids = ids_of(out, session)
+        _tell_what_draws(out, ids, session)
         whole = BatchShard(
             rows=tuple(Row(id=one.id, prompt=one.text, seed=seed) for one in found.prompts),
             family=family,
             method=method,
             agent=settings.agent,
             ids=ids,
-            overrides=studio.overrides,
+            overrides=session.overrides,
         )
-        whole.studio(settings.home, settings.device)  # what has gone is told before all else
+        whole.session(settings.home, settings.device)  # what has gone is told before all else
         _draw(whole, out, settings)
         known = known_rows(out)
         drawn = [{"id": row.id, **known[whole.key(row)]} for row in whole.rows]
@@ -138,10 +138,10 @@ def _draw(whole: BatchShard, out: Path, settings: Settings) -> None:
         report("batch", done, total)
 
 
-def _tell_what_draws(out: Path, ids: Ids, studio: Studio) -> None:
+def _tell_what_draws(out: Path, ids: Ids, session: Session) -> None:
     """Say so if a folder was begun with another graph or planner than is in force now."""
     try:
-        now = (studio.snapshot.id, studio.planner_id)
+        now = (session.snapshot.id, session.planner_id)
     except (SnapshotError, MissingInput) as error:
         log.warning("%s", error)
         return

@@ -10,19 +10,19 @@ from diffgraph.agents.spending import Spending
 from diffgraph.errors import SnapshotError
 from diffgraph.experts.library import Library
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
+from diffgraph.session import Session
+from diffgraph.session.agents import spent_since
+from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from flows.parameters import ImagesAPrompt, Name, Place, ReferencePrompts
 from flows.printing import Result, Rows, rows
 from flows.publishing import publish
 from flows.runners import runner_for
 from flows.watched import flow
-from tasks.agents import PAGES_A_TASK, spent_since
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
-from tasks.overrides import read_overrides
 from tasks.progress import report
-from tasks.registration import find_unregistered, register_experts
+from tasks.registration import PAGES_A_TASK, find_unregistered, register_experts
 from tasks.snapshots import Written, write
-from tasks.studio import Studio
 from tasks.tracking import record_spending
 from tasks.turns import one_at_a_time
 
@@ -124,7 +124,7 @@ def _config(
 ) -> CalibrationConfig:
     """Return how to calibrate: as asked for, else as the config file says, else the default."""
     overrides = read_overrides(settings.config)
-    sampler = Studio.of(settings, family).family.sampler
+    sampler = Session.of(settings, family).family.sampler
     config = overrides.of(CalibrationConfig(), prompts=prompts, seeds=seeds, sampler=sampler)
     if "shard_size" in overrides.tables.get("calibration", {}):
         return config

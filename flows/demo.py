@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact
 
 from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
@@ -16,7 +17,6 @@ from flows.printing import Result, Rows
 from flows.train_planner import Training, train
 from flows.watched import flow
 from tasks.evaluation import Story
-from tasks.overrides import read_overrides
 
 REPORT = "report.html"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact
 
 from diffgraph.evaluation.statistics import Interval, Summary
+from diffgraph.session import Session
 from diffgraph.settings import Settings
 from flows.parameters import Limit, Methods, Name, Place, Seeds
 from flows.printing import Result, Rows, rows
@@ -14,7 +15,6 @@ from flows.runners import runner_for
 from flows.targets import demand_new, demand_suffix
 from flows.watched import flow
 from tasks.evaluation import Compared, Contest, Story, compare, evaluation_config
-from tasks.studio import Studio
 from tasks.tracking import Recorded, record_evaluation
 from tasks.turns import one_at_a_time
 
@@ -85,21 +85,21 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     if report is not None:
         demand_suffix(report, REPORTS)
         demand_new(report, settings, force or _is_ours(report))
-    studio = Studio.of(settings, family).pinned()
+    session = Session.of(settings, family).pinned()
     contest = Contest(
         methods=tuple(methods) if methods else None, prompts=prompts, limit=limit, seeds=seeds
     )
-    folder = settings.home / "reports" / f"{studio.snapshot.id}-{studio.planner_id}"
-    compared = compare(studio, contest, folder, report, story or Story())
+    folder = settings.home / "reports" / f"{session.snapshot.id}-{session.planner_id}"
+    compared = compare(session, contest, folder, report, story or Story())
     run = record_evaluation(
         settings.home,
         settings.mlflow_tracking_uri,
         {
-            "snapshot": studio.snapshot.id,
-            "planner": studio.planner_id,
+            "snapshot": session.snapshot.id,
+            "planner": session.planner_id,
             **contest.model_dump(),
-            **evaluation_config(studio, contest).model_dump(mode="json"),
-            **studio.configs(),
+            **evaluation_config(session, contest).model_dump(mode="json"),
+            **session.configs(),
         },
         _metrics(compared.summary),
         [compared.table, *([report] if report else [])],

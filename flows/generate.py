@@ -19,11 +19,11 @@ from diffgraph.errors import (
     SnapshotError,
     StorageError,
 )
+from diffgraph.session import Decision, Session
+from diffgraph.session.agents import spent_since
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, rows
 from flows.targets import demand_folder
-from tasks.agents import spent_since
-from tasks.studio import Decision, Studio
 
 if TYPE_CHECKING:
     from diffgraph.merging.plan import MergePlan
@@ -137,9 +137,9 @@ def plan(
     prompts: Sequence[str], settings: Settings, tell: Tell, method: str = "diffgraph"
 ) -> Plans:
     """Return what would be merged for each prompt; raises what ends all of them."""
-    studio, start = Studio.of(settings), time.time()
+    session, start = Session.of(settings), time.time()
     plans, failed = _each(
-        prompts, lambda prompt: _planned(studio.decide(prompt, method), method), tell
+        prompts, lambda prompt: _planned(session.decide(prompt, method), method), tell
     )
     return Plans(plans=plans, failed=failed, spending=spent_since(settings.home, start))
 
@@ -171,19 +171,19 @@ def generate(
     from diffgraph.merging.plan_files import read_plan
 
     demand_folder(out, settings)
-    studio, began = Studio.of(settings), time.time()
+    session, began = Session.of(settings), time.time()
     given = read_plan(plan_file).plan if plan_file else None
 
     def drawn(prompt: str) -> Image:
         start = time.perf_counter()
         if given is None:
-            decision = studio.decide(prompt, method)
+            decision = session.decide(prompt, method)
             merged, explanation = decision.plan, decision.selection.lines()
             names = _names(decision.selection.model_dump())
         else:
-            studio.agent.parse(prompt)  # says so if there is nothing to draw
+            session.agent.parse(prompt)  # says so if there is nothing to draw
             merged, explanation, names = given, (f"as planned in {plan_file}",), {}
-        image = studio.renderer.render(merged, [prompt], [seed])[0]
+        image = session.renderer.render(merged, [prompt], [seed])[0]
         file = _free(out / _file_name(prompt, merged.id, seed), merged, prompt, seed)
         save_png(file, image, merged, prompt, seed)
         return Image(
@@ -194,7 +194,7 @@ def generate(
             coefficients=merged.coefficients(),
             names=names,
             explanation=explanation,
-            sampler=studio.family.sampler.model_dump(mode="json"),
+            sampler=session.family.sampler.model_dump(mode="json"),
             seconds=round(time.perf_counter() - start, 3),
         )
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
+from diffgraph.session.known_experts import KnownExperts
 from diffgraph.settings import Settings
 from flows.options import FileLayout, FileType, PromptSyntax
 from flows.printing import Result, Rows, rows
 from flows.targets import demand_new, model_target
 from tasks.progress import report
-from tasks.studio import KnownExperts
 
 if TYPE_CHECKING:
     from diffgraph.experts.delta import Delta

@@ -193,7 +193,7 @@ def train(
 def _demand_planner(settings: Settings, like: str | None) -> None:
     """Raise `MissingInput` if there is no planner to train like."""
     if like is not None:
-        from tasks.planners import planner_folder
+        from diffgraph.session.planners import planner_folder
 
         planner_folder(settings.home, settings.family, like)
 

@@ -9,6 +9,7 @@ from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.families import get_family
 from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot
 from diffgraph.planner.planner import Planner
+from diffgraph.session.planners import champion_folder, planner_folder
 from diffgraph.settings import Settings
 from flows.alive import found_dead
 from flows.build_graph import Build, build
@@ -29,7 +30,6 @@ from flows.publishing import publish
 from flows.train_planner import Training, train
 from flows.watched import flow
 from tasks.hubs import Hub, hub_of
-from tasks.planners import champion_folder, planner_folder
 from tasks.turns import one_at_a_time
 
 DUE_AFTER = 0.1

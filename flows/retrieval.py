@@ -12,9 +12,9 @@ from diffgraph.evaluation.retrieval import (
     evaluate_retrieval,
     read_labels,
 )
+from diffgraph.session import Session
 from diffgraph.settings import Settings
 from flows.printing import Result, Rows, rows
-from tasks.studio import Studio
 
 SHOWN = 10  # prompts whose misses are printed; the JSON has them all
 LONGEST = 100  # characters of a prompt in the list of misses
@@ -77,17 +77,17 @@ def retrieval(settings: Settings, labels: Path, limit: int | None = None) -> Ret
     from diffgraph.evaluation.prompt_sets import bundled_sets
     from diffgraph.planner.selection import SelectionConfig
 
-    studio = Studio.of(settings)
-    path = bundled_sets(studio.family_name).get(str(labels), labels)
+    session = Session.of(settings)
+    path = bundled_sets(session.family_name).get(str(labels), labels)
     wanted = read_labels(path)[:limit]
-    nodes = DescribedExperts.of(studio.snapshot)
-    config = studio.overrides.of(SelectionConfig())
-    finder = Selector(nodes, studio.agent, studio.embedder, config, studio.known_drawbacks)
+    nodes = DescribedExperts.of(session.snapshot)
+    config = session.overrides.of(SelectionConfig())
+    finder = Selector(nodes, session.agent, session.embedder, config, session.known_drawbacks)
     summary, results = evaluate_retrieval(wanted, finder, nodes.refs)
     return RetrievalQuality(
         labels=path,
-        snapshot=studio.snapshot.id,
-        agent=studio.agent.name,
+        snapshot=session.snapshot.id,
+        agent=session.agent.name,
         summary=summary,
         results=results,
     )

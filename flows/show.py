@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
+from diffgraph.session import Session
 from diffgraph.settings import Settings
 from flows.options import GraphFormat
 from flows.printing import Result, Rows, rows
 from flows.targets import demand_folder
-from tasks.studio import Studio
 
 if TYPE_CHECKING:
     from diffgraph.experts.expert import Expert
@@ -151,7 +151,7 @@ class Exported(Result):
 
 def graph(settings: Settings, which: str | None) -> Graph:
     """Return the graph in force."""
-    snapshot = Studio.of(settings, snapshot=which).snapshot
+    snapshot = Session.of(settings, snapshot=which).snapshot
     kinds = list(snapshot.kinds)
     means = snapshot.edge_gains(snapshot.refs).mean(axis=1)
     from diffgraph.scoring.scorer import SCORE_NAMES
@@ -192,7 +192,7 @@ def experts(settings: Settings, which: str | None, rejected: bool = False) -> Ex
         return Refused(experts=tuple(wanted))
     found = [expert.model_dump(mode="json") for expert in known]
     if not found:
-        found = Studio.of(settings).snapshot.nodes.drop_columns(["embedding"]).to_pylist()
+        found = Session.of(settings).snapshot.nodes.drop_columns(["embedding"]).to_pylist()
     if which:
         found = [row for row in found if which in (row["status"], row["kind"], row["format"])]
     return Experts(experts=tuple(found))
@@ -230,7 +230,7 @@ def expert(settings: Settings, which: str) -> OneExpert:
 
     known = Library(settings.home).find(which)
     try:
-        snapshot = Studio.of(settings).snapshot
+        snapshot = Session.of(settings).snapshot
     except MissingInput:
         snapshot = None
     nodes = snapshot.nodes.drop_columns(["embedding"]).to_pylist() if snapshot else []
@@ -273,7 +273,7 @@ def snapshot(settings: Settings, which: str | None) -> Snapshot:
     """Return a snapshot's manifest."""
     from diffgraph.graph.snapshot import snapshot_ids
 
-    found = Studio.of(settings, snapshot=which).snapshot
+    found = Session.of(settings, snapshot=which).snapshot
     return Snapshot(
         manifest=found.manifest.model_dump(mode="json"), history=snapshot_ids(settings.home)
     )
@@ -308,7 +308,7 @@ def export(
         GraphFormat.PYG: (tensors.export_pyg, (tensors.PYG,)),
     }[form]
     demand_folder(out, settings, force, files)
-    snapshot = Studio.of(settings, snapshot=which).snapshot
+    snapshot = Session.of(settings, snapshot=which).snapshot
     return Exported(folder=write(snapshot, out), snapshot=snapshot.id)
 
 

@@ -47,7 +47,7 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
     for line in ignored():
         log.warning("%s", line)
     from diffgraph.families import get_family
-    from tasks.overrides import read_overrides
+    from diffgraph.session.overrides import read_overrides
 
     get_family(settings.family)  # an unknown name is told before anything starts
     read_overrides(settings.config)  # likewise

@@ -22,16 +22,16 @@ from diffgraph.planner.training import (
     history,
 )
 from diffgraph.planner.training import train as train_planner
+from diffgraph.session import Session
+from diffgraph.session.overrides import Overrides
+from diffgraph.session.planners import planner_folder, planner_in_force
 from diffgraph.settings import Settings
 from flows.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
 from flows.printing import Result, Rows
 from flows.publishing import publish
 from flows.runners import runner_for
 from flows.watched import flow
-from tasks.overrides import Overrides
-from tasks.planners import planner_folder, planner_in_force
 from tasks.progress import report
-from tasks.studio import Studio
 from tasks.tracking import Recorded, record_training
 from tasks.training import choose_experts, promote, score_rollouts, try_planner
 from tasks.turns import one_at_a_time
@@ -91,18 +91,18 @@ def train(
     """
     settings = Settings()
     family = family or settings.family
-    studio = Studio.of(settings, family, snapshot).pinned()
+    session = Session.of(settings, family, snapshot).pinned()
     start = None if like is None else _as(like, settings.home, family)
-    config = _config(studio.overrides, start, steps=steps, seed=seed, normalisation=normalisation)
+    config = _config(session.overrides, start, steps=steps, seed=seed, normalisation=normalisation)
     texts = [prompt.text for prompt in load_prompts("train", limit=prompts, family=family)]
     trials = texts[::ONE_IN][:MOST_TRIALS]
     practice = [text for text in texts if text not in set(texts[::ONE_IN])]
-    name = _name(studio, config, practice, trials)
+    name = _name(session, config, practice, trials)
     folder = settings.home / "planners" / name
 
-    _practise(studio, practice, trials, config, folder, _share(settings))
+    _practise(session, practice, trials, config, folder, _share(settings))
 
-    fixed = Studio.of(settings, family, studio.snapshot.id, folder)
+    fixed = Session.of(settings, family, session.snapshot.id, folder)
     reward = try_planner(fixed, trials)
     champion = _reward_of_champion(settings, fixed, trials, name)
     is_better = isfinite(reward) and (champion is None or reward > champion)
@@ -113,9 +113,9 @@ def train(
         settings.mlflow_tracking_uri,
         {
             "family": family,
-            "snapshot": studio.snapshot.id,
+            "snapshot": session.snapshot.id,
             **config.model_dump(mode="json"),
-            **studio.configs(),
+            **session.configs(),
         },
         [_numbers(record) for record in history(folder)],
         {"trial_reward": reward, **({} if champion is None else {"champion_reward": champion})},
@@ -128,7 +128,7 @@ def train(
     done = Training(
         planner=name,
         folder=folder,
-        snapshot=studio.snapshot.id,
+        snapshot=session.snapshot.id,
         steps=config.steps,
         reward=reward,
         champion_reward=champion,
@@ -140,7 +140,7 @@ def train(
 
 
 def _practise(
-    studio: Studio,
+    session: Session,
     practice: list[str],
     trials: list[str],
     config: TrainingConfig,
@@ -148,8 +148,8 @@ def _practise(
     shards: int,
 ) -> None:
     """Run the training loop here; its rollouts are tasks."""
-    chosen = choose_experts(studio, [*practice, *trials])
-    vectors = studio.embedder.embed([selection.prompt for selection in chosen])
+    chosen = choose_experts(session, [*practice, *trials])
+    vectors = session.embedder.embed([selection.prompt for selection in chosen])
     ready = [
         TrainingPrompt.of(selection, vector)
         for selection, vector in zip(chosen, vectors, strict=True)
@@ -163,7 +163,7 @@ def _practise(
         size = -(-len(plans) // shards)
         futures = [
             score_rollouts.submit(
-                studio,
+                session,
                 list(plans[start : start + size]),
                 list(prompts[start : start + size]),
                 list(seeds[start : start + size]),
@@ -176,7 +176,7 @@ def _practise(
         report("train", record.step, record.steps, f"reward {record.reward:+.3f}")
 
     train_planner(
-        studio.snapshot,
+        session.snapshot,
         [prompt for prompt in ready if prompt.text not in held_back],
         rollouts,
         config,
@@ -187,16 +187,16 @@ def _practise(
 
 
 def _reward_of_champion(
-    settings: Settings, studio: Studio, trials: list[str], name: str
+    settings: Settings, session: Session, trials: list[str], name: str
 ) -> float | None:
     """Return how good the planner in force is on this graph; None if there is none."""
     try:
-        folder, _ = planner_in_force(settings.home, studio.family_name)
+        folder, _ = planner_in_force(settings.home, session.family_name)
     except MissingInput:
         return None
     if folder.name == name:
         return None  # this very training was promoted before
-    return try_planner(replace(studio, planner_folder=folder), trials)
+    return try_planner(replace(session, planner_folder=folder), trials)
 
 
 def _share(settings: Settings) -> int:
@@ -225,11 +225,11 @@ def _config(
     return overrides.of(start, **asked, **nested)
 
 
-def _name(studio: Studio, config: TrainingConfig, *prompts: list[str]) -> str:
+def _name(session: Session, config: TrainingConfig, *prompts: list[str]) -> str:
     """Return the planner's name: equal trainings have equal names, so that one goes on."""
-    facts: list[Any] = [studio.snapshot.id, config.model_dump(mode="json"), *prompts]
-    if studio.overrides.tables:  # other images, other rewards
-        facts.append(studio.overrides.tables)
+    facts: list[Any] = [session.snapshot.id, config.model_dump(mode="json"), *prompts]
+    if session.overrides.tables:  # other images, other rewards
+        facts.append(session.overrides.tables)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

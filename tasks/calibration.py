@@ -5,9 +5,9 @@ from pathlib import Path
 
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
+from diffgraph.session import Session
 from tasks.policies import LOCAL, named, task
 from tasks.progress import go_on
-from tasks.studio import Studio
 
 TESTED = ("train", "bench", "freeform")
 """The bundled sets whose prompts must not be reference prompts too."""
@@ -42,7 +42,7 @@ def choose_reference_prompts(
         stream_candidates(offered),
         count,
         exclude=[text for path in (*tested, *exclude) for text in stream_candidates(path)],
-        embedder=Studio(Path(), family).embedder,
+        embedder=Session(Path(), family).embedder,
     )
 
 
@@ -62,7 +62,7 @@ def plan_calibration(
     from diffgraph.scoring import identity_of
 
     library = Library(home)
-    reader = Studio(home, family, agent_name=agent).agent
+    reader = Session(home, family, agent_name=agent).agent
     own = [expert for expert in library.experts("ready") if expert.family == family]
     cards_kept = Cards(home / "cards")
     ready = describable(own, library, reader, cards_kept)
@@ -93,6 +93,6 @@ def calibrate_shard(shard: Shard, home: Path, device: str) -> Calibrated:
 
     if (found := identity_of(shard.family)) != shard.scorers:
         raise MissingInput(f"the scorers of {shard.family} are {found} here, not {shard.scorers}")
-    studio = Studio(home, shard.family, device)
+    session = Session(home, shard.family, device)
     folder = scores_folder(home)
-    return calibrate(shard, studio.renderer, studio.scorers, folder, lambda _: go_on())
+    return calibrate(shard, session.renderer, session.scorers, folder, lambda _: go_on())

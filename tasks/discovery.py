@@ -6,9 +6,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from diffgraph.experts.expert import Expert
+from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from tasks.hubs import Hub, opened
-from tasks.overrides import read_overrides
 from tasks.policies import CRAWL, named, task
 from tasks.progress import report
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.evaluation.statistics import Summary
+from diffgraph.session import Session
 from tasks.policies import LOCAL, task
 from tasks.progress import report
-from tasks.studio import Studio
 
 if TYPE_CHECKING:
     from diffgraph.evaluation.harness import Evaluation, EvaluationConfig
@@ -51,7 +51,7 @@ class Compared(BaseModel, frozen=True):
 
 @task(**LOCAL)
 def compare(
-    studio: Studio, contest: Contest, folder: Path, page: Path | None, story: Story
+    session: Session, contest: Contest, folder: Path, page: Path | None, story: Story
 ) -> Compared:
     """Draw and score every method on every prompt, and write the report."""
     from diffgraph.evaluation.harness import evaluate
@@ -59,12 +59,12 @@ def compare(
     from diffgraph.evaluation.statistics import summarise
 
     start = time.monotonic()
-    prompts = _spread(load_prompts(contest.prompts, family=studio.family_name), contest.limit)
-    config = evaluation_config(studio, contest)
+    prompts = _spread(load_prompts(contest.prompts, family=session.family_name), contest.limit)
+    config = evaluation_config(session, contest)
     methods = config.methods
     evaluation = evaluate(
         prompts,
-        _bench(studio),
+        _bench(session),
         folder,
         config,
         on_progress=lambda done, total: report("evaluate", done, total),
@@ -73,7 +73,7 @@ def compare(
     summary = summarise(evaluation.table, reference)
     if page is not None:
         durations = {**story.durations, "evaluate": time.monotonic() - start}
-        _write_report(page, studio, evaluation, summary, story, contest, durations)
+        _write_report(page, session, evaluation, summary, story, contest, durations)
     return Compared(
         summary=summary,
         prompts=len(prompts) - len(evaluation.left_out),
@@ -84,11 +84,11 @@ def compare(
     )
 
 
-def evaluation_config(studio: Studio, contest: Contest) -> "EvaluationConfig":
+def evaluation_config(session: Session, contest: Contest) -> "EvaluationConfig":
     """Return how to compare: as asked for, else as the config file says, else the default."""
     from diffgraph.evaluation.harness import EvaluationConfig
 
-    return studio.overrides.of(EvaluationConfig(), methods=contest.methods, seeds=contest.seeds)
+    return session.overrides.of(EvaluationConfig(), methods=contest.methods, seeds=contest.seeds)
 
 
 def _spread(
@@ -100,23 +100,23 @@ def _spread(
     return prompts if limit is None else evenly(prompts, limit)
 
 
-def _bench(studio: Studio) -> Any:
+def _bench(session: Session) -> Any:
     from diffgraph.evaluation.harness import Bench
     from diffgraph.scoring import identity_of, score
 
-    sampler = studio.family.sampler.model_dump_json()
+    sampler = session.family.sampler.model_dump_json()
     return Bench(
-        make_plans=studio.plans,
-        render=studio.renderer.render,
-        score=lambda images, prompts: score(studio.scorers, images, prompts),
-        reward=studio.snapshot.reward.of,
-        identity=f"{studio.family_name}|{sampler}|{identity_of(studio.family_name)}",
+        make_plans=session.plans,
+        render=session.renderer.render,
+        score=lambda images, prompts: score(session.scorers, images, prompts),
+        reward=session.snapshot.reward.of,
+        identity=f"{session.family_name}|{sampler}|{identity_of(session.family_name)}",
     )
 
 
 def _write_report(
     page: Path,
-    studio: Studio,
+    session: Session,
     evaluation: "Evaluation",
     summary: Summary,
     story: Story,
@@ -129,14 +129,14 @@ def _write_report(
     from diffgraph.generation import code_version
     from diffgraph.planner.training import history
 
-    snapshot = studio.snapshot
-    seeds = evaluation_config(studio, contest).seeds
+    snapshot = session.snapshot
+    seeds = evaluation_config(session, contest).seeds
     nodes = snapshot.nodes.select(["ref", "name", "summary"]).to_pylist()
-    selections = {prompt.text: studio.plans.selection(prompt.text) for prompt in evaluation.shown}
+    selections = {prompt.text: session.plans.selection(prompt.text) for prompt in evaluation.shown}
     data = ReportData(
         title=story.title,
-        family=studio.family.title,
-        experts=Library(studio.home).experts(),
+        family=session.family.title,
+        experts=Library(session.home).experts(),
         broken_pages=story.broken_pages,
         summaries={node["ref"]: node["summary"] for node in nodes},
         graph=graph_view(snapshot),
@@ -148,11 +148,11 @@ def _write_report(
         left_out=evaluation.left_out,
         made_by={
             "snapshot": snapshot.id,
-            "planner": studio.planner_id,
+            "planner": session.planner_id,
             "prompts": f"{contest.prompts}, seeds {', '.join(map(str, seeds))}",
-            "sampler": f"{studio.family.sampler.steps} steps, "
-            f"guidance {studio.family.sampler.guidance:g}",
-            "device": str(studio.renderer.device),
+            "sampler": f"{session.family.sampler.steps} steps, "
+            f"guidance {session.family.sampler.guidance:g}",
+            "device": str(session.renderer.device),
             "diffgraph": code_version(),
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         },

@@ -15,12 +15,12 @@ from pydantic import BaseModel, ValidationError
 
 from diffgraph.artifacts import set_aside, write_text
 from diffgraph.errors import MissingInput
+from diffgraph.session import Session
+from diffgraph.session.overrides import NO_OVERRIDES, Overrides
+from diffgraph.session.planners import planner_folder, planner_name
 from diffgraph.tables import find_table, write_table
-from tasks.overrides import NO_OVERRIDES, Overrides
-from tasks.planners import planner_folder, planner_name
 from tasks.policies import LOCAL, named, task
 from tasks.progress import report
-from tasks.studio import Studio
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class BatchShard(BaseModel, frozen=True):
         by = self.model_dump(mode="json", exclude={"rows": True, "ids": {"planner_name"}})
         return _digest([row.prompt, row.seed, by])
 
-    def studio(self, home: Path, device: str) -> Studio:
-        """Return the studio that draws by these ids, and by no others.
+    def session(self, home: Path, device: str) -> Session:
+        """Return the session that draws by these ids, and by no others.
 
         Raises:
             SnapshotError: the snapshot is not there any more.
@@ -81,7 +81,7 @@ class BatchShard(BaseModel, frozen=True):
                 f"the scorers of {self.family} are {found}, and this batch was begun with "
                 f"{self.ids.scorers}: draw into another folder"
             )
-        studio = Studio(
+        session = Session(
             home,
             self.family,
             device,
@@ -91,7 +91,7 @@ class BatchShard(BaseModel, frozen=True):
             self.overrides,
             self.ids.planner,
         )
-        return studio.pinned()  # told now, and not as the failure of each row
+        return session.pinned()  # told now, and not as the failure of each row
 
 
 class Drawn(BaseModel, frozen=True):
@@ -101,7 +101,7 @@ class Drawn(BaseModel, frozen=True):
     rows: int
 
 
-def ids_of(out: Path, studio: Studio) -> Ids:
+def ids_of(out: Path, session: Session) -> Ids:
     """Return what the images of a folder are drawn by: as it was begun, else what is in force.
 
     Raises:
@@ -116,12 +116,12 @@ def ids_of(out: Path, studio: Studio) -> Ids:
         pass
     except ValidationError:
         log.warning("%s is damaged; it is set aside as %s", begun, set_aside(begun).name)
-    folder, planner = studio.planner_used
+    folder, planner = session.planner_used
     ids = Ids(
-        snapshot=studio.snapshot.id,
+        snapshot=session.snapshot.id,
         planner=planner,
-        planner_name=planner_name(studio.family_name, folder),
-        scorers=identity_of(studio.family_name),
+        planner_name=planner_name(session.family_name, folder),
+        scorers=identity_of(session.family_name),
     )
     write_text(begun, ids.model_dump_json(indent=1))
     return ids
@@ -148,10 +148,10 @@ def draw_shard(shard: BatchShard, out: Path, home: Path, device: str) -> Drawn:
     """Draw a shard's prompts, score them and write their table."""
     import pyarrow as pa
 
-    studio = shard.studio(home, device)
+    session = shard.session(home, device)
     rows = []
     for done, row in enumerate(shard.rows, 1):
-        rows.append({"key": shard.key(row), **_draw(row, shard, studio, out)})
+        rows.append({"key": shard.key(row), **_draw(row, shard, session, out)})
         report("draw", done, len(shard.rows), row.prompt[:40])
     part = out / PARTS / f"{shard.id}.parquet"
     write_table(part, pa.Table.from_pylist(rows, schema=_schema()))
@@ -168,7 +168,7 @@ def collect(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
     return out / TABLE
 
 
-def _draw(row: Row, shard: BatchShard, studio: Studio, out: Path) -> dict[str, Any]:
+def _draw(row: Row, shard: BatchShard, session: Session, out: Path) -> dict[str, Any]:
     """Return a row of the table; a prompt that cannot be drawn says why in it."""
     from diffgraph.errors import ExpertError, InputError, PlanError
     from diffgraph.generation import save_png
@@ -182,21 +182,21 @@ def _draw(row: Row, shard: BatchShard, studio: Studio, out: Path) -> dict[str, A
         "error": "",
     }
     try:
-        decision = studio.decide(row.prompt, shard.method)
-        images = studio.renderer.render(decision.plan, [row.prompt], [row.seed])
+        decision = session.decide(row.prompt, shard.method)
+        images = session.renderer.render(decision.plan, [row.prompt], [row.seed])
     except (InputError, PlanError, ExpertError) as error:
         return {**told, "error": f"{type(error).__name__}: {error}"}
     # a prompt is never part of a path
     file = Path("images") / f"{_digest([decision.plan.id, row.prompt, row.seed])}.png"
     save_png(out / file, images[0], decision.plan, row.prompt, row.seed)
-    values = score(studio.scorers, images, [row.prompt])
+    values = score(session.scorers, images, [row.prompt])
     return {
         **told,
         "plan_id": decision.plan.id,
         "plan": decision.plan.model_dump_json(),
         "file": str(file),
-        **dict(zip(studio.scorers, values[0].tolist(), strict=True)),
-        "reward": float(studio.snapshot.reward.of(values)[0]),
+        **dict(zip(session.scorers, values[0].tolist(), strict=True)),
+        "reward": float(session.snapshot.reward.of(values)[0]),
     }
 
 

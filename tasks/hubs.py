@@ -13,10 +13,10 @@ from pydantic import BaseModel
 
 from diffgraph.errors import InputError, MissingInput
 from diffgraph.families import get_family
+from diffgraph.session.overrides import Overrides
 from diffgraph.settings import Settings
 from tasks.downloads import download_slot
 from tasks.limits import shared_turn
-from tasks.overrides import Overrides
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

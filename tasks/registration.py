@@ -7,6 +7,9 @@ from pydantic import BaseModel
 from tasks.policies import LOCAL, NETWORK, named, task
 from tasks.progress import report
 
+PAGES_A_TASK = {"offline": 500, "claude": 5_000}
+"""A task costs a fifth of a second, whatever it does; a batch of a language model up to an hour."""
+
 
 class Registered(BaseModel, frozen=True):
     """What it took to register some experts."""
@@ -24,10 +27,10 @@ def find_unregistered(home: Path, family: str, agent: str) -> list[str]:
     from diffgraph.experts.library import Library
     from diffgraph.graph.embedding_store import EmbeddingStore
     from diffgraph.graph.registration import Cards, describable
-    from tasks.studio import Studio
+    from diffgraph.session import Session
 
     cards, places = Cards(home / "cards"), EmbeddingStore(home / "embeddings")
-    reader = Studio(home, family, agent_name=agent).agent
+    reader = Session(home, family, agent_name=agent).agent
     left = []
     library = Library(home)
     known = library.experts(("ready", "registered_only"))
@@ -47,19 +50,19 @@ def register_experts(
     from diffgraph.experts.library import Library
     from diffgraph.graph.embedding_store import EmbeddingStore
     from diffgraph.graph.registration import Cards, register_all
-    from tasks.studio import Studio
+    from diffgraph.session import Session
 
-    library, studio = Library(home), Studio(home, family, agent_name=agent)
+    library, session = Library(home), Session(home, family, agent_name=agent)
     cards, asked = register_all(
         [library.get(ref) for ref in refs],
         library,
-        studio.agent,
+        session.agent,
         Cards(home / "cards"),
         lambda done, name: report("register", done, len(refs), name),
     )
     _, embedded = EmbeddingStore(home / "embeddings").embed(
         [card.text for card in cards],
-        studio.embedder,
+        session.embedder,
         lambda done: report("embed", done, len(refs), part),
     )
     return Registered(experts=len(refs), asked=asked, embedded=embedded)

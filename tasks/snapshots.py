@@ -7,9 +7,9 @@ from pydantic import BaseModel
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.calibration import Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
+from diffgraph.session import Session
 from tasks.calibration import scores_folder
 from tasks.policies import LOCAL, task
-from tasks.studio import Studio
 
 
 class Written(BaseModel, frozen=True):
@@ -45,16 +45,16 @@ def write(
     from diffgraph.graph.snapshot import open_snapshot, write_snapshot
     from diffgraph.scoring import identity_of
 
-    studio = Studio(home, family, agent_name=agent)
+    session = Session(home, family, agent_name=agent)
     library = Library(home)
     known = library.experts(("ready", "registered_only"))
     own = [expert for expert in known if expert.family == family]
     cards_kept = Cards(home / "cards")
-    experts = describable(own, library, studio.agent, cards_kept)
-    cards, _ = register_all(experts, library, studio.agent, cards_kept)
+    experts = describable(own, library, session.agent, cards_kept)
+    cards, _ = register_all(experts, library, session.agent, cards_kept)
     places = EmbeddingStore(home / "embeddings")
-    vectors, _ = places.embed([card.text for card in cards], studio.embedder)
-    embedded, _ = places.embed([prompt.text for prompt in prompts], studio.embedder)
+    vectors, _ = places.embed([card.text for card in cards], session.embedder)
+    embedded, _ = places.embed([prompt.text for prompt in prompts], session.embedder)
     before = mend(home)
     parent = before.id if before else None
     snapshot_id = write_snapshot(

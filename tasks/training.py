@@ -5,10 +5,10 @@ from pathlib import Path
 
 from diffgraph.merging.plan import MergePlan
 from diffgraph.planner.selection import Selection
-from tasks.planners import CHAMPION
+from diffgraph.session import Session
+from diffgraph.session.planners import CHAMPION
 from tasks.policies import LOCAL, named, task
 from tasks.progress import go_on, report
-from tasks.studio import Studio
 
 IMAGES_TOGETHER = 8
 SEED_OF_TRIALS = 7_000_003
@@ -16,14 +16,14 @@ SEED_OF_TRIALS = 7_000_003
 
 
 @task(**LOCAL)
-def choose_experts(studio: Studio, prompts: list[str]) -> list[Selection]:
+def choose_experts(session: Session, prompts: list[str]) -> list[Selection]:
     """Choose the experts of each prompt; prompts that nothing can be drawn for are left out."""
     from diffgraph.errors import InputError
 
     chosen = []
     for done, prompt in enumerate(prompts, 1):
         try:
-            chosen.append(studio.select(prompt))
+            chosen.append(session.select(prompt))
         except InputError:
             continue
         report("select", done, len(prompts), prompt[:40])
@@ -32,14 +32,14 @@ def choose_experts(studio: Studio, prompts: list[str]) -> list[Selection]:
 
 @task(**LOCAL, task_run_name=named(lambda given: f"score {len(given['plans'])} images"))
 def score_rollouts(
-    studio: Studio, plans: list[MergePlan], prompts: list[str], seeds: list[int]
+    session: Session, plans: list[MergePlan], prompts: list[str], seeds: list[int]
 ) -> list[float]:
     """Draw one image a plan and return their rewards; NaN where an expert cannot be drawn."""
-    return rewards_of(studio, plans, prompts, seeds)
+    return rewards_of(session, plans, prompts, seeds)
 
 
 @task(**LOCAL)
-def try_planner(studio: Studio, prompts: list[str]) -> float:
+def try_planner(session: Session, prompts: list[str]) -> float:
     """Return the mean reward of a planner's plans on prompts that it has not practised on.
 
     NaN if none of them can be drawn.
@@ -47,15 +47,15 @@ def try_planner(studio: Studio, prompts: list[str]) -> float:
     from math import nan
     from statistics import fmean
 
-    plans = [studio.decide(prompt).plan for prompt in prompts]
+    plans = [session.decide(prompt).plan for prompt in prompts]
     rewards: list[float] = []
     for start in range(0, len(prompts), IMAGES_TOGETHER):
-        report(f"try {studio.planner_id[:4]}", start, len(prompts))
+        report(f"try {session.planner_id[:4]}", start, len(prompts))
         part = slice(start, start + IMAGES_TOGETHER)
         rewards += rewards_of(
-            studio, plans[part], prompts[part], [SEED_OF_TRIALS] * len(prompts[part])
+            session, plans[part], prompts[part], [SEED_OF_TRIALS] * len(prompts[part])
         )
-    report(f"try {studio.planner_id[:4]}", len(prompts), len(prompts))
+    report(f"try {session.planner_id[:4]}", len(prompts), len(prompts))
     drawn = [reward for reward in rewards if reward == reward]  # NaN is unequal to itself
     return fmean(drawn) if drawn else nan
 
@@ -76,20 +76,20 @@ def promote(home: Path, planner: str) -> str:
 
 
 def rewards_of(
-    studio: Studio, plans: Sequence[MergePlan], prompts: Sequence[str], seeds: Sequence[int]
+    session: Session, plans: Sequence[MergePlan], prompts: Sequence[str], seeds: Sequence[int]
 ) -> list[float]:
     """Draw one image a plan and return their rewards; NaN where an expert cannot be drawn."""
     from diffgraph.errors import ExpertError, PlanError
     from diffgraph.scoring import score
 
     try:
-        images = studio.renderer.render_rollouts(plans, prompts, seeds, on_step=lambda _: go_on())
+        images = session.renderer.render_rollouts(plans, prompts, seeds, on_step=lambda _: go_on())
     except (ExpertError, PlanError):
         if len(plans) == 1:
             return [float("nan")]
         parts = zip(plans, prompts, seeds, strict=True)
-        return [rewards_of(studio, [plan], [prompt], [seed])[0] for plan, prompt, seed in parts]
-    rewards: list[float] = studio.snapshot.reward.of(
-        score(studio.scorers, images, prompts)
+        return [rewards_of(session, [plan], [prompt], [seed])[0] for plan, prompt, seed in parts]
+    rewards: list[float] = session.snapshot.reward.of(
+        score(session.scorers, images, prompts)
     ).tolist()
     return rewards

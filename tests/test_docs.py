@@ -82,8 +82,8 @@ def tables() -> str:
 
 
 def configs() -> str:
-    from tasks.overrides import configs as known
-    from tasks.overrides import keys_of
+    from diffgraph.session.overrides import configs as known
+    from diffgraph.session.overrides import keys_of
 
     rows = (
         f"| `[{name}]` | {', '.join(f'`{key}`' for key in keys_of(config))} |"

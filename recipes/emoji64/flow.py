@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffgraph.families.emoji64 import ASSETS
+from diffgraph.session.planners import SHIPPED, champion_folder
 from diffgraph.settings import Settings
 from flows.build_graph import build
 from flows.discover import discover
@@ -27,7 +28,6 @@ from recipes.emoji64.__main__ import add_workshop, workshop_of
 from recipes.emoji64.publish import publish_graph
 from recipes.emoji64.tasks import run_stage
 from recipes.emoji64.workshop import Workshop
-from tasks.planners import SHIPPED, champion_folder
 
 FAMILY = "emoji64"
 

@@ -19,11 +19,11 @@ class TrackedPlanner(PythonModel):  # type: ignore[misc]  # MLflow ships no type
         """Return a plan's JSON for every prompt."""
         from pathlib import Path
 
+        from diffgraph.session import Session
         from diffgraph.settings import Settings
-        from tasks.studio import Studio
 
-        studio = Studio.of(Settings(), planner=Path(self.folder))
-        return [studio.decide(prompt).plan.model_dump_json() for prompt in model_input]
+        session = Session.of(Settings(), planner=Path(self.folder))
+        return [session.decide(prompt).plan.model_dump_json() for prompt in model_input]
 
 
 set_model(TrackedPlanner())

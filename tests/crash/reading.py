@@ -9,7 +9,7 @@ def troubles(home: Path) -> list[str]:
     from diffgraph.experts.library import Library
     from diffgraph.graph.snapshot import open_snapshot
     from diffgraph.planner.planner import Planner
-    from tasks.planners import champion_folder
+    from diffgraph.session.planners import champion_folder
 
     looks = {
         "the snapshot": lambda: open_snapshot(home).scores.num_rows,

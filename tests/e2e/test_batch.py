@@ -123,15 +123,15 @@ class TestWhatDraws:
     def test_a_studio_travels_with_the_ids_it_has_here(self, home):
         import pickle
 
-        from tasks.studio import Studio
+        from diffgraph.session import Session
 
-        here = Studio(home, "emoji64")
+        here = Session(home, "emoji64")
         snapshot, planner = here.snapshot.id, here.planner_id
         data = pickle.dumps(here)
         change_what_is_in_force(home)
         there = pickle.loads(data)  # noqa: S301 (our own)
         assert (there.snapshot.id, there.planner_id) == (snapshot, planner)
-        assert Studio(home, "emoji64").planner_id != planner
+        assert Session(home, "emoji64").planner_id != planner
 
 
 class TestResuming:
@@ -182,13 +182,13 @@ class TestResuming:
         self, home, prompts, tmp_path, monkeypatch
     ):
         from diffgraph.errors import MissingInput
-        from tasks.studio import Studio
+        from diffgraph.session import Session
 
         def fail(*_):
             raise MissingInput("no weights file")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Studio, "decide", fail)
+            patch.setattr(Session, "decide", fail)
             assert run_batch(prompts, tmp_path / "out").failed == 3
         told = run_batch(prompts, tmp_path / "out")
         assert (told.images, told.failed) == (3, 0)

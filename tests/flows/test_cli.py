@@ -172,15 +172,15 @@ class TestSeveralPrompts:
 
     def test_are_told_one_by_one(self, diffgraph, tmp_path, monkeypatch, capsys):
         """When the second is begun, the first has been told."""
-        from tasks.studio import Studio
+        from diffgraph.session import Session
 
-        seen, decide = [], Studio.decide
+        seen, decide = [], Session.decide
 
-        def watching(studio, prompt, method):
+        def watching(session, prompt, method):
             seen.append(capsys.readouterr().out)
-            return decide(studio, prompt, method)
+            return decide(session, prompt, method)
 
-        monkeypatch.setattr(Studio, "decide", watching)
+        monkeypatch.setattr(Session, "decide", watching)
         diffgraph("generate", "a cat", "a dog", "--method", "base", "--out", tmp_path)
         assert "a-cat" in seen[1]
 

@@ -91,7 +91,7 @@ def test_the_file_is_the_model_that_draws_the_plans_images(merge, tmp_path, stoc
     found = {name: value.clone() for name, value in model.parameters().items()}
 
     from diffgraph.merging.plan_files import read_plan
-    from tasks.studio import KnownExperts
+    from diffgraph.session.known_experts import KnownExperts
 
     library = KnownExperts(stocked, get_family("emoji64"))
     plan = read_plan(tmp_path / "plan.json").plan

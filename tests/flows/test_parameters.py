@@ -11,7 +11,7 @@ from prefect.utilities.callables import parameter_schema
 from diffgraph.errors import InputError
 from diffgraph.graph.calibration import CalibrationConfig
 from diffgraph.planner.training import TrainingConfig
-from tasks.overrides import Overrides
+from diffgraph.session.overrides import Overrides
 
 ROOT = Path(__file__).parent.parent.parent
 FREE = {"since"}  # a moment: its type is its bound

@@ -3,7 +3,7 @@
 import pytest
 
 from diffgraph.errors import MissingInput
-from tasks.planners import CHAMPION
+from diffgraph.session.planners import CHAMPION
 from tasks.training import promote
 
 

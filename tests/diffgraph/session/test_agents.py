@@ -7,10 +7,10 @@ import pytest
 from diffgraph.agents import AGENTS, ClaudeAgent, OfflineAgent
 from diffgraph.errors import InputError, ServiceRefused
 from diffgraph.experts.expert import ExpertRef, Listing
+from diffgraph.session.agents import ANSWERS, make_agent, spent_since
 from diffgraph.settings import Settings
 from flows.doctor import examine
 from flows.options import AgentName
-from tasks.agents import ANSWERS, make_agent, spent_since
 from tests.servers.messages_api import KEY, MessagesApi
 
 PAGE = Listing(ref=ExpertRef(source="hub", model="1", version="1"), name="Snow")

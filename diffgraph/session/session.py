@@ -9,21 +9,20 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from diffgraph.errors import InputError, MissingInput, SnapshotError
+from diffgraph.errors import InputError, MissingInput
 from diffgraph.families import Family, get_family
-from diffgraph.settings import Settings
-from tasks.overrides import NO_OVERRIDES, Overrides, read_overrides
-from tasks.planners import (
+from diffgraph.session.overrides import NO_OVERRIDES, Overrides, read_overrides
+from diffgraph.session.planners import (
     load_planner,
     planner_content,
     planner_folder,
     planner_in_force,
 )
+from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
     from diffgraph.agents import Agent
     from diffgraph.evaluation.methods import MethodPlans
-    from diffgraph.experts.expert import Expert
     from diffgraph.families.family import SamplerConfig
     from diffgraph.generation import Renderer
     from diffgraph.graph.embedding import TextEmbedder
@@ -42,7 +41,7 @@ class Decision(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Studio:
+class Session:
     """All that is needed to turn a prompt into a plan, an image, and scores."""
 
     home: Path
@@ -62,8 +61,8 @@ class Studio:
         family: str | None = None,
         snapshot: str | None = None,
         planner: Path | None = None,
-    ) -> "Studio":
-        """Return the studio that the settings describe."""
+    ) -> "Session":
+        """Return the session that the settings describe."""
         return cls(
             settings.home,
             family or settings.family,
@@ -74,13 +73,13 @@ class Studio:
             read_overrides(settings.config),
         )
 
-    def __reduce__(self) -> tuple[type["Studio"], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[type["Session"], tuple[object, ...]]:
         """Travel light, and by ids: another process loads the very graph and planner used here."""
         pinned = self.pinned()
-        return Studio, tuple(getattr(pinned, field.name) for field in fields(self))
+        return Session, tuple(getattr(pinned, field.name) for field in fields(self))
 
-    def pinned(self) -> "Studio":
-        """Return this studio bound to the graph and planner that are in force now.
+    def pinned(self) -> "Session":
+        """Return this session bound to the graph and planner that are in force now.
 
         Whatever comes into force later, it uses these, wherever it goes, or says that they have
         gone. Where no planner can be read yet, none is bound: a training needs none.
@@ -131,24 +130,9 @@ class Studio:
     @cached_property
     def snapshot(self) -> "GraphSnapshot":
         """The graph in force: the home's, or else the one that ships with the family."""
-        from diffgraph.graph.in_force import open_in_force
+        from diffgraph.session.snapshots import find_snapshot
 
-        bundled = self.family.assets and self.family.assets / "snapshot"
-        wanted, found = self.snapshot_id, None
-        if wanted is None:
-            found = open_in_force(self.home, _snapshot)
-        elif (self.home / "snapshots" / wanted).is_dir():
-            found = _snapshot(self.home, wanted)
-        if found is None and bundled and bundled.is_dir():
-            found = _snapshot(bundled, wanted)
-        if found is None:
-            missing = f"snapshot {wanted!r}" if wanted else "snapshot yet"
-            raise SnapshotError(f"{self.home} holds no {missing}: run `diffgraph build` first")
-        if found.family != self.family_name:
-            raise SnapshotError(
-                f"snapshot {found.id} is of family {found.family}, not {self.family_name}"
-            )
-        return found
+        return find_snapshot(self.home, self.family_name, self.snapshot_id)
 
     @property
     def planner(self) -> "Planner":
@@ -226,46 +210,6 @@ class Studio:
         return Decision(self.plans.selection(prompt), plan)
 
 
-class KnownExperts:
-    """The experts of a home's library and, behind them, those that ship with the family."""
-
-    def __init__(self, home: Path, family: Family) -> None:
-        from diffgraph.experts.library import Library
-
-        self.library = Library(home)
-        self.family = family
-
-    def get(self, ref: str) -> "Expert":
-        """Return the expert of this reference; raises `MissingInput` if it is not known."""
-        return self.library.find(ref) or self.bundled.get(ref) or self.library.get(ref)
-
-    def path_of(self, sha256: str) -> Path:
-        """Return the weights file with this content; raises `MissingInput`."""
-        return self.library.path_of(sha256)
-
-    @cached_property
-    def bundled(self) -> "dict[str, Expert]":
-        """The experts of the snapshot that ships with the family."""
-        from diffgraph.experts.expert import Expert, Licence
-
-        folder = self.family.assets and self.family.assets / "snapshot"
-        if not folder or not folder.is_dir():
-            return {}
-        kept = ("ref", "kind", "family", "name", "sha256", "size_bytes", "format", "status")
-        return {
-            row["ref"]: Expert(
-                **{name: row[name] for name in kept},
-                reason=row["reason"],
-                licence=Licence(
-                    allow_derivatives=row["allow_derivatives"],
-                    name=row["licence"],
-                    creator=row["creator"],
-                ),
-            )
-            for row in _snapshot(folder, None).nodes.to_pylist()
-        }
-
-
 def check_method(name: str) -> None:
     """Raise `InputError` unless there is a method of this name that gives one plan a prompt."""
     from diffgraph.baselines import BASELINES
@@ -282,16 +226,10 @@ def check_method(name: str) -> None:
 @lru_cache(maxsize=1)
 def _renderer(home: Path, name: str, device: str, sampler: "SamplerConfig") -> "Renderer":
     from diffgraph.generation import Renderer
+    from diffgraph.session.known_experts import KnownExperts
 
     family = replace(get_family(name), sampler=sampler)
     return Renderer(family, KnownExperts(home, family), device)
-
-
-@lru_cache(maxsize=2)
-def _snapshot(place: Path, snapshot_id: str | None) -> "GraphSnapshot":
-    from diffgraph.graph.snapshot import open_snapshot
-
-    return open_snapshot(place, snapshot_id)
 
 
 @lru_cache(maxsize=1)
@@ -310,6 +248,6 @@ def _embedder() -> "TextEmbedder":
 
 @lru_cache(maxsize=4)
 def _agent(name: str, family: str, home: Path) -> "Agent":
-    from tasks.agents import make_agent
+    from diffgraph.session.agents import make_agent
 
     return make_agent(name, family, home)

@@ -7,14 +7,11 @@ from diffgraph.agents.messages import ClaudeConfig
 from diffgraph.agents.pictures import ImageReader
 from diffgraph.agents.spending import Ledger, Spending
 from diffgraph.families import FAMILIES, get_family
+from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
-from tasks.overrides import read_overrides
 
 ANSWERS = "answers"
 """The folder of the home in which a language model's answers and their costs are kept."""
-
-PAGES_A_TASK = {"offline": 500, "claude": 5_000}
-"""A task costs a fifth of a second, whatever it does; a batch of a language model up to an hour."""
 
 
 def make_agent(name: str, family: str, home: Path) -> Agent:

@@ -9,7 +9,7 @@ from diffgraph.artifacts import write_text
 from diffgraph.errors import MissingInput
 from diffgraph.families import get_family
 from diffgraph.planner.planner import Planner
-from tasks.planners import champion_folder, planner_content, planner_in_force
+from diffgraph.session.planners import champion_folder, planner_content, planner_in_force
 
 SHIPPED = get_family("emoji64").assets / "planner"
 

@@ -9,9 +9,9 @@ from diffgraph.errors import InputError, MissingInput
 from diffgraph.families.family import SamplerConfig
 from diffgraph.planner.search import SearchConfig
 from diffgraph.planner.training import TrainingConfig
+from diffgraph.session import Session
+from diffgraph.session.overrides import Overrides, configs, keys_of, read_overrides
 from diffgraph.settings import Settings
-from tasks.overrides import Overrides, configs, keys_of, read_overrides
-from tasks.studio import Studio
 
 FILE = """
 [training]
@@ -111,10 +111,10 @@ def test_no_setting_can_be_changed(tmp_path, name):
 @pytest.mark.usefixtures("file")
 class TestEveryStage:
     def test_images_are_sampled_as_the_file_says(self):
-        studio = Studio.of(Settings())
-        assert studio.family.sampler == SamplerConfig(steps=5)
-        assert studio.renderer.family.sampler == SamplerConfig(steps=5)
-        assert studio.configs()["sampler"] == {"steps": 5, "guidance": 4.0}
+        session = Session.of(Settings())
+        assert session.family.sampler == SamplerConfig(steps=5)
+        assert session.renderer.family.sampler == SamplerConfig(steps=5)
+        assert session.configs()["sampler"] == {"steps": 5, "guidance": 4.0}
 
     def test_calibration(self):
         from flows.build_graph import _config

@@ -1,0 +1,33 @@
+"""Which graph is in force? The home's, or else the one that ships with the family."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from diffgraph.errors import SnapshotError
+from diffgraph.families import get_family
+from diffgraph.graph.in_force import open_in_force
+from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot
+
+snapshot_at = lru_cache(maxsize=2)(open_snapshot)
+"""Opens a snapshot once a process."""
+
+
+def find_snapshot(home: Path, family: str, wanted: str | None = None) -> GraphSnapshot:
+    """Return the graph of this id, or else the one in force.
+
+    Raises:
+        SnapshotError: there is none, it is damaged, or it is of another family.
+    """
+    assets, found = get_family(family).assets, None
+    if wanted is None:
+        found = open_in_force(home, snapshot_at)
+    elif (home / "snapshots" / wanted).is_dir():
+        found = snapshot_at(home, wanted)
+    if found is None and assets and (assets / "snapshot").is_dir():
+        found = snapshot_at(assets / "snapshot", wanted)
+    if found is None:
+        missing = f"snapshot {wanted!r}" if wanted else "snapshot yet"
+        raise SnapshotError(f"{home} holds no {missing}: run `diffgraph build` first")
+    if found.family != family:
+        raise SnapshotError(f"snapshot {found.id} is of family {found.family}, not {family}")
+    return found
