@@ -10,12 +10,12 @@ from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import TOLD, read_prompts
 from diffgraph.session import Session, check_method
 from diffgraph.settings import Settings
-from flows.parameters import Limit, Name, Place, Seed
-from flows.printing import Result, Rows
-from flows.publishing import publish
-from flows.runners import runner_for
-from flows.targets import demand_folder
-from flows.watched import flow
+from flows.cli.printing import Result, Rows
+from flows.cli.targets import demand_folder
+from flows.serving.parameters import Limit, Name, Place, Seed
+from flows.serving.publishing import publish
+from flows.serving.runners import runner_for
+from flows.serving.watched import flow
 from tasks.generation import (
     PARTS,
     TABLE,

@@ -14,11 +14,11 @@ from diffgraph.session import Session
 from diffgraph.session.agents import spent_since
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
-from flows.parameters import ImagesAPrompt, Name, Place, ReferencePrompts
-from flows.printing import Result, Rows, rows
-from flows.publishing import publish
-from flows.runners import runner_for
-from flows.watched import flow
+from flows.cli.printing import Result, Rows, rows
+from flows.serving.parameters import ImagesAPrompt, Name, Place, ReferencePrompts
+from flows.serving.publishing import publish
+from flows.serving.runners import runner_for
+from flows.serving.watched import flow
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
 from tasks.progress import report
 from tasks.registration import PAGES_A_TASK, find_unregistered, register_experts

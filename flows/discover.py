@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from diffgraph.settings import Settings
-from flows.parameters import Address, Limit, Name, Place, Source
-from flows.printing import Result, Rows, rows
-from flows.publishing import publish
-from flows.watched import flow
+from flows.cli.printing import Result, Rows, rows
+from flows.serving.parameters import Address, Limit, Name, Place, Source
+from flows.serving.publishing import publish
+from flows.serving.watched import flow
 from tasks.discovery import Discovered, look_at_hub
 from tasks.hubs import hub_of
 from tasks.turns import one_at_a_time

@@ -8,12 +8,12 @@ from prefect.artifacts import create_link_artifact
 from diffgraph.evaluation.statistics import Interval, Summary
 from diffgraph.session import Session
 from diffgraph.settings import Settings
-from flows.parameters import Limit, Methods, Name, Place, Seeds
-from flows.printing import Result, Rows, rows
-from flows.publishing import publish
-from flows.runners import runner_for
-from flows.targets import demand_new, demand_suffix
-from flows.watched import flow
+from flows.cli.printing import Result, Rows, rows
+from flows.cli.targets import demand_new, demand_suffix
+from flows.serving.parameters import Limit, Methods, Name, Place, Seeds
+from flows.serving.publishing import publish
+from flows.serving.runners import runner_for
+from flows.serving.watched import flow
 from tasks.evaluation import Compared, Contest, Story, compare, evaluation_config
 from tasks.tracking import Recorded, record_evaluation
 from tasks.turns import one_at_a_time

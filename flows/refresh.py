@@ -11,10 +11,11 @@ from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot
 from diffgraph.planner.planner import Planner
 from diffgraph.session.planners import champion_folder, planner_folder
 from diffgraph.settings import Settings
-from flows.alive import found_dead
 from flows.build_graph import Build, build
+from flows.cli.printing import Result, Rows
 from flows.discover import Discovery, discover
-from flows.parameters import (
+from flows.serving.alive import found_dead
+from flows.serving.parameters import (
     Address,
     Identifier,
     Limit,
@@ -25,10 +26,9 @@ from flows.parameters import (
     Steps,
     TrainingPrompts,
 )
-from flows.printing import Result, Rows
-from flows.publishing import publish
+from flows.serving.publishing import publish
+from flows.serving.watched import flow
 from flows.train_planner import Training, train
-from flows.watched import flow
 from tasks.hubs import Hub, hub_of
 from tasks.turns import one_at_a_time
 

@@ -26,11 +26,11 @@ from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
 from diffgraph.session.planners import planner_folder, planner_in_force
 from diffgraph.settings import Settings
-from flows.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
-from flows.printing import Result, Rows
-from flows.publishing import publish
-from flows.runners import runner_for
-from flows.watched import flow
+from flows.cli.printing import Result, Rows
+from flows.serving.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
+from flows.serving.publishing import publish
+from flows.serving.runners import runner_for
+from flows.serving.watched import flow
 from tasks.progress import report
 from tasks.tracking import Recorded, record_training
 from tasks.training import choose_experts, promote, score_rollouts, try_planner

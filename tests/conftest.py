@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from diffgraph.permissions import forget_homes
 from diffgraph.secrets import forget_secrets
-from flows.server import CLIENT, PATIENT, QUIET
+from flows.serving.server import CLIENT, PATIENT, QUIET
 
 pytest_plugins = ("tests.left_as_found", "tests.sharing", "tests.command", "tests.small_hub")
 

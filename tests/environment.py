@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.server import reread_settings
+from flows.serving.server import reread_settings
 
 
 @contextmanager

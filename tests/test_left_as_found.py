@@ -64,7 +64,7 @@ def _seed(tmp_path):
 
 
 def _settings(tmp_path):
-    from flows.server import reread_settings
+    from flows.serving.server import reread_settings
 
     os.environ["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
     reread_settings()

@@ -82,7 +82,7 @@ def test_the_core_can_be_imported_without_an_orchestrator():
 
 def test_the_command_starts_without_heavy_libraries():
     code = (
-        "import sys, flows.cli\n"
+        "import sys, flows.cli.command\n"
         "heavy = {'torch', 'prefect', 'mlflow', 'diffusers', 'transformers', 'pandas', 'duckdb'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

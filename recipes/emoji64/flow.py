@@ -19,11 +19,11 @@ from diffgraph.families.emoji64 import ASSETS
 from diffgraph.session.planners import SHIPPED, champion_folder
 from diffgraph.settings import Settings
 from flows.build_graph import build
+from flows.cli.printing import Result, Rows, write
 from flows.discover import discover
-from flows.printing import Result, Rows, write
-from flows.publishing import publish
+from flows.serving.publishing import publish
+from flows.serving.watched import flow
 from flows.train_planner import train
-from flows.watched import flow
 from recipes.emoji64.__main__ import add_workshop, workshop_of
 from recipes.emoji64.publish import publish_graph
 from recipes.emoji64.tasks import run_stage
@@ -96,7 +96,7 @@ def make_graph(workshop: Workshop) -> float:
 def main() -> None:
     """Run the recipe as the arguments say."""
     from diffgraph.errors import DiffgraphError
-    from flows.server import prefect_api
+    from flows.serving.server import prefect_api
 
     parser = argparse.ArgumentParser(prog="python -m recipes.emoji64.flow", description=__doc__)
     add_workshop(parser)

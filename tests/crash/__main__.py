@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
-from flows.server import configure, prefect_api
+from flows.serving.server import configure, prefect_api
 from tests.crash import faults
 from tests.crash.faults import Fault, Kind
 from tests.crash.trials import Bench, Hit, Whom, try_hit, try_two
@@ -45,11 +45,11 @@ MODULES = (
     "prefect",
     "flows.batch",
     "flows.build_graph",
-    "flows.cli",
+    "flows.cli.command",
     "flows.discover",
     "flows.evaluate",
-    "flows.generate",
-    "flows.merge",
+    "flows.cli.generate",
+    "flows.cli.merge",
     "flows.refresh",
     "flows.train_planner",
 )

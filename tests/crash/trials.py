@@ -30,7 +30,7 @@ class Whom(Enum):
 
     VERB = ""
     WORKER = "multiprocessing.spawn"
-    SERVER = "flows.server"
+    SERVER = "flows.serving.server"
 
 
 class Hit(NamedTuple):

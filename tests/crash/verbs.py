@@ -58,7 +58,7 @@ def _command(*arguments: str) -> Callable[[Places], None]:
 
 def _train(places: Places) -> None:
     """Train as the command does, on few prompts: it has no option for that."""
-    from flows.starting import pipeline, settings_of
+    from flows.cli.starting import pipeline, settings_of
     from flows.train_planner import train
 
     with pipeline(settings_of(places.home)):
@@ -66,8 +66,8 @@ def _train(places: Places) -> None:
 
 
 def _refresh(places: Places) -> None:
+    from flows.cli.starting import pipeline, settings_of
     from flows.refresh import refresh
-    from flows.starting import pipeline, settings_of
 
     with pipeline(settings_of(places.home)):
         refresh(path=places.given / "hub", reference_prompts=2, steps=1, training_prompts=24)
@@ -75,7 +75,7 @@ def _refresh(places: Places) -> None:
 
 def _record(places: Places) -> None:
     """Record a first run: MLflow makes its database, in thousands of changes."""
-    from flows.starting import settings_of
+    from flows.cli.starting import settings_of
     from tasks.tracking import deliver
     from tasks.tracking.database import address_of
     from tasks.tracking.unsent import Record, keep, waiting
@@ -157,7 +157,7 @@ def run(verb: Verb, places: Places) -> None:
     """Do what a verb does, in this process; its errors end it as they end the command."""
     from typer import Exit
 
-    from flows.cli import errors_told
+    from flows.cli.command import errors_told
 
     try:
         with errors_told():

@@ -16,7 +16,7 @@ SERVE = """
 import sys
 from pathlib import Path
 from diffgraph.artifacts import write_text
-from flows.server import lean_server
+from flows.serving.server import lean_server
 folder = Path(sys.argv[1])
 with lean_server(folder) as address:
     write_text(folder / "address", address)

@@ -15,9 +15,9 @@ from prefect.client.schemas import filters
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.states import Cancelled, Cancelling, Pending
 
-from flows import alive
-from flows.alive import mark_the_dead
-from flows.watched import flow
+from flows.serving import alive
+from flows.serving.alive import mark_the_dead
+from flows.serving.watched import flow
 from tasks import downloads
 from tests.waiting import wait_for
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent.parent
 ENDLESS = """
 import time
 from prefect.runtime import flow_run
-from flows.watched import flow
+from flows.serving.watched import flow
 from tasks.policies import LOCAL, task
 
 @task(**LOCAL)
@@ -122,7 +122,7 @@ def test_a_killed_run_is_marked_by_the_next_one_and_told(at_work, at_home, caplo
         assert "died without a word" in state_of(run).message
     (work,) = tasks_of(runs[1])
     assert work.state.is_crashed(), "and so is what it was at"
-    told = [record.message for record in caplog.records if record.name == "flows.alive"]
+    told = [record.message for record in caplog.records if record.name == "flows.serving.alive"]
     assert len(told) == 2
     assert not list((at_home / "prefect" / "alive").iterdir()), "no sign is left"
 

@@ -13,9 +13,9 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from diffgraph.secrets import keep_secret
-from flows.printing import Result, rows
-from flows.publishing import publish
-from flows.watched import flow
+from flows.cli.printing import Result, rows
+from flows.serving.publishing import publish
+from flows.serving.watched import flow
 from tasks.turns import LOCKS, turn
 from tests.waiting import PATIENCE, wait_for
 

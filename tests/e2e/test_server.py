@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from diffgraph.errors import ServiceUnavailable, StorageError
-from flows import server
+from flows.serving import server
 from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 HOLD = """
 import sys
 from pathlib import Path
-from flows.server import prefect_api
+from flows.serving.server import prefect_api
 with prefect_api(Path(sys.argv[1])) as address:
     print(address, flush=True)
     sys.stdin.read()
@@ -37,7 +37,7 @@ def servers_for(home: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if "flows.server" in process.cmdline() and (
+            if "flows.serving.server" in process.cmdline() and (
                 process.environ().get("PREFECT_HOME") == str(home / "prefect")
             ):
                 found.append(process)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.alive import mark_the_dead
+from flows.serving.alive import mark_the_dead
 from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 SHARDS = """
 import sys, threading
 import typer
-from flows.runners import OneThread
-from flows.starting import pipeline, settings_of
-from flows.watched import flow
+from flows.serving.runners import OneThread
+from flows.cli.starting import pipeline, settings_of
+from flows.serving.watched import flow
 from tasks.policies import LOCAL, task
 from tasks.progress import go_on, report
 

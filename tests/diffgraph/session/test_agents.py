@@ -9,8 +9,8 @@ from diffgraph.errors import InputError, ServiceRefused
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.session.agents import ANSWERS, make_agent, spent_since
 from diffgraph.settings import Settings
-from flows.doctor import examine
-from flows.options import AgentName
+from flows.cli.doctor import examine
+from flows.cli.options import AgentName
 from tests.servers.messages_api import KEY, MessagesApi
 
 PAGE = Listing(ref=ExpertRef(source="hub", model="1", version="1"), name="Snow")
@@ -86,9 +86,9 @@ def test_example_images_of_the_bundled_hub_are_shown(tmp_path, monkeypatch):
     ],
 )
 def test_the_doctor_says_whether_the_key_is_there(tmp_path, monkeypatch, key, model, status, told):
-    import flows.doctor
+    import flows.cli.doctor
 
-    monkeypatch.setattr(flows.doctor, "LOOKS", {"keys": flows.doctor.LOOKS["keys"]})
+    monkeypatch.setattr(flows.cli.doctor, "LOOKS", {"keys": flows.cli.doctor.LOOKS["keys"]})
     settings = Settings(home=tmp_path, agent="claude", anthropic_api_key=key, claude_model=model)
     (check,) = examine(settings).checks
     assert (check.status, told in check.found) == (status, True)

@@ -8,10 +8,10 @@ import pytest
 from distributed import LocalCluster
 from prefect.task_runners import ThreadPoolTaskRunner
 
-import flows.runners
+import flows.serving.runners
 from diffgraph.settings import Settings
-from flows.dask_runner import Dask
-from flows.runners import OneThread, one_worker_a_gpu, runner_for
+from flows.serving.dask_runner import Dask
+from flows.serving.runners import OneThread, one_worker_a_gpu, runner_for
 
 
 def runner(**settings):
@@ -45,7 +45,7 @@ def test_a_scheduler_that_should_be_running_is_waited_for_half_a_minute(monkeypa
         "timeout": "30s",
         "set_as_default": False,
     }
-    monkeypatch.setattr(flows.runners, "PATIENCE", "100ms")
+    monkeypatch.setattr(flows.serving.runners, "PATIENCE", "100ms")
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         address = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
@@ -121,7 +121,7 @@ def test_a_run_that_failed_keeps_its_own_error(our_environment):
 def test_workers_that_start_slowly_are_waited_for(tmp_path, monkeypatch):
     """What Dask reads when a command of ours starts it is our patience and not its own."""
     script = (
-        "from pathlib import Path; import sys; from flows.server import configure\n"
+        "from pathlib import Path; import sys; from flows.serving.server import configure\n"
         "configure(Path(sys.argv[1]))\n"
         "import dask, distributed\n"
         "print(dask.config.get('distributed.comm.timeouts.connect'))\n"

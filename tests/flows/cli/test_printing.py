@@ -6,7 +6,7 @@ import pytest
 
 from diffgraph.secrets import keep_secret
 from diffgraph.telling import harmless
-from flows.printing import Result, markdown, rows, write
+from flows.cli.printing import Result, markdown, rows, write
 
 
 class Answer(Result):

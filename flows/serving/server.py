@@ -22,7 +22,7 @@ from diffgraph.artifacts import storing
 from diffgraph.databases import set_aside_if_damaged
 from diffgraph.errors import ServiceUnavailable, StorageError
 from diffgraph.permissions import make_folder, opener
-from flows.reaching import answering, demand_server
+from flows.serving.reaching import answering, demand_server
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def lean_server(home: Path) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}/api"
     with record:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.server", str(port)],
+            [sys.executable, "-P", "-m", "flows.serving.server", str(port)],
             cwd=folder,  # where we were started a stranger's settings and code may lie
             umask=0o077,
             stdin=subprocess.PIPE,  # when we are gone, however we went, the server reads its end

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from diffgraph.errors import DiffgraphError, InputError, ServiceRefused, ServiceUnavailable
-from flows import reaching, server
-from flows.reaching import answering, demand_server
+from flows.serving import reaching, server
+from flows.serving.reaching import answering, demand_server
 from tests.servers.answering import answering_with
 
 pytestmark = pytest.mark.usefixtures("our_environment")

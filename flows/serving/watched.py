@@ -16,7 +16,7 @@ from prefect import Flow
 from prefect.context import FlowRunContext
 
 from diffgraph.settings import Settings
-from flows.alive import drop_life_sign, hold_life_sign
+from flows.serving.alive import drop_life_sign, hold_life_sign
 from tasks.policies import telling_no_secret
 from tasks.turns import LOCKS, turn
 

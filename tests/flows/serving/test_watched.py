@@ -9,7 +9,7 @@ import pytest
 
 import flows
 import tasks
-from flows.watched import HOOKS
+from flows.serving.watched import HOOKS
 from tasks.policies import LONGEST_NAME, named
 from tasks.training import score_rollouts
 
@@ -38,7 +38,7 @@ def test_no_flow_is_made_another_way():
     """It would tell secrets when it fails, and would not wait for its turn."""
     wrong = [
         file.name
-        for file in Path(flows.__file__).parent.glob("*.py")
+        for file in Path(flows.__file__).parent.rglob("*.py")
         if re.search(r"^from prefect import .*\bflow\b|@prefect\.flow", file.read_text(), re.M)
     ]
     assert wrong == []

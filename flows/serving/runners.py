@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 HERE = "127.0.0.1"
 PATIENCE = "30s"
 """For a scheduler that is said to run: ours may start slowly, that one answers or is not there."""
-PRELOAD = ["flows.working_folder"]
+PRELOAD = ["flows.serving.working_folder"]
 """What a worker of ours runs before anything else."""
 
 
@@ -66,7 +66,7 @@ class OneThread(ThreadPoolTaskRunner[Any]):
 
 
 def _dask(**options: Any) -> TaskRunner[Any]:
-    from flows.dask_runner import Dask
+    from flows.serving.dask_runner import Dask
 
     return Dask(**options)
 

@@ -21,9 +21,9 @@ def work(settings: Settings, pool: str) -> None:
         InputError: `PREFECT_API_URL` is not set.
         ServiceError: No server that takes our runs answers there.
     """
-    from flows.alive import mark_the_dead
-    from flows.reaching import demand_server
-    from flows.server import configure
+    from flows.serving.alive import mark_the_dead
+    from flows.serving.reaching import demand_server
+    from flows.serving.server import configure
 
     address = os.environ.get("PREFECT_API_URL")
     if not address:

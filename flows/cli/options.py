@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.parameters import LARGEST_SEED
+from flows.serving.parameters import LARGEST_SEED
 
 
 class AgentName(StrEnum):

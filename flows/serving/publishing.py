@@ -6,7 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from diffgraph.telling import told
-from flows.printing import Printable, Rows, markdown
+from flows.cli.printing import Printable, Rows, markdown
 
 
 def publish(result: Printable, key: str) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from diffgraph.errors import MissingInput
 from diffgraph.session import Session
 from diffgraph.settings import Settings
-from flows.options import GraphFormat
-from flows.printing import Result, Rows, rows
-from flows.targets import demand_folder
+from flows.cli.options import GraphFormat
+from flows.cli.printing import Result, Rows, rows
+from flows.cli.targets import demand_folder
 
 if TYPE_CHECKING:
     from diffgraph.experts.expert import Expert

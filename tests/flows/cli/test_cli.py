@@ -12,9 +12,9 @@ import pytest
 from diffgraph.errors import StorageError
 from diffgraph.merging.plan_files import read_plan
 from diffgraph.telling import harmless
-from flows.cli import errors_told
+from flows.cli.command import errors_told
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "merge", "batch",
          "evaluate", "show", "export-graph", "doctor")  # fmt: skip
 PROMPT = "a smiling robot, pencil sketch, at night"
@@ -247,8 +247,9 @@ class TestWhatAnErrorRepeats:
     def test_is_masked_in_tracebacks_too(self, tmp_path):
         code = (
             "import sys; sys.argv = ['diffgraph', 'doctor'];"
-            "from flows import cli; cli.app = lambda: open('/a-secret-token/\\x1b[2J');"
-            "from diffgraph.settings import Settings; Settings(); cli.main()"
+            "from flows.cli import command;"
+            "command.app = lambda: open('/a-secret-token/\\x1b[2J');"
+            "from diffgraph.settings import Settings; Settings(); command.main()"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,

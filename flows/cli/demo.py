@@ -10,12 +10,12 @@ from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from flows.build_graph import Build, build
+from flows.cli.printing import Result, Rows
 from flows.discover import Discovery, discover
 from flows.evaluate import Evaluation, evaluate
-from flows.parameters import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
-from flows.printing import Result, Rows
+from flows.serving.parameters import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
+from flows.serving.watched import flow
 from flows.train_planner import Training, train
-from flows.watched import flow
 from tasks.evaluation import Story
 
 REPORT = "report.html"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from diffgraph.errors import MissingInput
 from diffgraph.session.known_experts import KnownExperts
 from diffgraph.settings import Settings
-from flows.options import FileLayout, FileType, PromptSyntax
-from flows.printing import Result, Rows, rows
-from flows.targets import demand_new, model_target
+from flows.cli.options import FileLayout, FileType, PromptSyntax
+from flows.cli.printing import Result, Rows, rows
+from flows.cli.targets import demand_new, model_target
 from tasks.progress import report
 
 if TYPE_CHECKING:

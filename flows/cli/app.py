@@ -18,7 +18,7 @@ app = typer.Typer(
 
 def tell(result: Any, as_json: bool) -> None:
     """Print what a verb found: for people, or as one JSON document."""
-    from flows.printing import write
+    from flows.cli.printing import write
 
     write(result, as_json)
 

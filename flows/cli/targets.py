@@ -7,7 +7,7 @@ from pathlib import Path
 from diffgraph.artifacts import demand_local
 from diffgraph.errors import InputError, StorageError
 from diffgraph.settings import Settings
-from flows.options import FileLayout
+from flows.cli.options import FileLayout
 
 WEIGHTS = (".safetensors", ".sft")
 """How the names of the weights files end that are written; other tools open others by pickle."""

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from diffgraph.settings import Settings
-from flows.app import app, tell
-from flows.options import (
+from flows.cli.app import app, tell
+from flows.cli.options import (
     Agent,
     Candidates,
     Config,
@@ -32,7 +32,7 @@ from flows.options import (
     Source,
     Workers,
 )
-from flows.starting import hub_settings, pipeline, settings_of
+from flows.cli.starting import hub_settings, pipeline, settings_of
 
 
 @app.command()
@@ -43,12 +43,12 @@ def demo(
     json: Json = False,
 ) -> None:
     """Watch the whole system work on the bundled family: hub, graph, training, images, report."""
-    from flows.targets import demand_folder
+    from flows.cli.targets import demand_folder
 
     demand_folder(out, settings_of(config=config), force, ("report.html",), begun="home")
     settings = settings_of(home=out / "home", config=config)
     with pipeline(settings):
-        from flows.demo import demo as run
+        from flows.cli.demo import demo as run
 
         tell(run(out=out), json)
 
@@ -262,7 +262,7 @@ def evaluate(
             raise typer.BadParameter(
                 "draws nothing: no methods, no report", param_hint="--retrieval"
             )
-        from flows.retrieval import retrieval as measure
+        from flows.cli.retrieval import retrieval as measure
 
         return tell(measure(settings, retrieval, limit), json)
     with pipeline(settings):
@@ -290,6 +290,6 @@ def worker(
     home: Home = None,
 ) -> None:
     """Carry out what is deployed on the Prefect server that PREFECT_API_URL names."""
-    from flows.worker import work
+    from flows.serving.worker import work
 
     work(settings_of(home, runs_at_once=limit), pool)

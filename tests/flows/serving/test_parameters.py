@@ -13,7 +13,7 @@ from diffgraph.graph.calibration import CalibrationConfig
 from diffgraph.planner.training import TrainingConfig
 from diffgraph.session.overrides import Overrides
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 FREE = {"since"}  # a moment: its type is its bound
 
 
@@ -27,7 +27,7 @@ def deployed() -> dict:
 def whole() -> dict:
     """Every flow that can be asked for something, deployed or not."""
     from flows.build_graph import build
-    from flows.demo import demo
+    from flows.cli.demo import demo
     from flows.discover import discover
     from flows.evaluate import evaluate
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.app import app, complain, tell
-from flows.options import (
+from flows.cli.app import app, complain, tell
+from flows.cli.options import (
     Agent,
     Config,
     Family,
@@ -26,11 +26,11 @@ from flows.options import (
     Seed,
     Subject,
 )
-from flows.starting import settings_of
+from flows.cli.starting import settings_of
 
 if TYPE_CHECKING:
-    from flows.generate import Several
-    from flows.printing import Result
+    from flows.cli.generate import Several
+    from flows.cli.printing import Result
 
 LONGEST_PROMPT = 80
 
@@ -47,7 +47,7 @@ def plan(
 ) -> None:
     """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
     settings = settings_of(home, family, config=config, agent=agent)
-    from flows.generate import plan as run
+    from flows.cli.generate import plan as run
 
     _tell_all(run(prompts, settings, _each_told(json), method=method), json)
 
@@ -67,7 +67,7 @@ def generate(
 ) -> None:
     """Draw images; plan, prompt and seed are written into each file."""
     settings = settings_of(home, family, config=config, agent=agent)
-    from flows.generate import generate as run
+    from flows.cli.generate import generate as run
 
     drawn = run(prompts, settings, _each_told(json), seed, plan_file=plan, out=out, method=method)
     _tell_all(drawn, json)
@@ -122,8 +122,8 @@ def merge(
     if as_lora is not None and layout is not None:
         raise typer.BadParameter("a LoRA has one layout", param_hint="--layout")
     settings = settings_of(home, family)
-    from flows import merge as merging
-    from flows.progress import shown
+    from flows.cli import merge as merging
+    from flows.cli.progress import shown
 
     with shown():
         if syntax is not None:
@@ -152,7 +152,7 @@ def show(
     if rejected and what != Subject.EXPERTS:
         raise typer.BadParameter("only experts are rejected", param_hint="--rejected")
     settings = settings_of(home, family)
-    from flows import show as shown
+    from flows.cli import show as shown
 
     options = {"rejected": True} if rejected else {}
     tell(getattr(shown, what)(settings, which, **options), json)
@@ -172,7 +172,7 @@ def export_graph(
 ) -> None:
     """Write the graph for other tools: COO edges with .npz features, or PyTorch Geometric."""
     settings = settings_of(home, family)
-    from flows.show import export
+    from flows.cli.show import export
 
     tell(export(settings, out, snapshot, format, force), json)
 
@@ -181,7 +181,7 @@ def export_graph(
 def doctor(home: Home = None, json: Json = False) -> None:
     """Check the installation, devices, disk, services and keys, and say what to do."""
     settings = settings_of(home)
-    from flows.doctor import examine
+    from flows.cli.doctor import examine
 
     examination = examine(settings)
     tell(examination, json)

@@ -4,7 +4,7 @@ import pytest
 
 from diffgraph.errors import InputError
 from diffgraph.settings import Settings
-from flows.starting import pipeline
+from flows.cli.starting import pipeline
 
 
 @pytest.mark.parametrize("name", ["what?", "no. #1", "100%"])

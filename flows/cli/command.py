@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 from diffgraph.errors import DiffgraphError, StorageError
 from diffgraph.telling import guard_logs, told_traceback
-from flows import pipeline_verbs, serving_verbs
-from flows.app import app, complain
+from flows.cli import pipeline_verbs, serving_verbs
+from flows.cli.app import app, complain
 
 VERBS = (pipeline_verbs, serving_verbs)
 """Where they are; importing them adds them to the command, in this order."""
@@ -52,7 +52,7 @@ def _prepare_process() -> None:
     import logging
     import threading
 
-    from flows.server import QUIET
+    from flows.serving.server import QUIET
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -77,7 +77,3 @@ def _show_traceback(error: BaseException | None) -> None:
 def _fail(text: str) -> None:
     complain(text)
     sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

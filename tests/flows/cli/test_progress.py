@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows import progress
+from flows.cli import progress
 from tasks.progress import report
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from diffgraph.errors import MissingInput
 from diffgraph.settings import Settings
-from flows.working_folder import ignored, keep_out, read_no_relative_settings
+from flows.serving.working_folder import ignored, keep_out, read_no_relative_settings
 from tasks.hubs import Hub, _token_for
 from tests.waiting import PATIENCE
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from diffgraph.errors import InputError
-from flows.stopping import Terminated, stopped_by_signals
+from flows.serving.stopping import Terminated, stopped_by_signals
 
 if TYPE_CHECKING:
     from diffgraph.settings import Settings
@@ -36,7 +36,7 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
             os.environ[f"DIFFGRAPH_{name.upper()}"] = str(value)
     from diffgraph.permissions import close
     from diffgraph.settings import Settings
-    from flows.working_folder import ignored, keep_out
+    from flows.serving.working_folder import ignored, keep_out
 
     try:
         settings = Settings()
@@ -65,8 +65,8 @@ def pipeline(settings: "Settings") -> Iterator[None]:
     from prefect.exceptions import ParameterTypeError
 
     from diffgraph.artifacts import new_file
-    from flows.progress import shown
-    from flows.server import prefect_api
+    from flows.cli.progress import shown
+    from flows.serving.server import prefect_api
     from tasks.progress import report
 
     _demand_plain_name(settings.home)

@@ -1,0 +1,1 @@
+"""Where and how runs are carried out: Prefect's server and worker, Dask, signs of life, signals."""
