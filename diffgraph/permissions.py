@@ -18,11 +18,12 @@ OTHERS = 0o007
 GROUP_AND_OTHERS = 0o077
 OURS = frozenset(
     """
-    library crawls cards answers embeddings scores snapshots planners images reports locks
+    library crawls cards answers embeddings scores families images reports locks
+    snapshots planners
     unsent mlflow.db mlartifacts prefect
     """.split()
 )
-"""What a home holds; only where it holds nothing else is the folder itself ours to close."""
+"""What a home holds, or held; only where it holds nothing else is the folder ours to close."""
 
 _homes: dict[Path, bool] = {}  # home -> whether it was looked at since this process began
 _umask = threading.Lock()

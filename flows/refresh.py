@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from diffgraph.artifacts import write_text
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.families import get_family
 from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot
+from diffgraph.homes import SEEN, family_folder, read_pointer, write_pointer
 from diffgraph.planner.planner import Planner
 from diffgraph.session.planners import champion_folder, planner_folder
 from diffgraph.settings import Settings
@@ -34,9 +34,6 @@ from tasks.turns import one_at_a_time
 
 DUE_AFTER = 0.1
 """The share of a graph's experts that are news to the planner before it is trained again."""
-SEEN = "planners/seen"
-"""Names the graph that was trained on last. News are counted since then, not since the night
-before: what a night brought that was killed, or was too little, is not forgotten."""
 
 
 class Refresh(Result):
@@ -107,7 +104,8 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
         trained = train(
             built.snapshot, steps=steps, prompts=training_prompts, family=family, like=like
         )
-        write_text(settings.home / SEEN, built.snapshot)  # killed before: trained again
+        # killed before: trained again
+        write_pointer(family_folder(settings.home, family) / SEEN, built.snapshot)
     night = Refresh(discovery=found, build=built, training=trained, why=why, died=found_dead())
     publish(night, key="what-changed")
     return night
@@ -125,8 +123,10 @@ def _is_training_due(settings: Settings, family: str, built: Build, hub: Hub) ->
         return False, "training is not due: the planner was trained on this very graph"
     if built.parent is None and hub == Hub(path=get_family(family).hub):
         return False, "training is not due: the planner that ships was made for this hub"
-    seen = _graph_seen(settings.home) or _graph(settings.home, planner.config.snapshot)
-    news = open_snapshot(settings.home, built.snapshot).difference(seen)
+    place = family_folder(settings.home, family)
+    # since the last training, not since last night: what a killed night brought is not forgotten
+    seen = _graph_seen(place) or _graph(place, planner.config.snapshot)
+    news = open_snapshot(place, built.snapshot).difference(seen)
     changed = len(news.new) + len(news.updated) + len(news.retired)
     share = changed / max(built.mergeable, 1)
     if share < DUE_AFTER:
@@ -134,17 +134,18 @@ def _is_training_due(settings: Settings, family: str, built: Build, hub: Hub) ->
     return True, f"training is due: {100 * share:.0f} % of the experts changed"
 
 
-def _graph_seen(home: Path) -> GraphSnapshot | None:
+def _graph_seen(place: Path) -> GraphSnapshot | None:
     """Return the graph that training was last tried on, whether its planner won or not."""
     try:
-        return _graph(home, (home / SEEN).read_text(encoding="utf-8", errors="replace").strip())
-    except OSError:
+        seen = read_pointer(place / SEEN)
+    except MissingInput:
         return None
+    return _graph(place, seen) if seen else None
 
 
-def _graph(home: Path, snapshot_id: str) -> GraphSnapshot | None:
-    """Return a graph of the home; none if it is not there, or is damaged."""
+def _graph(place: Path, snapshot_id: str) -> GraphSnapshot | None:
+    """Return a graph of the family; none if it is not there, or is damaged."""
     try:
-        return open_snapshot(home, snapshot_id)
+        return open_snapshot(place, snapshot_id)
     except SnapshotError:
         return None

@@ -24,7 +24,7 @@ from diffgraph.planner.training import (
 from diffgraph.planner.training import train as train_planner
 from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
-from diffgraph.session.planners import planner_folder, planner_in_force
+from diffgraph.session.planners import planner_folder, planner_in_force, planners_folder
 from diffgraph.settings import Settings
 from flows.cli.printing import Result, Rows
 from flows.serving.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
@@ -98,7 +98,7 @@ def train(
     trials = texts[::ONE_IN][:MOST_TRIALS]
     practice = [text for text in texts if text not in set(texts[::ONE_IN])]
     name = _name(session, config, practice, trials)
-    folder = settings.home / "planners" / name
+    folder = planners_folder(settings.home, family) / name
 
     _practise(session, practice, trials, config, folder, _share(settings))
 
@@ -124,7 +124,7 @@ def train(
     )
     report("record", 1, 1, run.line())
     if promoted:  # what is not recorded, or kept to be recorded, is never in force
-        promote(settings.home, name)
+        promote(settings.home, family, name)
     done = Training(
         planner=name,
         folder=folder,

@@ -43,6 +43,7 @@ def write(
     from diffgraph.graph.registration import Cards, describable, register_all
     from diffgraph.graph.schema import ExpertNode, PromptNode
     from diffgraph.graph.snapshot import open_snapshot, write_snapshot
+    from diffgraph.homes import family_folder
     from diffgraph.scoring import identity_of
 
     session = Session(home, family, agent_name=agent)
@@ -55,10 +56,11 @@ def write(
     places = EmbeddingStore(home / "embeddings")
     vectors, _ = places.embed([card.text for card in cards], session.embedder)
     embedded, _ = places.embed([prompt.text for prompt in prompts], session.embedder)
-    before = mend(home)
+    place = family_folder(home, family)
+    before = mend(place)
     parent = before.id if before else None
     snapshot_id = write_snapshot(
-        home,
+        place,
         family,
         [
             ExpertNode(expert, card, vector)
@@ -72,7 +74,7 @@ def write(
         sampler,
         identity_of(family),
     )
-    after = open_snapshot(home, snapshot_id)
+    after = open_snapshot(place, snapshot_id)
     change = after.difference(before)
     return Written(
         snapshot=snapshot_id,

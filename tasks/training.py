@@ -6,7 +6,7 @@ from pathlib import Path
 from diffgraph.merging.plan import MergePlan
 from diffgraph.planner.selection import Selection
 from diffgraph.session import Session
-from diffgraph.session.planners import CHAMPION
+from diffgraph.session.planners import planners_folder
 from tasks.policies import LOCAL, named, task
 from tasks.progress import go_on, report
 
@@ -61,17 +61,17 @@ def try_planner(session: Session, prompts: list[str]) -> float:
 
 
 @task(**LOCAL)
-def promote(home: Path, planner: str) -> str:
+def promote(home: Path, family: str, planner: str) -> str:
     """Make a planner the one in force.
 
     Raises:
         MissingInput: there is no whole planner of this name.
     """
-    from diffgraph.artifacts import write_text
+    from diffgraph.homes import CHAMPION, family_folder, write_pointer
     from diffgraph.planner.planner import Planner
 
-    Planner.load(home / "planners" / planner)
-    write_text(home / "planners" / CHAMPION, planner)
+    Planner.load(planners_folder(home, family) / planner)
+    write_pointer(family_folder(home, family) / CHAMPION, planner)
     return planner
 
 

@@ -37,6 +37,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.line_store import LineStore
 from diffgraph.families import FAMILIES
+from diffgraph.homes import demand_readable
 from diffgraph.permissions import make_folder
 
 log = logging.getLogger(__name__)
@@ -71,9 +72,13 @@ class Library:
         home: The home folder.
         bundled: Hub folders whose files are used in place; by default those that ship with the
             families.
+
+    Raises:
+        MissingInput: The home is one of the first version.
     """
 
     def __init__(self, home: Path, bundled: Iterable[Path] | None = None) -> None:
+        demand_readable(home)
         self.folder = home / "library"
         self._bundled = tuple(_bundled_hubs() if bundled is None else bundled)
         self._lock = lock_at(self.folder / ".lock", timeout=LOCK_SECONDS)
@@ -109,17 +114,17 @@ class Library:
         sha256 = self.get(ref).page_sha256
         text = self._pages.get(sha256)
         try:
-            if text is None:  # as it was kept before version 0.2
-                text = self._old_page(sha256).read_bytes()
+            if text is None:
+                raise MissingInput(f"no page of {ref} is in {self._pages.path}: discover it again")
             return Listing.model_validate_json(text)
-        except (OSError, ValidationError) as error:
+        except ValidationError as error:
             raise MissingInput(
                 f"the page of {ref} cannot be read from {self._pages.path}: {error}"
             ) from error
 
     def holds_page(self, page_sha256: str) -> bool:
         """Return whether a page is kept and whole."""
-        return self._pages.is_whole(page_sha256) or self._old_page(page_sha256).is_file()
+        return self._pages.is_whole(page_sha256)
 
     def path_of(self, sha256: str) -> Path:
         """Return the weights file with this content; raises `MissingInput`."""
@@ -209,9 +214,6 @@ class Library:
     def _current_or_new(self, expert: Expert) -> Expert:
         self.get(expert.ref)
         return expert
-
-    def _old_page(self, page_sha256: str) -> Path:
-        return self.folder / "listings" / f"{page_sha256}.json"
 
     def _file_path(self, sha256: str) -> Path:
         return self.folder / "files" / f"{sha256}.safetensors"

@@ -1,90 +1,91 @@
-"""Which graph does a home use, and what becomes of a damaged one?
+"""Which graph does a family use, and what becomes of a damaged one?
 
-`snapshots/current` names it. If the pointer or what it names is damaged, a reader uses the newest
-whole snapshot and says so; the next `build` sets the damaged one aside under another name, makes
-the newest whole one current, and writes the graph anew.
+`current` in its folder names it. If the pointer or what it names is damaged, a reader uses the
+newest whole snapshot and says so; the next `build` sets the damaged one aside under another name,
+makes the newest whole one current, and writes the graph anew.
 """
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from diffgraph.artifacts import set_aside, storing, write_text
+from diffgraph.artifacts import set_aside, storing
 from diffgraph.errors import DamagedSnapshot, SnapshotError
 from diffgraph.graph.snapshot import (
-    CURRENT,
+    SNAPSHOTS,
     GraphSnapshot,
     current_id,
     open_snapshot,
     snapshot_ids,
     writing,
 )
+from diffgraph.homes import CURRENT, write_pointer
 
 log = logging.getLogger(__name__)
 
 Opener = Callable[[Path, str], GraphSnapshot]
 
 
-def open_in_force(home: Path, opened: Opener = open_snapshot) -> GraphSnapshot | None:
-    """Return the graph that a home uses; None if it has none.
+def open_in_force(place: Path, opened: Opener = open_snapshot) -> GraphSnapshot | None:
+    """Return the graph that a family uses; None if it has none.
 
     Args:
-        home: the home folder; nothing is written.
-        opened: how a snapshot of a home is opened, by its id.
+        place: the folder of the family in a home; nothing is written.
+        opened: how a snapshot of a family is opened, by its id.
 
     Raises:
         SnapshotError: the current one cannot be used, and no other is whole.
     """
     try:
-        current = current_id(home)
-        return opened(home, current) if current else None
+        current = current_id(place)
+        return opened(place, current) if current else None
     except DamagedSnapshot as error:
-        found = _newest_whole(home, opened)
+        found = _newest_whole(place, opened)
         if found is None:
             raise
         log.warning("%s; snapshot %s is used until the next `diffgraph build`", error, found.id)
         return found
 
 
-def mend(home: Path) -> GraphSnapshot | None:
-    """Return the graph that a home uses, once what is damaged is set aside and told.
+def mend(place: Path) -> GraphSnapshot | None:
+    """Return the graph that a family uses, once what is damaged is set aside and told.
 
     Raises:
         SnapshotError: the current one is whole but cannot be used, as one of a later version.
-        StorageError: the home cannot be written.
+        StorageError: the folder cannot be written.
     """
     try:
-        current = current_id(home)
-        return open_snapshot(home, current) if current else None
+        current = current_id(place)
+        return open_snapshot(place, current) if current else None
     except DamagedSnapshot:
-        with writing(home):
-            return _mended(home)
+        with writing(place):
+            return _mended(place)
 
 
-def _mended(home: Path) -> GraphSnapshot | None:
-    root = home / "snapshots"
+def _mended(place: Path) -> GraphSnapshot | None:
+    pointer = place / CURRENT
     named: str | None = None
     try:
-        named = current_id(home)
-        return open_snapshot(home, named) if named else None  # somebody was quicker
+        named = current_id(place)
+        return open_snapshot(place, named) if named else None  # somebody was quicker
     except DamagedSnapshot as error:
-        folder = root / named if named else None
-        aside = set_aside(folder if folder is not None and folder.exists() else root / CURRENT)
-        found = _newest_whole(home, open_snapshot)
+        folder = place / SNAPSHOTS / named if named else None
+        aside = set_aside(folder if folder is not None and folder.exists() else pointer)
+        found = _newest_whole(place, open_snapshot)
         if found is not None:
-            write_text(root / CURRENT, found.id)
+            write_pointer(pointer, found.id)
         else:
-            with storing(root):
-                (root / CURRENT).unlink(missing_ok=True)
+            with storing(pointer):
+                pointer.unlink(missing_ok=True)
         next_one = f"snapshot {found.id} is in force" if found else "the graph is made again"
         log.warning("%s; it is set aside as %s, and %s", error, aside, next_one)
         return found
 
 
-def _newest_whole(home: Path, opened: Opener) -> GraphSnapshot | None:
-    for snapshot_id in reversed(snapshot_ids(home)):
+def _newest_whole(place: Path, opened: Opener) -> GraphSnapshot | None:
+    for snapshot_id in reversed(snapshot_ids(place)):
         try:
-            return opened(home, snapshot_id)
+            return opened(place, snapshot_id)
         except SnapshotError as error:
             log.debug("snapshot %s is passed over: %s", snapshot_id, error)
     return None

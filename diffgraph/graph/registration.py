@@ -33,15 +33,13 @@ class Cards:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self._lines = LineStore(folder / "cards.jsonl")
 
     def find(self, page_sha256: str, agent: Agent) -> ExpertCard | None:
         """Return the card an agent wrote of a page; None if there is none that can be read."""
-        key = _key(page_sha256, agent)
-        text = self._lines.get(key)
+        text = self._lines.get(_key(page_sha256, agent))
         if text is None:
-            return self._find_old(key)
+            return None
         try:
             return ExpertCard.model_validate_json(text)
         except ValidationError as error:
@@ -55,13 +53,6 @@ class Cards:
             StorageError: the cards cannot be written.
         """
         self._lines.put((_key(page, agent), card.model_dump_json()) for page, card in written)
-
-    def _find_old(self, key: str) -> ExpertCard | None:
-        """Return a card from before version 0.2, when each had a file of its own."""
-        try:
-            return ExpertCard.model_validate_json((self._folder / f"{key}.json").read_bytes())
-        except (OSError, ValidationError):
-            return None
 
 
 def register(listing: Listing, agent: Agent, cards: Cards) -> ExpertCard:

@@ -2,7 +2,7 @@
 
 A snapshot is three Parquet tables and a manifest in `snapshots/<id>/`. Its id is the hash of its
 content, so writing the same knowledge twice gives one folder, and a plan or a planner that names a
-snapshot names its every number. `snapshots/current` is a pointer, replaced last: readers see the
+snapshot names its every number. `current` beside them is a pointer, replaced last: readers see the
 old graph or the new one, never half of one, and never wait for the writer. DuckDB queries the
 Parquet files; it is never the store itself, because a `.duckdb` file refuses readers while somebody
 writes.
@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from diffgraph.artifacts import holding, lock_at, new_folder, set_aside, sha256_of, write_text
-from diffgraph.errors import DamagedSnapshot, SnapshotError
+from diffgraph.artifacts import holding, lock_at, new_folder, set_aside, sha256_of
+from diffgraph.errors import DamagedSnapshot, MissingInput, SnapshotError
 from diffgraph.experts.expert import Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.contents import (
@@ -48,12 +48,13 @@ from diffgraph.graph.schema import (
     Manifest,
     PromptNode,
 )
+from diffgraph.homes import CURRENT, is_name, read_pointer, write_pointer
 from diffgraph.scoring.reward import Reward
 from diffgraph.scoring.scorer import SCORE_NAMES
 
 log = logging.getLogger(__name__)
 
-CURRENT = "current"
+SNAPSHOTS = "snapshots"
 
 
 class GraphSnapshot:
@@ -267,7 +268,7 @@ class GraphSnapshot:
 
 
 def write_snapshot(  # what a snapshot is made of, one argument a part
-    home: Path,
+    place: Path,
     family: str,
     nodes: Sequence[ExpertNode],
     prompts: Sequence[PromptNode],
@@ -278,7 +279,7 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
     """Write what is known as a snapshot, make it the current one and return its id.
 
     Args:
-        home: the home folder; the snapshot goes below `snapshots/`.
+        place: the folder of the family in a home; the snapshot goes below `snapshots/`.
         family: of all the experts.
         nodes: experts to keep; those neither ready nor registered are left out.
         prompts: the reference prompts.
@@ -288,17 +289,17 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
 
     Raises:
         SnapshotError: the parts do not fit together.
-        StorageError: the home cannot be written.
+        StorageError: it cannot be written.
     """
     tables = build_tables(family, nodes, prompts, scores)
     snapshot_id = content_id(family, tables, sampler, scorers)
-    with writing(home) as root:
+    with writing(place) as root:
         folder, parent = root / snapshot_id, None
-        if folder.exists() and (damage := _damage(home, snapshot_id)):
+        if folder.exists() and (damage := _damage(place, snapshot_id)):
             log.warning("%s; it is set aside as %s and made again", damage, set_aside(folder).name)
         if not folder.exists():
             with suppress(DamagedSnapshot):  # a damaged pointer is about to be replaced
-                parent = current_id(home)
+                parent = current_id(place)
             with new_folder(folder) as part:
                 for name, table in tables.items():
                     pq.write_table(table, part / f"{name}.parquet", compression="zstd")
@@ -310,15 +311,15 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
                 )
                 (part / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
                 (part / SEAL).write_text(sha256_of(part / MANIFEST), encoding="utf-8")
-        write_text(root / CURRENT, snapshot_id)
+        write_pointer(place / CURRENT, snapshot_id)
     log.info("snapshot %s: %d experts", snapshot_id, tables["nodes"].num_rows)
     return snapshot_id
 
 
 @contextmanager
-def writing(home: Path) -> Iterator[Path]:
-    """Hold the lock of a home's snapshots; yields their folder."""
-    root = home / "snapshots"
+def writing(place: Path) -> Iterator[Path]:
+    """Hold the lock of a family's snapshots; yields their folder."""
+    root = place / SNAPSHOTS
     with holding(lock_at(root / ".lock")):
         yield root
 
@@ -327,8 +328,8 @@ def open_snapshot(place: Path, snapshot_id: str | None = None) -> GraphSnapshot:
     """Return a snapshot whose files are proven whole.
 
     Args:
-        place: a snapshot's own folder, or a home folder.
-        snapshot_id: which one of the home; the current one by default.
+        place: a snapshot's own folder, or that of a family in a home.
+        snapshot_id: which one of the family; the current one by default.
 
     Raises:
         SnapshotError: there is none, or it is damaged.
@@ -338,9 +339,9 @@ def open_snapshot(place: Path, snapshot_id: str | None = None) -> GraphSnapshot:
         snapshot_id = snapshot_id or current_id(place)
         if snapshot_id is None:
             raise SnapshotError(f"{place} holds no snapshot yet")
-        if not snapshot_id.isalnum():
-            raise SnapshotError(f"not the id of a snapshot: {snapshot_id!r}")
-        folder = place / "snapshots" / snapshot_id
+        if not is_name(snapshot_id):
+            raise SnapshotError(f"not the id of a snapshot: {snapshot_id[:80]!r}")
+        folder = place / SNAPSHOTS / snapshot_id
     manifest = read_manifest(folder)
     if snapshot_id is not None and manifest.id != snapshot_id:
         raise DamagedSnapshot(f"{folder} holds snapshot {manifest.id}, not {snapshot_id}")
@@ -356,22 +357,19 @@ def open_snapshot(place: Path, snapshot_id: str | None = None) -> GraphSnapshot:
     return found
 
 
-def current_id(home: Path) -> str | None:
-    """Return the id of a home's current snapshot, if it has one; raises `DamagedSnapshot`."""
-    pointer = home / "snapshots" / CURRENT
-    if not pointer.is_file():
-        return None
-    snapshot_id = pointer.read_text(encoding="utf-8", errors="replace").strip()
-    if not snapshot_id.isalnum():
-        raise DamagedSnapshot(f"{pointer} holds no id of a snapshot, but {snapshot_id[:40]!r}")
-    return snapshot_id
+def current_id(place: Path) -> str | None:
+    """Return the id of a family's current snapshot, if it has one; raises `DamagedSnapshot`."""
+    try:
+        return read_pointer(place / CURRENT)
+    except MissingInput as error:
+        raise DamagedSnapshot(str(error)) from error
 
 
-def snapshot_ids(home: Path) -> tuple[str, ...]:
-    """Return the ids of a home's snapshots, oldest first; damaged ones are left out."""
+def snapshot_ids(place: Path) -> tuple[str, ...]:
+    """Return the ids of a family's snapshots, oldest first; damaged ones are left out."""
     made = []
-    for file in (home / "snapshots").glob(f"*/{MANIFEST}"):
-        if file.parent.name.isalnum():  # others were set aside
+    for file in (place / SNAPSHOTS).glob(f"*/{MANIFEST}"):
+        if is_name(file.parent.name):  # others were set aside
             try:
                 made.append((read_manifest(file.parent).created_at, file.parent.name))
             except SnapshotError as error:
@@ -379,9 +377,9 @@ def snapshot_ids(home: Path) -> tuple[str, ...]:
     return tuple(name for _, name in sorted(made))
 
 
-def _damage(home: Path, snapshot_id: str) -> DamagedSnapshot | None:
+def _damage(place: Path, snapshot_id: str) -> DamagedSnapshot | None:
     try:
-        open_snapshot(home, snapshot_id)
+        open_snapshot(place, snapshot_id)
     except DamagedSnapshot as error:
         return error
     return None

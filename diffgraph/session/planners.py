@@ -1,4 +1,7 @@
-"""Which planner is in force, and where are the others? Below `planners/`, and with each family."""
+"""Which planner of a family is in force, and where are the others?
+
+Below `families/<family>/planners/` of the home, and with each family.
+"""
 
 import logging
 from functools import lru_cache
@@ -9,14 +12,12 @@ from typing import TYPE_CHECKING
 from diffgraph.artifacts import sha256_of
 from diffgraph.errors import MissingInput
 from diffgraph.families import get_family
+from diffgraph.homes import CHAMPION, family_folder, is_name, read_pointer
 
 if TYPE_CHECKING:
     from diffgraph.planner.planner import Planner
 
 log = logging.getLogger(__name__)
-
-CHAMPION = "champion"
-"""The file in `planners/` that names the planner in force."""
 
 SHIPPED = "shipped"
 """Names the planner that comes with a family."""
@@ -30,34 +31,35 @@ def planner_in_force(home: Path, family: str) -> tuple[Path, str]:
     """
     try:
         folder = champion_folder(home, family)
-        content = planner_content(folder)
-        load_planner(folder, content)
-        return folder, content
+        return folder, _content_of_whole(folder, family)
     except MissingInput as error:
         for folder in _other_planners(home, family):
             try:
-                content = planner_content(folder)
-                if load_planner(folder, content).config.family == family:
-                    log.warning("%s; %s is used instead until one is trained", error, folder)
-                    return folder, content
+                content = _content_of_whole(folder, family)
             except MissingInput:
                 continue
+            log.warning("%s; %s is used instead until one is trained", error, folder)
+            return folder, content
         raise
 
 
 def champion_folder(home: Path, family: str) -> Path:
     """Return the folder of the planner that was promoted last, or of the one that ships."""
-    pointer = home / "planners" / CHAMPION
-    if pointer.is_file():
-        named = pointer.read_text(encoding="utf-8", errors="replace").strip()
-        folder = home / "planners" / named
-        if not named.isalnum() or not (folder / "config.json").is_file():
-            raise MissingInput(f"{pointer} names {named[:40]!r}, and no such planner is beside it")
+    pointer = family_folder(home, family) / CHAMPION
+    if named := read_pointer(pointer):
+        folder = planners_folder(home, family) / named
+        if not (folder / "config.json").is_file():
+            raise MissingInput(f"{pointer} names {named!r}, and no such planner is beside it")
         return folder
     assets = get_family(family).assets
     if assets is None or not (assets / "planner").is_dir():
         raise MissingInput(f"{home} holds no planner yet: run `diffgraph train` first")
     return assets / "planner"
+
+
+def planners_folder(home: Path, family: str) -> Path:
+    """Return the folder in which a home keeps the planners of a family."""
+    return family_folder(home, family) / "planners"
 
 
 def planner_content(folder: Path) -> str:
@@ -70,22 +72,31 @@ def planner_content(folder: Path) -> str:
     return sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
+def _content_of_whole(folder: Path, family: str) -> str:
+    """Return a planner's content hash; raises `MissingInput` if it cannot plan for the family."""
+    content = planner_content(folder)
+    trained_for = load_planner(folder, content).config.family
+    if trained_for != family:
+        raise MissingInput(f"{folder} holds a planner of {trained_for}, not of {family}")
+    return content
+
+
 def _other_planners(home: Path, family: str) -> "list[Path]":
     """Return who may stand in for a damaged champion: the one that ships, then the newest."""
     assets = get_family(family).assets
     shipped = [assets / "planner"] if assets else []
-    own = [config.parent for config in (home / "planners").glob("*/config.json")]
-    own = [folder for folder in own if folder.name.isalnum()]
+    own = [file.parent for file in planners_folder(home, family).glob("*/config.json")]
+    own = [folder for folder in own if is_name(folder.name)]
     return [*shipped, *sorted(own, key=lambda one: one.stat().st_mtime_ns, reverse=True)]
 
 
 def planner_folder(home: Path, family: str, planner_id: str) -> Path:
     """Return the folder of a planner of the home, or of the one that comes with the family."""
     assets = get_family(family).assets
-    folder = home / "planners" / planner_id
+    folder = planners_folder(home, family) / planner_id
     if planner_id == SHIPPED and assets is not None:
         folder = assets / "planner"
-    if not planner_id.isalnum() or not (folder / "config.json").is_file():
+    if not is_name(planner_id) or not (folder / "config.json").is_file():
         raise MissingInput(f"{home} holds no planner {planner_id[:80]!r} of {family}")
     return folder
 

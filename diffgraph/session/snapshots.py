@@ -6,7 +6,8 @@ from pathlib import Path
 from diffgraph.errors import SnapshotError
 from diffgraph.families import get_family
 from diffgraph.graph.in_force import open_in_force
-from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot
+from diffgraph.graph.snapshot import SNAPSHOTS, GraphSnapshot, open_snapshot
+from diffgraph.homes import family_folder
 
 snapshot_at = lru_cache(maxsize=2)(open_snapshot)
 """Opens a snapshot once a process."""
@@ -19,10 +20,11 @@ def find_snapshot(home: Path, family: str, wanted: str | None = None) -> GraphSn
         SnapshotError: there is none, it is damaged, or it is of another family.
     """
     assets, found = get_family(family).assets, None
+    place = family_folder(home, family)
     if wanted is None:
-        found = open_in_force(home, snapshot_at)
-    elif (home / "snapshots" / wanted).is_dir():
-        found = snapshot_at(home, wanted)
+        found = open_in_force(place, snapshot_at)
+    elif (place / SNAPSHOTS / wanted).is_dir():
+        found = snapshot_at(place, wanted)
     if found is None and assets and (assets / "snapshot").is_dir():
         found = snapshot_at(assets / "snapshot", wanted)
     if found is None:

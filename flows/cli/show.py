@@ -272,11 +272,11 @@ def _coverage_lines(coverage: dict[str, Any]) -> Iterator[str | Rows]:
 def snapshot(settings: Settings, which: str | None) -> Snapshot:
     """Return a snapshot's manifest."""
     from diffgraph.graph.snapshot import snapshot_ids
+    from diffgraph.homes import family_folder
 
     found = Session.of(settings, snapshot=which).snapshot
-    return Snapshot(
-        manifest=found.manifest.model_dump(mode="json"), history=snapshot_ids(settings.home)
-    )
+    place = family_folder(settings.home, settings.family)
+    return Snapshot(manifest=found.manifest.model_dump(mode="json"), history=snapshot_ids(place))
 
 
 def plan(settings: Settings, which: str) -> Plan:

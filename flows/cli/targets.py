@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffgraph.artifacts import demand_local
 from diffgraph.errors import InputError, StorageError
+from diffgraph.permissions import OURS
 from diffgraph.settings import Settings
 from flows.cli.options import FileLayout
 
@@ -18,10 +19,7 @@ FILES = (
     *(".json", ".jsonl", ".csv", ".parquet", ".txt", ".toml", ".yaml", ".yml"),
 )
 """How no folder's name ends: whoever says so means a file."""
-KEPT = (
-    *("library", "crawls", "cards", "answers", "embeddings", "scores", "snapshots", "planners"),
-    *("locks", "unsent", "prefect", "mlartifacts", "mlflow.db"),
-)
+KEPT = sorted(OURS - {"images", "reports"})
 """What diffgraph keeps in its home and only its own stages write."""
 
 Identity = tuple[int, int]

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffgraph.families.emoji64 import ASSETS
+from diffgraph.homes import family_folder
 from diffgraph.session.planners import SHIPPED, champion_folder
 from diffgraph.settings import Settings
 from flows.build_graph import build
@@ -87,9 +88,8 @@ def make_graph(workshop: Workshop) -> float:
     built = build(family=FAMILY)
     train(family=FAMILY, like=SHIPPED)
     home = Settings().home
-    publish_graph(
-        home / "snapshots" / built.snapshot, champion_folder(home, FAMILY), workshop.assets
-    )
+    graph = family_folder(home, FAMILY) / "snapshots" / built.snapshot
+    publish_graph(graph, champion_folder(home, FAMILY), workshop.assets)
     return round(time.monotonic() - started, 1)
 
 

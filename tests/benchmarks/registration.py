@@ -224,6 +224,7 @@ def counts(home: Path, has_snapshot: bool) -> dict[str, Any]:
     from diffgraph.graph.embedding_store import EmbeddingStore
     from diffgraph.graph.registration import Cards
     from diffgraph.graph.snapshot import open_snapshot
+    from diffgraph.homes import family_folder
 
     known = Library(home).experts()
     rows = lines(home / "library/experts.jsonl")
@@ -234,7 +235,7 @@ def counts(home: Path, has_snapshot: bool) -> dict[str, Any]:
     if registered != len(kept):
         raise SystemExit(f"{registered} of {len(kept)} experts are registered")
     if has_snapshot:
-        nodes = open_snapshot(home).nodes["ref"].to_pylist()
+        nodes = open_snapshot(family_folder(home, "emoji64")).nodes["ref"].to_pylist()
         if sorted(nodes) != [expert.ref for expert in kept]:
             raise SystemExit(f"{len(nodes)} nodes for {len(kept)} experts")
     return {

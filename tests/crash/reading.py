@@ -8,11 +8,12 @@ def troubles(home: Path) -> list[str]:
     """Return what could not be read: all is whole or absent, whenever somebody looks."""
     from diffgraph.experts.library import Library
     from diffgraph.graph.snapshot import open_snapshot
+    from diffgraph.homes import family_folder
     from diffgraph.planner.planner import Planner
     from diffgraph.session.planners import champion_folder
 
     looks = {
-        "the snapshot": lambda: open_snapshot(home).scores.num_rows,
+        "the snapshot": lambda: open_snapshot(family_folder(home, "emoji64")).scores.num_rows,
         "the library": lambda: len(Library(home).experts()),
         "the planner": lambda: Planner.load(champion_folder(home, "emoji64")),
     }
@@ -29,5 +30,8 @@ def troubles(home: Path) -> list[str]:
 
 def _is_absent(name: str, home: Path) -> bool:
     """Return whether no pointer names what was looked for."""
-    pointers = {"the snapshot": "snapshots/current", "the planner": "planners/champion"}
+    pointers = {
+        "the snapshot": "families/emoji64/current",
+        "the planner": "families/emoji64/champion",
+    }
     return name in pointers and not (home / pointers[name]).exists()

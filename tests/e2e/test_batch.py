@@ -9,6 +9,7 @@ import pytest
 
 from diffgraph.artifacts import write_text
 from diffgraph.graph.snapshot import current_id, write_snapshot
+from diffgraph.homes import family_folder
 from diffgraph.planner.planner import Planner
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -39,14 +40,18 @@ def change_what_is_in_force(home: Path) -> tuple[str, str]:
     from diffgraph.families import get_family
     from diffgraph.graph.snapshot import open_snapshot
 
-    now = open_snapshot(home)
+    now = open_snapshot(family_folder(home, "emoji64"))
     sampler = now.manifest.sampler.model_copy(update={"steps": 3})
-    other = write_snapshot(home, "emoji64", [], [], now.scores.slice(0, 0), sampler, "others")
-    assert current_id(home) == other != now.id
+    other = write_snapshot(
+        family_folder(home, "emoji64"), "emoji64", [], [], now.scores.slice(0, 0), sampler, "others"
+    )
+    assert current_id(family_folder(home, "emoji64")) == other != now.id
     shipped = get_family("emoji64").assets / "planner"
     planner = Planner.load(shipped)
-    planner.with_metrics({"other": 1.0}).save(home / "planners" / "another1")
-    write_text(home / "planners" / "champion", "another1")
+    planner.with_metrics({"other": 1.0}).save(
+        family_folder(home, "emoji64") / "planners" / "another1"
+    )
+    write_text(family_folder(home, "emoji64") / "champion", "another1")
     return other, "another1"
 
 
@@ -94,7 +99,7 @@ class TestWhatDraws:
         out = tmp_path / "out"
         first = diffgraph("batch", prompts, "--out", out, "--limit", 1, "--json").json
         change_what_is_in_force(home)
-        shutil.rmtree(home / "snapshots" / first["snapshot"])
+        shutil.rmtree(family_folder(home, "emoji64") / "snapshots" / first["snapshot"])
         told = diffgraph("batch", prompts, "--out", out)
         assert told.code == 1
         assert first["snapshot"] in told.err.strip().splitlines()[-1]
@@ -102,10 +107,10 @@ class TestWhatDraws:
 
     def test_it_stops_if_its_planner_was_trained_again(self, diffgraph, home, prompts, tmp_path):
         _, name = change_what_is_in_force(home)
-        shutil.rmtree(home / "snapshots")
+        shutil.rmtree(family_folder(home, "emoji64") / "snapshots")
         out = tmp_path / "out"
         first = diffgraph("batch", prompts, "--out", out, "--limit", 1, "--json").json
-        folder = home / "planners" / name
+        folder = family_folder(home, "emoji64") / "planners" / name
         Planner.load(folder).with_metrics({"trained": 2.0}).save(folder)
         told = diffgraph("batch", prompts, "--out", out)
         assert told.code == 1

@@ -13,6 +13,7 @@ import yaml
 
 from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id
+from diffgraph.homes import family_folder
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent
@@ -114,12 +115,13 @@ def test_a_run_that_cannot_be_meant_is_refused_by_its_field(name, value):
 def test_a_worker_carries_out_all_three(deployed, hub, tmp_path):
     started = time.time()
     run("refresh/nightly-refresh", path=str(hub), reference_prompts=2, steps=1, training_prompts=16)
-    assert current_id(deployed)
+    assert current_id(family_folder(deployed, "emoji64"))
     assert len(Library(deployed).experts("ready")) == 4
 
     run("train-planner/train-planner", steps=1, prompts=16, seed=1)
     configs = [
-        json.loads(file.read_text()) for file in (deployed / "planners").glob("*/config.json")
+        json.loads(file.read_text())
+        for file in (family_folder(deployed, "emoji64") / "planners").glob("*/config.json")
     ]
     assert any(config["seed"] == 1 for config in configs)
     assert (deployed / "mlflow.db").stat().st_mtime > started

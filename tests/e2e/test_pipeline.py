@@ -13,6 +13,7 @@ import pytest
 
 from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id, open_snapshot, snapshot_ids
+from diffgraph.homes import SEEN, family_folder
 from recipes.emoji64.unusable import lora
 from tests.environment import environment
 from tests.waiting import PATIENCE, wait_for
@@ -86,21 +87,21 @@ class TestDiscover:
 
 class TestBuild:
     def test_every_expert_and_the_base_are_measured_on_every_prompt(self, built_home):
-        snapshot = open_snapshot(built_home)
+        snapshot = open_snapshot(family_folder(built_home, "emoji64"))
         assert set(snapshot.refs) == GOOD
         assert snapshot.scores.num_rows == (len(GOOD) + 1) * 2
 
     def test_nothing_is_drawn_twice(self, home):
-        before = current_id(home)
+        before = current_id(family_folder(home, "emoji64"))
         told = run_build()
         assert told["images"] == 0
         assert told["snapshot"] == before
-        assert snapshot_ids(home) == (before,)
+        assert snapshot_ids(family_folder(home, "emoji64")) == (before,)
 
     def test_a_new_expert_costs_its_own_images_only(self, diffgraph, home, own_hub, write_page):
         write_page(own_hub, 9004, "Snowfall", "It snows.", "in the snow")
         (own_hub / "files" / "9004.safetensors").write_bytes(lora(0.33))
-        before = current_id(home)
+        before = current_id(family_folder(home, "emoji64"))
         assert diffgraph("discover", "--path", own_hub, "--json").json["new"] == [
             "smallhub:9004@90041"
         ]
@@ -108,31 +109,31 @@ class TestBuild:
         assert told["images"] == 2
         assert told["new"] == ["smallhub:9004@90041"]
         assert told["parent"] == before
-        assert len(snapshot_ids(home)) == 2
+        assert len(snapshot_ids(family_folder(home, "emoji64"))) == 2
 
     def test_an_expert_that_has_gone_is_retired_and_kept_in_history(self, diffgraph, home, own_hub):
-        before = current_id(home)
+        before = current_id(family_folder(home, "emoji64"))
         (own_hub / "models" / "9003.json").unlink()
         assert diffgraph("discover", "--path", own_hub, "--json").json["retired"] == [
             "smallhub:9003@90031"
         ]
         told = run_build()
         assert (told["images"], told["retired"]) == (0, ["smallhub:9003@90031"])
-        assert "smallhub:9003@90031" in open_snapshot(home, before).refs
-        assert "smallhub:9003@90031" not in open_snapshot(home).refs
+        assert "smallhub:9003@90031" in open_snapshot(family_folder(home, "emoji64"), before).refs
+        assert "smallhub:9003@90031" not in open_snapshot(family_folder(home, "emoji64")).refs
 
     def test_what_is_damaged_is_set_aside_and_made_again(self, diffgraph, home, caplog):
         """The graph's table, the scores of one expert, and a line of the cards are cut."""
-        whole = current_id(home)
-        table = home / "snapshots" / whole / "scores.parquet"
+        whole = current_id(family_folder(home, "emoji64"))
+        table = family_folder(home, "emoji64") / "snapshots" / whole / "scores.parquet"
         part = sorted((home / "scores").glob("*.parquet"))[0]
         cards = home / "cards" / "cards.jsonl"
         for file in (table, part, cards):
             file.write_bytes(file.read_bytes()[:-50])
         told = run_build()
         assert (told["snapshot"], told["images"], told["asked"]) == (whole, 2, 1)
-        assert open_snapshot(home).id == whole
-        assert (home / "snapshots" / f"{whole}.damaged").is_dir()
+        assert open_snapshot(family_folder(home, "emoji64")).id == whole
+        assert (family_folder(home, "emoji64") / "snapshots" / f"{whole}.damaged").is_dir()
         assert (home / "scores" / f"{part.name}.damaged").is_file()
         for name in (whole, part.name):
             assert any(name in line and "set aside" in line for line in caplog.messages)
@@ -145,9 +146,9 @@ class TestBuild:
     @pytest.mark.slow
     def test_a_killed_build_goes_on_where_it_was(self, home):
         """Killed without warning after some experts, as by a power cut."""
-        whole = current_id(home)
+        whole = current_id(family_folder(home, "emoji64"))
         shutil.rmtree(home / "scores")
-        shutil.rmtree(home / "snapshots")
+        shutil.rmtree(family_folder(home, "emoji64") / "snapshots")
         script = "from flows.build_graph import build; print(build(reference_prompts=2).images)"
         process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
         try:
@@ -157,14 +158,14 @@ class TestBuild:
             process.wait()
         parts = {part.name: part.stat().st_mtime_ns for part in (home / "scores").iterdir()
                  if part.suffix == ".parquet"}  # fmt: skip
-        assert current_id(home) is None
+        assert current_id(family_folder(home, "emoji64")) is None
         done = subprocess.run(
             [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
         )
         assert int(done.stdout.split()[-1]) == 2 * (len(GOOD) + 1 - len(parts))
         for name, written in parts.items():
             assert (home / "scores" / name).stat().st_mtime_ns == written
-        assert current_id(home) == whole  # bit for bit the same graph
+        assert current_id(family_folder(home, "emoji64")) == whole  # bit for bit the same graph
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ class TestTrain:
         from diffgraph.planner.planner import Planner
 
         planner = Planner.load(trained.folder)
-        assert planner.config.snapshot == current_id(home)
+        assert planner.config.snapshot == current_id(family_folder(home, "emoji64"))
         mlflow.set_tracking_uri(trained.run.uri)
         run = mlflow.get_run(trained.run.run_id)
         assert run.data.metrics["trial_reward"] == pytest.approx(trained.reward)
@@ -215,7 +216,7 @@ class TestTrain:
         assert "smallhub:9001@90011" in experts
 
     def test_it_is_promoted_only_if_it_is_better(self, home, trained):
-        pointer = home / "planners" / "champion"
+        pointer = family_folder(home, "emoji64") / "champion"
         assert trained.promoted == (
             trained.champion_reward is None or trained.reward > trained.champion_reward
         )
@@ -362,7 +363,7 @@ def test_a_training_that_was_due_when_the_night_was_killed_is_due_the_next_night
     import flows.refresh
     from diffgraph.artifacts import write_text
 
-    write_text(home / flows.refresh.SEEN, current_id(home))
+    write_text(family_folder(home, "emoji64") / SEEN, current_id(family_folder(home, "emoji64")))
     (own_hub / "models" / "9003.json").unlink()
 
     def killed(*given: object, **named: object) -> None:
@@ -382,9 +383,9 @@ def test_a_training_that_was_due_when_the_night_was_killed_is_due_the_next_night
 @pytest.mark.slow
 def test_shards_run_in_dask_workers_by_a_setting(home):
     """The same build on a local cluster gives the same graph, bit for bit."""
-    whole = current_id(home)
+    whole = current_id(family_folder(home, "emoji64"))
     shutil.rmtree(home / "scores")
-    shutil.rmtree(home / "snapshots")
+    shutil.rmtree(family_folder(home, "emoji64") / "snapshots")
     script = "from flows.build_graph import build; print(build(reference_prompts=2).images)"
     environment = {**os.environ, "DIFFGRAPH_SCHEDULER": "local", "DIFFGRAPH_WORKERS": "2"}
     done = subprocess.run(
@@ -393,7 +394,7 @@ def test_shards_run_in_dask_workers_by_a_setting(home):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.split()[-1]) == 2 * (len(GOOD) + 1)
-    assert current_id(home) == whole
+    assert current_id(family_folder(home, "emoji64")) == whole
 
 
 def run_build() -> dict:

@@ -14,6 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 
 from diffgraph.graph.snapshot import current_id
+from diffgraph.homes import family_folder
 from tests.e2e.conftest import ROOT, SERVE
 from tests.environment import environment
 from tests.waiting import PATIENCE, wait_for
@@ -79,7 +80,7 @@ def state_of(run: object) -> object:
 
 def test_the_night_after_a_power_cut_runs_and_tells_of_it(built_home, hub, tmp_path, begin):
     home = Path(shutil.copytree(built_home, tmp_path / "home"))
-    whole, signs = current_id(home), home / "prefect" / "alive"
+    whole, signs = current_id(family_folder(home, "emoji64")), home / "prefect" / "alive"
     with at_night(tmp_path, home, begin) as processes:
         wait_for(lambda: b"started" in (tmp_path / "worker").read_bytes())  # it has made the pool
         deploy = [*PREFECT, "deploy", "--name", "nightly-refresh"]
@@ -95,5 +96,5 @@ def test_the_night_after_a_power_cut_runs_and_tells_of_it(built_home, hub, tmp_p
         assert f"run {lost.name}" in (tmp_path / "worker").read_text()
         assert "died without a word" in state_of(lost).message
         cut_the_power(*processes)
-    assert current_id(home) == whole
+    assert current_id(family_folder(home, "emoji64")) == whole
     assert not list(signs.iterdir())

@@ -3,6 +3,7 @@
 import pytest
 
 from diffgraph.errors import StorageError
+from diffgraph.homes import family_folder
 from tasks.tracking.unsent import UNSENT, waiting
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -20,7 +21,7 @@ def test_a_planner_is_in_force_when_its_record_is_safe(home, silent, monkeypatch
     from flows.train_planner import train
 
     monkeypatch.setattr(train_planner, "_reward_of_champion", lambda *_: None)  # nobody to beat
-    champion = home / "planners" / "champion"
+    champion = family_folder(home, "emoji64") / "champion"
     (home / UNSENT).write_text("no folder: nothing can be kept")
     with pytest.raises(StorageError, match=UNSENT):
         train(steps=1, prompts=16)

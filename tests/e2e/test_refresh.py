@@ -6,6 +6,7 @@ import pytest
 
 from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id, open_snapshot
+from diffgraph.homes import family_folder
 from recipes.emoji64.unusable import lora
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page
@@ -28,7 +29,7 @@ def a_hub(*numbers: int) -> CivitaiServer:
 def test_new_experts_of_a_live_hub_come_in_once(diffgraph, home, tmp_path, monkeypatch):
     monkeypatch.setattr("flows.refresh.DUE_AFTER", 10)  # another test sees to training
     (tmp_path / "two.toml").write_text("[calibration]\nprompts = 2\n")
-    before = set(open_snapshot(home).refs)
+    before = set(open_snapshot(family_folder(home, "emoji64")).refs)
 
     with a_hub(OLD, 30, 31) as hub:
 
@@ -46,8 +47,8 @@ def test_new_experts_of_a_live_hub_come_in_once(diffgraph, home, tmp_path, monke
         second = refresh("--since", "2023-01-02")
         (two,) = second["discovery"]["new"]
         assert second["build"]["images"] == 2
-        graph, fetched = current_id(home), len(hub.storage.requests)
-        assert set(open_snapshot(home, graph).refs) == before | {one, two}
+        graph, fetched = current_id(family_folder(home, "emoji64")), len(hub.storage.requests)
+        assert set(open_snapshot(family_folder(home, "emoji64"), graph).refs) == before | {one, two}
         assert not {ref for ref in (one, two) if ref.endswith(f":{OLD}@{OLD}1")}
 
         third = refresh("--since", "2023-01-02")
@@ -55,5 +56,5 @@ def test_new_experts_of_a_live_hub_come_in_once(diffgraph, home, tmp_path, monke
     changes = [third["discovery"][kind] for kind in ("new", "updated", "superseded", "retired")]
     assert changes == [[], [], [], []]
     assert (third["build"]["images"], third["build"]["snapshot"]) == (0, graph)
-    assert current_id(home) == graph
+    assert current_id(family_folder(home, "emoji64")) == graph
     assert {expert.ref for expert in Library(home).experts("ready")} == before | {one, two}

@@ -8,6 +8,7 @@ import pytest
 
 from diffgraph.families.emoji64 import ASSETS as SHIPPED
 from diffgraph.graph.snapshot import open_snapshot
+from diffgraph.homes import family_folder
 from diffgraph.planner.planner import Planner
 from recipes.emoji64 import flow as recipe
 from recipes.emoji64 import stages
@@ -63,6 +64,7 @@ def test_a_failure_stops_the_run_and_the_next_one_goes_on(run, tmp_path, monkeyp
 def test_the_graph_and_the_planner_are_those_of_the_new_hub(monkeypatch, tmp_path):
     """They are built and trained in the home, in order; the planner in force is what ships."""
     home, assets = tmp_path / "home", tmp_path / "assets"
+    own = family_folder(home, "emoji64")
     monkeypatch.setenv("DIFFGRAPH_HOME", str(home))
     monkeypatch.setattr(recipe, "ASSETS", assets)
     asked: list[str] = []
@@ -73,14 +75,14 @@ def test_the_graph_and_the_planner_are_those_of_the_new_hub(monkeypatch, tmp_pat
     def built(family):
         asked.append("build")
         snapshot = open_snapshot(SHIPPED / "snapshot", None).id
-        shutil.copytree(SHIPPED / "snapshot", home / "snapshots" / snapshot)
+        shutil.copytree(SHIPPED / "snapshot", own / "snapshots" / snapshot)
         return SimpleNamespace(snapshot=snapshot)
 
     def trained(family, like):
         asked.append(f"train like {like}")
         shipped = Planner.load(SHIPPED / "planner")
-        Planner.new(shipped.config.model_copy(update={"seed": 5})).save(home / "planners" / "new1")
-        (home / "planners" / "champion").write_text("new1")
+        Planner.new(shipped.config.model_copy(update={"seed": 5})).save(own / "planners" / "new1")
+        (own / "champion").write_text("new1")
 
     for name, stand_in in (("discover", found), ("build", built), ("train", trained)):
         monkeypatch.setattr(recipe, name, stand_in)

@@ -263,16 +263,6 @@ def test_what_a_page_gained_later_leaves_old_hashes(library: Library) -> None:
     assert page_hash(listing(real_person=True)) != page_hash(listing())
 
 
-def test_pages_of_an_older_layout_are_read(library: Library) -> None:
-    page = listing(description="as it was")
-    library.add(expert(), page)
-    (library.folder / "listings.jsonl").unlink()
-    old = library.folder / "listings" / f"{page_hash(page)}.json"
-    old.parent.mkdir()
-    old.write_text(page.model_dump_json(indent=1))
-    assert Library(library.folder.parent, bundled=()).listing("emojihub:1@11") == page
-
-
 def test_the_record_says_where_it_is_from_and_what_was_found(library: Library) -> None:
     file = ListedFile(
         name="a", url="u", sha256="ab" * 32, pickle_scan="Success", virus_scan="Pending"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,21 @@ def edit(**changes: object) -> Damage:
 
 
 def point_at(content: bytes) -> Damage:
-    return lambda folder: (folder.parent / "current").write_bytes(content) and None
+    return lambda folder: (folder.parents[1] / "current").write_bytes(content) and None
+
+
+def instead_of_the_pointer(make: Damage) -> Damage:
+    def damage(folder: Path) -> None:
+        pointer = folder.parents[1] / "current"
+        pointer.unlink()
+        make(pointer)
+
+    return damage
+
+
+def hole(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 3 << 30)
 
 
 DAMAGES = {
@@ -54,6 +69,12 @@ DAMAGES = {
     "the pointer to nowhere": point_at(b"0123456789abcdef"),
     "the pointer outside": point_at(b"../../etc"),
     "the pointer garbage": point_at(b"\xff\x00"),
+    "the pointer a folder": instead_of_the_pointer(lambda path: path.mkdir()),
+    "the pointer a pipe": instead_of_the_pointer(os.mkfifo),
+    "the pointer a link to nowhere": instead_of_the_pointer(lambda path: path.symlink_to("x")),
+    "the pointer a link in a circle": instead_of_the_pointer(lambda path: path.symlink_to(path)),
+    "the pointer a name too long for a disk": point_at(b"a" * 400),
+    "the pointer without an end": instead_of_the_pointer(hole),
 }
 
 
@@ -95,7 +116,7 @@ def test_what_is_damaged_is_set_aside_and_made_again(
     (told,) = [line for line in caplog.messages if "set aside" in line]
     assert told.count("\n") == 0
     assert found.id in told
-    assert list((home / "snapshots").glob("*.damaged")), "nothing is thrown away"
+    assert list(home.rglob("*.damaged")), "nothing is thrown away"
     again = write(home, [node("folder:a@1"), node("folder:b@1")], scores(ALONE + BASE_ROWS))
     assert again == newer
     assert open_snapshot(home).id == newer

@@ -98,16 +98,6 @@ def test_a_damaged_card_is_asked_for_again_and_mended(agent, cards, tmp_path, da
     assert agent.asked == 2
 
 
-def test_cards_of_an_older_layout_are_read(agent, cards, tmp_path):
-    card = register(page(), agent, cards)
-    (file,) = (tmp_path / "cards").glob("*.jsonl")
-    key = json.loads(file.read_text())["key"]
-    file.rename(tmp_path / "cards" / "moved")
-    (tmp_path / "cards" / f"{key}.json").write_text(card.model_dump_json(indent=1))
-    assert register(page(), agent, Cards(tmp_path / "cards")) == card
-    assert agent.asked == 1
-
-
 def test_a_folder_that_cannot_be_written_is_named(agent, tmp_path):
     (tmp_path / "cards").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cards"):

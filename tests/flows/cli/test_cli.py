@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffgraph.errors import StorageError
+from diffgraph.homes import family_folder
 from diffgraph.merging.plan_files import read_plan
 from diffgraph.telling import harmless
 from flows.cli.command import errors_told
@@ -102,21 +103,23 @@ class TestBadInput:
 
     @pytest.mark.parametrize("content", [b"0123456789abcdef", b"../../etc", b"\xff\xfe"])
     def test_a_home_whose_only_graph_is_damaged(self, diffgraph, tmp_path, content):
-        (tmp_path / "snapshots").mkdir()
-        (tmp_path / "snapshots" / "current").write_bytes(content)
+        own = family_folder(tmp_path, "emoji64")
+        own.mkdir(parents=True)
+        (own / "current").write_bytes(content)
         told = diffgraph("generate", "a cat", "--home", tmp_path, "--out", tmp_path / "out")
         assert told.code == 1
-        assert "snapshots" in only_line(told.err)
+        assert str(own) in only_line(told.err)
         assert not (tmp_path / "out").exists()
 
     def test_a_damaged_pointer_to_a_planner_is_told_and_the_one_that_ships_plans(
         self, diffgraph, tmp_path
     ):
-        (tmp_path / "planners").mkdir()
-        (tmp_path / "planners" / "champion").write_bytes(b"../../etc")
+        own = family_folder(tmp_path, "emoji64")
+        own.mkdir(parents=True)
+        (own / "champion").write_bytes(b"../../etc")
         told = diffgraph("plan", "a cat", "--home", tmp_path, "--json")
         assert told.code == 0
-        assert "champion names '../../etc'" in told.err
+        assert "champion holds no id, but '../../etc'" in told.err
         assert not list(tmp_path.rglob("etc"))
 
     @pytest.mark.parametrize(
