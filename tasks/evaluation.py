@@ -142,6 +142,7 @@ def _write_report(
         graph=graph_view(snapshot),
         curves=training_curves(history(story.training)) if story.training else (),
         summary=summary,
+        scorers=session.family.scorers,
         comparisons=comparisons(
             evaluation, {node["ref"]: node["name"] for node in nodes}, selections
         ),

@@ -203,7 +203,7 @@ def _draw(row: Row, shard: BatchShard, session: Session, out: Path) -> dict[str,
 def _schema() -> Any:
     import pyarrow as pa
 
-    from diffgraph.scoring.scorer import SCORE_NAMES
+    from diffgraph.scoring.reward import SCORE_NAMES
 
     texts = ("plan_id", "plan", "file", "error")
     return pa.schema(

@@ -62,12 +62,11 @@ def tables() -> str:
     from diffgraph.experts.formats import ADAPTERS
     from diffgraph.families import FAMILIES
     from diffgraph.merging.plan import NORMALISATIONS
-    from diffgraph.scoring import SCORERS
 
     found = {
         "families, `FAMILIES`": FAMILIES,
         "adapter formats, `ADAPTERS`": dict.fromkeys(adapter.name for adapter in ADAPTERS),
-        "scorers, `SCORERS`": SCORERS,
+        "scorers, `scorers` of a `Family`": FAMILIES["emoji64"].scorers,
         "agents, `AGENTS`": AGENTS,
         "baselines, `BASELINES`": BASELINES,
         "methods of an evaluation, `METHODS`": METHODS,

@@ -22,7 +22,7 @@ from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 from diffgraph.evaluation.store import Job, ScoreStore
 from diffgraph.generation import save_png
 from diffgraph.merging.plan import MergePlan
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES
 
 log = logging.getLogger(__name__)
 

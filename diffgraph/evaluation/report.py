@@ -18,7 +18,8 @@ from diffgraph.evaluation import drawing
 from diffgraph.evaluation.drawing import Curve, GraphView
 from diffgraph.evaluation.statistics import Summary
 from diffgraph.experts.expert import Expert
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.families.scorer import FamilyScorer
+from diffgraph.scoring.reward import SCORE_NAMES
 from diffgraph.secrets import masked
 from diffgraph.telling import harmless, told
 
@@ -53,14 +54,6 @@ METHOD_NOTES: Mapping[str, str] = {
     "random": "the same selection, coefficients drawn by lot",
     "diffgraph": "the same selection, coefficients by the trained planner",
     "diffgraph_softmax": "the planner's coefficients, normalised as in the paper",
-}
-SCORE_TITLES: Mapping[str, str] = {
-    "reward": "Reward",
-    "clip_score": "CLIP score",
-    "image_reward": "ImageReward",
-    "aesthetic_score": "Aesthetic",
-    "pick_score": "PickScore",
-    "hps": "HPS",
 }
 
 
@@ -113,6 +106,8 @@ class ReportData:
     graph: GraphView | None = None
     curves: Sequence[Curve] = ()
     summary: Summary | None = None
+    scorers: Mapping[str, FamilyScorer] = field(default_factory=dict)
+    """What the family says of its scores: their titles, and what a reader must know."""
     comparisons: Sequence[Comparison] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Prompt id → why it was not evaluated."""
@@ -124,7 +119,7 @@ class ReportData:
 
 def write_report(path: Path, data: ReportData) -> Path:
     """Write the report as one self-contained HTML file, and return its path."""
-    page = _environment().get_template("report.html.j2")
+    page = _environment(data.scorers).get_template("report.html.j2")
     write_text(path, page.render(_everything(data)))
     return path
 
@@ -135,7 +130,8 @@ def plain(text: object, most: int = 400) -> str:
     return clean if len(clean) <= most else f"{clean[: most - 1]}…"
 
 
-def _environment() -> Environment:
+def _environment(scorers: Mapping[str, FamilyScorer]) -> Environment:
+    titles = {"reward": "Reward", **{name: scorer.title for name, scorer in scorers.items()}}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,  # for all templates, whatever they are called
@@ -153,7 +149,7 @@ def _environment() -> Environment:
         data_uri=lambda png: Markup("data:image/png;base64," + base64.b64encode(png).decode()),
         method=lambda name: METHOD_TITLES.get(name, name),
         note=lambda name: METHOD_NOTES.get(name, ""),
-        score=lambda name: SCORE_TITLES.get(name, name),
+        score=lambda name: titles.get(name, name),
         plan_rows=_plan_rows,
     )
     return environment

@@ -9,6 +9,8 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from diffgraph.families.scorer import FamilyScorer
+
 
 class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
     """How an image is sampled; part of the identity of every score."""
@@ -70,6 +72,8 @@ class Family:
     hub_names: tuple[str, ...]  # what hubs call the base model, e.g. "SD 1.5"
     load: Callable[..., ResidentModel] = field(repr=False)  # (device, dtype) -> model
     known_words: Callable[[], frozenset[str]] | None = field(default=None, repr=False)
+    scorers: Mapping[str, FamilyScorer] = field(default_factory=dict, repr=False)
+    """What rates its images, by the name of the score; in the order of the graph's columns."""
     prediction: str = ""  # what the denoiser predicts: epsilon, velocity or flow; empty: not asked
     assets: Path | None = None  # the folder of what ships with the package, if anything does
     usual_base: str = ""  # the hub's name of the base, if it does not ship

@@ -17,6 +17,7 @@ from diffgraph.families.bases import (
 )
 from diffgraph.families.family import Family, SamplerConfig
 from diffgraph.families.quantised import demand_whole
+from diffgraph.families.scorer import PUBLISHED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,6 +158,7 @@ FLUX = Family(
     sampler=SamplerConfig(steps=28, guidance=3.5),
     hub_names=("Flux.1 D", HUB),
     load=load,
+    scorers=PUBLISHED,
     usual_base=HUB,
     components=COMPONENTS,
     prediction="flow",

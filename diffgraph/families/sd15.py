@@ -16,6 +16,7 @@ from diffgraph.families.bases import (
 )
 from diffgraph.families.family import Family, SamplerConfig
 from diffgraph.families.quantised import demand_whole
+from diffgraph.families.scorer import PUBLISHED
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +158,7 @@ SD15 = Family(
     sampler=SamplerConfig(steps=25, guidance=7.5),
     hub_names=("SD 1.5", HUB, "runwayml/stable-diffusion-v1-5"),
     load=load,
+    scorers=PUBLISHED,
     usual_base=HUB,
     components=COMPONENTS,
     prediction="epsilon",

@@ -24,9 +24,10 @@ from torch import Tensor
 from diffgraph.errors import ExpertError, MissingInput, PlanError
 from diffgraph.experts.expert import Expert, Kind
 from diffgraph.families.family import SamplerConfig
+from diffgraph.families.scorer import Scorer
 from diffgraph.graph.schema import BASE, SCORES
 from diffgraph.merging.plan import MergePlan, PlannedExpert
-from diffgraph.scoring.scorer import SCORE_NAMES, Scorer
+from diffgraph.scoring.reward import SCORE_NAMES
 from diffgraph.tables import find_table, write_table
 
 log = logging.getLogger(__name__)

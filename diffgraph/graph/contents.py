@@ -33,8 +33,7 @@ from diffgraph.graph.schema import (
     PromptNode,
     coverage_row,
 )
-from diffgraph.scoring.reward import SMALLEST_SPREAD, Reward
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES, SMALLEST_SPREAD, Reward
 from diffgraph.tables import read_table
 
 MANIFEST = "manifest.json"

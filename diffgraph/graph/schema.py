@@ -20,8 +20,7 @@ from diffgraph.experts.coverage import CoverageReport
 from diffgraph.experts.expert import Expert
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.reference_prompts import ReferencePrompt
-from diffgraph.scoring.reward import Reward
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES, Reward
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)

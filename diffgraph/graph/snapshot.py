@@ -49,8 +49,7 @@ from diffgraph.graph.schema import (
     PromptNode,
 )
 from diffgraph.homes import CURRENT, is_name, read_pointer, write_pointer
-from diffgraph.scoring.reward import Reward
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES, Reward
 
 log = logging.getLogger(__name__)
 

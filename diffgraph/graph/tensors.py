@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from diffgraph.artifacts import new_file, write_text
 from diffgraph.errors import SnapshotError
 from diffgraph.graph.snapshot import GraphSnapshot
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES
 
 NAMES, NODES, EDGES = "graph.json", "nodes.npz", "edges.npz"
 PYG = "graph.pt"

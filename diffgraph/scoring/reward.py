@@ -11,8 +11,9 @@ from pydantic import BaseModel, model_validator
 from torch import Tensor
 
 from diffgraph.errors import InputError
-from diffgraph.scoring.scorer import SCORE_NAMES
 
+SCORE_NAMES = ("clip_score", "image_reward", "aesthetic_score", "pick_score", "hps")
+"""The five scores of an edge, in the order they are stored in. See the paper, section 3.1."""
 SMALLEST_SPREAD = 1e-6  # a score that never varied says nothing, rather than infinity
 
 

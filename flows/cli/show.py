@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
+from diffgraph.families import get_family
 from diffgraph.session import Session
 from diffgraph.settings import Settings
 from flows.cli.options import GraphFormat
@@ -39,6 +40,8 @@ class Graph(Result):
     strongest: dict[str, tuple[tuple[str, str, float], ...]]
     """Score → the experts with the highest mean gain over the base, in its deviations: reference,
     name, gain."""
+    score_notes: dict[str, str]
+    """Score → what a reader of it must know: that it is a stand-in for another."""
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield the counts, then who is best at what."""
@@ -53,6 +56,7 @@ class Graph(Result):
         yield f"best by score; {GAIN}:"
         table = [(score, *best) for score, three in self.strongest.items() for best in three]
         yield rows(("score", "expert", "name", "gain"), table)
+        yield from _note_lines(self.score_notes)
 
 
 class Experts(Result):
@@ -88,6 +92,7 @@ class OneExpert(Result):
     expert: dict[str, Any]
     gains: dict[str, float]
     """Score → mean gain over the base, in its deviations; empty if it is not in the graph."""
+    score_notes: dict[str, str]
     coverage: dict[str, Any] | None = None
     """How well its file was understood: counts of keys, norms by block, evidence."""
 
@@ -104,6 +109,7 @@ class OneExpert(Result):
         if self.gains:
             yield f"measured on the reference prompts; {GAIN}:"
             yield rows(("score", "gain"), list(self.gains.items()))
+            yield from _note_lines(self.score_notes)
 
 
 class Snapshot(Result):
@@ -154,7 +160,7 @@ def graph(settings: Settings, which: str | None) -> Graph:
     snapshot = Session.of(settings, snapshot=which).snapshot
     kinds = list(snapshot.kinds)
     means = snapshot.edge_gains(snapshot.refs).mean(axis=1)
-    from diffgraph.scoring.scorer import SCORE_NAMES
+    from diffgraph.scoring.reward import SCORE_NAMES
 
     strongest = {
         name: tuple(
@@ -172,6 +178,7 @@ def graph(settings: Settings, which: str | None) -> Graph:
         reference_prompts=len(snapshot.prompt_ids),
         edges=len(kinds) * len(snapshot.prompt_ids),
         strongest=strongest,
+        score_notes=_score_notes(snapshot.family),
     )
 
 
@@ -226,7 +233,7 @@ def _decision(expert: "Expert") -> dict[str, Any]:
 def expert(settings: Settings, which: str) -> OneExpert:
     """Return one expert by its reference."""
     from diffgraph.experts.library import Library
-    from diffgraph.scoring.scorer import SCORE_NAMES
+    from diffgraph.scoring.reward import SCORE_NAMES
 
     known = Library(settings.home).find(which)
     try:
@@ -244,7 +251,17 @@ def expert(settings: Settings, which: str) -> OneExpert:
         means = snapshot.edge_gains([which])[0].mean(axis=0)
         gains = {name: round(float(mean), 3) for name, mean in zip(SCORE_NAMES, means, strict=True)}
     facts = {**(node or {}), **(known.model_dump(mode="json") if known else {})}
-    return OneExpert(expert=facts, gains=gains, coverage=_coverage(facts))
+    notes = _score_notes(snapshot.family) if snapshot and gains else {}
+    return OneExpert(expert=facts, gains=gains, score_notes=notes, coverage=_coverage(facts))
+
+
+def _score_notes(family: str) -> dict[str, str]:
+    """Return what a reader of a family's scores must know, by score."""
+    return {name: scorer.note for name, scorer in get_family(family).scorers.items() if scorer.note}
+
+
+def _note_lines(notes: dict[str, str]) -> Iterator[str]:
+    return (f"{name}: {note}" for name, note in notes.items())
 
 
 def _coverage(facts: dict[str, Any]) -> dict[str, Any] | None:

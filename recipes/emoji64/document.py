@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from diffgraph.artifacts import write_bytes, write_text
-from diffgraph.families.emoji64 import ASSETS
+from diffgraph.families.emoji64 import ASSETS, STAND_INS
 from diffgraph.scoring import SCORE_NAMES
 from recipes.emoji64.proofs import read_proofs
 from recipes.emoji64.verdict import verdicts
 
 PICTURES = "emoji64"  # the folder of the document's images, beside it
 QUALITY = 50  # of WebP, 0 to 100: sheets of dozens of images stay readable
-STANDS_FOR = {
-    "clip_score": "CLIP Score", "image_reward": "ImageReward", "aesthetic_score": "Aesthetic Score",
-    "pick_score": "PickScore", "hps": "HPSv2.1",
-}  # fmt: skip
 
 INTRODUCTION = """# emoji64
 
@@ -203,7 +199,7 @@ def _scorers(found: Mapping[str, Any], assets: Path) -> str:
         rows.append(
             (
                 f"`{name}`",
-                STANDS_FOR[name],
+                STAND_INS[name],
                 _parameters(assets, name),
                 f"{own['within_prompt']:.2f}",
                 f"{own['pooled']:.2f}",

@@ -10,10 +10,10 @@ from typing import Any
 
 from diffgraph.artifacts import new_file, storing, write_text
 from diffgraph.families.emoji64 import EMOJI64
+from diffgraph.families.emoji64.scorers.learned import CONFIG
 from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.graph.snapshot import open_snapshot
 from diffgraph.planner.planner import Planner
-from diffgraph.scoring.learned import CONFIG
 from recipes.emoji64.community import COMMUNITY, Recipe
 from recipes.emoji64.drawing import Easel, read_updates
 from recipes.emoji64.hub import example_prompts, write_hub

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffgraph.scoring.learned import token_ids
-from diffgraph.scoring.networks import TEXT_TOKENS
+from diffgraph.families.emoji64.scorers.learned import token_ids
+from diffgraph.families.emoji64.scorers.networks import TEXT_TOKENS
 from recipes.emoji64 import captions
 from recipes.emoji64.art import STYLES, Art
 from recipes.emoji64.scorer_plans import asked_by_bench, treatment_sets

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffgraph.scoring.learned import token_ids
-from diffgraph.scoring.networks import TEXT_TOKENS
+from diffgraph.families.emoji64.scorers.learned import token_ids
+from diffgraph.families.emoji64.scorers.networks import TEXT_TOKENS
 from recipes.emoji64.degrading import degraded
 from recipes.emoji64.scorer_bank import Bank, BankConfig
 from recipes.emoji64.scorer_data import KINDS, ScorerData

@@ -14,8 +14,8 @@ import torch
 
 from diffgraph.errors import InputError, MissingInput
 from diffgraph.families.emoji64 import EMOJI64
+from diffgraph.families.emoji64.scorers.learned import CONFIG
 from diffgraph.families.stable_diffusion import StableDiffusion
-from diffgraph.scoring.learned import CONFIG
 from recipes.emoji64.community import COMMUNITY
 from recipes.emoji64.crew import shares_of, work_together
 from recipes.emoji64.drawing import Easel, read_updates

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from diffgraph.errors import MissingInput
 from diffgraph.families.emoji64 import ASSETS, EMOJI64
+from diffgraph.families.emoji64.scorers import SCORERS
 from diffgraph.families.stable_diffusion import StableDiffusion
-from diffgraph.scoring import SCORERS, Scorer, score
+from diffgraph.scoring import Scorer, score
 from recipes.emoji64.art import Art, load_art
 from recipes.emoji64.community import COMMUNITY, Recipe
 from recipes.emoji64.drawing import Easel, read_updates

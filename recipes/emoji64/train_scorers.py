@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffgraph.scoring import SCORERS
-from diffgraph.scoring.learned import CONFIG, LearnedScorer, ScorerConfig
+from diffgraph.families.emoji64.scorers import SCORERS
+from diffgraph.families.emoji64.scorers.learned import CONFIG, LearnedScorer, ScorerConfig
 from recipes.emoji64.art import Art
 from recipes.emoji64.loop import LoopConfig, optimise
 from recipes.emoji64.measures import rank_correlation

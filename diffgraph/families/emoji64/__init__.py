@@ -1,10 +1,12 @@
 """emoji64: a real text-to-image family, with its community of experts, in a repository."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffgraph.artifacts import sha256_of
 from diffgraph.families.family import Family, SamplerConfig
+from diffgraph.families.scorer import PUBLISHED, FamilyScorer, Scorer
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,31 @@ def known_words() -> frozenset[str]:
     return frozenset((ASSETS / "words.txt").read_text(encoding="utf-8").split())
 
 
+def load_scorer(name: str, device: "str | torch.device" = "cpu") -> Scorer:
+    """Load one of the five scorers that ship."""
+    from transformers import CLIPTokenizer
+
+    from diffgraph.families.emoji64.scorers import SCORERS
+
+    tokenizer = CLIPTokenizer.from_pretrained(ASSETS / "base" / "tokenizer", local_files_only=True)
+    return SCORERS[name].load(ASSETS / "scorers" / name, tokenizer, device)
+
+
+def _identity(name: str) -> str:
+    """Return the hashes of a scorer's files."""
+    files = (ASSETS / "scorers" / name / part for part in ("config.json", "scorer.safetensors"))
+    return "\n".join(sha256_of(file) if file.is_file() else "" for file in files)
+
+
+STAND_INS = {
+    "clip_score": "CLIP Score",
+    "image_reward": "ImageReward",
+    "aesthetic_score": "LAION Aesthetic Score",
+    "pick_score": "PickScore",
+    "hps": "HPSv2.1",
+}
+"""Which published score each of the five small networks stands for."""
+
 EMOJI64 = Family(
     name="emoji64",
     title="emoji64 (64 px, bundled)",
@@ -41,5 +68,14 @@ EMOJI64 = Family(
     hub_names=("emoji64",),
     load=load,
     known_words=known_words,
+    scorers={
+        name: FamilyScorer(
+            PUBLISHED[name].title,
+            partial(load_scorer, name),
+            partial(_identity, name),
+            f"emoji64's own small network, a stand-in for {published}",
+        )
+        for name, published in STAND_INS.items()
+    },
     assets=ASSETS,
 )

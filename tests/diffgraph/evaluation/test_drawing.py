@@ -15,7 +15,7 @@ from diffgraph.evaluation.drawing import (
     signed,
 )
 from diffgraph.evaluation.statistics import COLUMNS, Interval, MethodSummary, Summary
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES
 
 
 def view(gains, alike=()):

@@ -25,6 +25,8 @@ from diffgraph.evaluation.report import (
 )
 from diffgraph.evaluation.statistics import COLUMNS, summarise
 from diffgraph.experts.expert import Expert, Licence
+from diffgraph.families import get_family
+from diffgraph.families.scorer import FamilyScorer
 from diffgraph.secrets import keep_secret
 from diffgraph.telling import harmless
 
@@ -94,6 +96,7 @@ def everything(text="Sepia"):
         graph=graph(name=text),
         curves=[Curve(text, range(50), np.linspace(0, 1, 50).tolist())],
         summary=summary(),
+        scorers={"hps": FamilyScorer(text, note=text)},
         comparisons=[comparison(text)],
         left_out={text: text},
         made_by={text: text},
@@ -238,3 +241,18 @@ def test_a_figure_is_a_grid_of_the_pictures(tmp_path):
         write_figure(tmp_path / "figure.png", rows, ("base", "uniform"))
     with pytest.raises(InputError, match="no prompts"):
         write_figure(tmp_path / "figure.png", [])
+
+
+def test_a_reader_of_scores_is_told_which_are_stand_ins(tmp_path):
+    named = get_family("emoji64").scorers
+    for data in (
+        ReportData("x", "emoji64", summary=summary(), scorers=named),
+        ReportData("x", "emoji64", graph=graph(), scorers=named),
+    ):
+        shown = "".join(page_of(tmp_path, data)[1].text)
+        assert "CLIP score: emoji64's own small network, a stand-in for CLIP Score" in shown
+        assert shown.count("a stand-in for") == 5
+    data = ReportData("x", "sd15", summary=summary(), scorers=get_family("sd15").scorers)
+    shown = "".join(page_of(tmp_path, data)[1].text)
+    assert "PickScore" in shown
+    assert "stand-in" not in shown

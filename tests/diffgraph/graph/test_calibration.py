@@ -28,7 +28,7 @@ from diffgraph.graph.calibration import (
 )
 from diffgraph.graph.schema import BASE, SCORES, PromptNode
 from diffgraph.merging.plan import MergePlan
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES
 
 CONFIG = CalibrationConfig(sampler=SamplerConfig(steps=1, guidance=1.0), shard_size=2, batch_size=2)
 

@@ -12,7 +12,7 @@ from diffgraph.experts.expert import Expert, ExpertRef, Licence
 from diffgraph.graph.contents import as_current
 from diffgraph.graph.reference_prompts import ReferencePrompt
 from diffgraph.graph.schema import BASE, COVERAGE, NODES, PROMPTS, SCORES, ExpertNode, PromptNode
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES
 
 VECTOR = np.full(384, 384**-0.5, dtype=np.float32)
 EXPERT = Expert(

@@ -23,7 +23,7 @@ from diffgraph.graph.snapshot import (
     snapshot_ids,
     write_snapshot,
 )
-from diffgraph.scoring.scorer import SCORE_NAMES
+from diffgraph.scoring.reward import SCORE_NAMES
 
 Make = Callable[..., GraphSnapshot]
 

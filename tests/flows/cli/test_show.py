@@ -89,3 +89,12 @@ def test_only_experts_are_rejected(diffgraph, tmp_path):
     told = diffgraph("show", "graph", "--rejected", "--home", tmp_path)
     assert told.code == 2
     assert "--rejected" in json.dumps(told.err)
+
+
+def test_a_reader_of_the_graph_is_told_which_scores_are_stand_ins(diffgraph, tmp_path):
+    told = diffgraph("show", "graph", "--home", tmp_path)
+    assert told.code == 0, told.err
+    assert "clip_score: emoji64's own small network, a stand-in for CLIP Score\n" in told.out
+    assert told.out.count("a stand-in for") == 5
+    found = diffgraph("show", "graph", "--home", tmp_path, "--json").json["score_notes"]
+    assert found["hps"].endswith("a stand-in for HPSv2.1")

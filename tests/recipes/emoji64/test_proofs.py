@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffgraph.scoring import SCORERS
+from diffgraph.families.emoji64.scorers import SCORERS
 from recipes.emoji64 import proof_headroom
 from recipes.emoji64.community import COMMUNITY
 from recipes.emoji64.document import write_document

@@ -10,10 +10,10 @@ from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import DiffgraphError
 from diffgraph.experts.expert import Listing
 from diffgraph.families.emoji64 import ASSETS, EMOJI64
+from diffgraph.families.emoji64.scorers import SCORERS
 from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.graph.snapshot import open_snapshot
 from diffgraph.planner.planner import Planner
-from diffgraph.scoring import SCORERS
 from recipes.emoji64.community import recipe_of
 from recipes.emoji64.publish import is_published, publish, publish_graph
 from recipes.emoji64.stages import TOKENIZER

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from diffgraph.experts.reading import read_delta
+from diffgraph.families.emoji64.scorers import SCORERS
 from diffgraph.merging.apply import Merger
-from diffgraph.scoring import SCORE_NAMES, SCORERS
+from diffgraph.scoring import SCORE_NAMES
 from recipes.emoji64.community import COMMUNITY
 from recipes.emoji64.degrading import degraded
 from recipes.emoji64.drawing import Easel, read_updates

@@ -7,8 +7,8 @@ over-strong and broken ones.
 
 from torch import Tensor, nn
 
-from diffgraph.scoring.learned import LearnedScorer
-from diffgraph.scoring.networks import ConvTrunk, Summary
+from diffgraph.families.emoji64.scorers.learned import LearnedScorer
+from diffgraph.families.emoji64.scorers.networks import ConvTrunk, Summary
 
 WIDTH = 128
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffgraph.artifacts import write_bytes, write_text
 from diffgraph.errors import DamagedFile, InputError, MissingInput
-from diffgraph.scoring.networks import TEXT_TOKENS, prepared
+from diffgraph.families.emoji64.scorers.networks import TEXT_TOKENS, prepared
 
 WEIGHTS, CONFIG = "scorer.safetensors", "config.json"
 SCALE = ".row_scale"

@@ -8,8 +8,8 @@ human preference score was on rankings (https://arxiv.org/abs/2306.09341).
 import torch
 from torch import Tensor, nn
 
-from diffgraph.scoring.learned import LearnedScorer
-from diffgraph.scoring.networks import WIDTHS, Down, Residual, Summary, TextEncoder
+from diffgraph.families.emoji64.scorers.learned import LearnedScorer
+from diffgraph.families.emoji64.scorers.networks import WIDTHS, Down, Residual, Summary, TextEncoder
 
 WIDTH = 64
 LOW, MIDDLE, HIGH = WIDTHS

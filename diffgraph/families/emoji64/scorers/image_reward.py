@@ -8,8 +8,8 @@ standardised: 0 is an average image, 100 one standard deviation better.
 import torch
 from torch import Tensor, nn
 
-from diffgraph.scoring.learned import LearnedScorer
-from diffgraph.scoring.networks import ConvTrunk, Summary, TransformerBlock, Words
+from diffgraph.families.emoji64.scorers.learned import LearnedScorer
+from diffgraph.families.emoji64.scorers.networks import ConvTrunk, Summary, TransformerBlock, Words
 
 WIDTH = 64
 

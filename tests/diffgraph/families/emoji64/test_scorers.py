@@ -3,10 +3,11 @@ import json
 import pytest
 import torch
 
-from diffgraph.errors import DamagedFile, InputError, MissingInput, UnknownFamily
+from diffgraph.errors import DamagedFile, InputError, MissingInput
 from diffgraph.families import get_family
-from diffgraph.scoring import SCORE_NAMES, SCORERS, get_scorers, score
-from diffgraph.scoring.learned import CONFIG, WEIGHTS
+from diffgraph.families.emoji64.scorers import SCORERS
+from diffgraph.families.emoji64.scorers.learned import CONFIG, WEIGHTS
+from diffgraph.scoring import SCORE_NAMES, get_scorers, score
 
 PROMPTS = ["a dog", "a red apple at night, in a red frame", "", "a dog", "ein Hund \U0001f436"]
 SIZE_LIMIT, PARAMETER_LIMIT = 1_300_000, 1_000_000
@@ -26,10 +27,6 @@ def scorer(request, tokenizer):
 @pytest.fixture
 def images():
     return torch.rand(len(PROMPTS), 3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-
-def test_the_table_is_in_the_stored_order():
-    assert tuple(SCORERS) == SCORE_NAMES
 
 
 class TestEveryScorer:
@@ -124,10 +121,6 @@ class TestLoading:
         (tmp_path / CONFIG).write_text(json.dumps({**config, "name": "pick_score"}))
         with pytest.raises(DamagedFile, match="pick_score"):
             SCORERS["hps"].load(tmp_path, tokenizer)
-
-    def test_an_unknown_family_has_none(self):
-        with pytest.raises(UnknownFamily):
-            get_scorers("nobody")
 
     def test_scores_come_in_the_scorers_order(self, tokenizer, images):
         scorers = {name: kind.untrained(tokenizer) for name, kind in SCORERS.items()}

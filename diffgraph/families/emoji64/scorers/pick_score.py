@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
-from diffgraph.scoring.learned import LearnedScorer
-from diffgraph.scoring.networks import CellTransformer, ConvTrunk, TextEncoder
+from diffgraph.families.emoji64.scorers.learned import LearnedScorer
+from diffgraph.families.emoji64.scorers.networks import CellTransformer, ConvTrunk, TextEncoder
 
 WIDTH = 96
 
