@@ -171,6 +171,8 @@ def _run(home: Path, uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
 
         disable_logging()
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        # it logs the traces of the errors that it raises, too
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         with storing(home):
             make_folder(home)
         is_ours = uri.startswith("sqlite:///")

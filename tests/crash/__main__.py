@@ -91,6 +91,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--starts", type=int, default=2, help="kills of a worker, and of a server")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at once")
     parser.add_argument("--verbs", nargs="*", default=[])
+    parser.add_argument(
+        "--again",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KIND", "AT"),
+        help=f"nothing but this, on each verb: {', '.join(HITS)}; at a change or second",
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--table", type=Path, default=None, help="the document to write it into")
     return parser.parse_args()
@@ -151,6 +159,10 @@ def _report(trial: Trial, place: int, ended: "SimpleQueue[tuple[int, list[str]]]
 
 def _trials(bench: Bench, names: Sequence[str], options: argparse.Namespace) -> list[Trial]:
     """Return all trials, mixed."""
+    if options.again:
+        return [
+            _trial_at(bench, name, kind, float(at)) for name in names for kind, at in options.again
+        ]
     generator = random.Random(options.seed)
     found = []
     for number in range(options.kills):
@@ -171,9 +183,13 @@ def _trials(bench: Bench, names: Sequence[str], options: argparse.Namespace) -> 
 def _trial(bench: Bench, name: str, kind: str, generator: random.Random) -> Trial:
     at = generator.randint(1, max(1, bench.changes[name]))
     after = generator.uniform(0, bench.seconds[name])
-    by_the_clock = kind not in (AT_A_CHANGE, *DISK)
-    hit = HITS[kind](after if by_the_clock else at)
-    where = f"after {after:.3f} s" if by_the_clock else f"at change {at} of {bench.changes[name]}"
+    return _trial_at(bench, name, kind, at if kind in (AT_A_CHANGE, *DISK) else after)
+
+
+def _trial_at(bench: Bench, name: str, kind: str, at: float) -> Trial:
+    hit, where = HITS[kind](at), f"after {at:.3f} s"
+    if kind in (AT_A_CHANGE, *DISK):
+        where = f"at change {at:.0f} of {bench.changes[name]}"
     return Trial(name, kind, where, partial(try_hit, bench, VERBS[name], hit))
 
 

@@ -133,8 +133,10 @@ def try_hit(bench: Bench, verb: Verb, hit: Hit) -> list[str]:
     ended = bench.run(verb, tree, hit)
     wrong = [*_judge_end(hit, ended), *ended.met]
     if hit.whom is Whom.WORKER and not wrong:  # the verb itself must have made up for it
-        return wrong + _compare(bench, verb, tree)
-    return wrong + _go_on(bench, verb, tree)
+        wrong = _compare(bench, verb, tree)
+    else:
+        wrong += _go_on(bench, verb, tree)
+    return _cleared(tree, wrong)
 
 
 def try_two(bench: Bench, verb: Verb) -> list[str]:
@@ -160,7 +162,7 @@ def try_two(bench: Bench, verb: Verb) -> list[str]:
                 wrong.append(f"one of two ended with {code}: {_last(text)}")
         if all(codes):
             wrong.append("neither of two came to its end")
-    return wrong + _go_on(bench, verb, tree)
+    return _cleared(tree, wrong + _go_on(bench, verb, tree))
 
 
 def _go_on(bench: Bench, verb: Verb, tree: Path) -> list[str]:
@@ -171,10 +173,14 @@ def _go_on(bench: Bench, verb: Verb, tree: Path) -> list[str]:
 
 
 def _compare(bench: Bench, verb: Verb, tree: Path) -> list[str]:
-    wrong = differences(bench.whole[verb.name], contents(tree))
+    return differences(bench.whole[verb.name], contents(tree))
+
+
+def _cleared(tree: Path, wrong: list[str]) -> list[str]:
+    """Return what was wrong; the tree and its words stay only to find out why."""
     if not wrong:
         shutil.rmtree(tree)
-        _words(tree).unlink()
+        _words(tree).unlink(missing_ok=True)
     return wrong
 
 

@@ -223,3 +223,16 @@ def test_a_database_that_cannot_be_written_costs_the_run_nothing(tmp_path, impat
     monkeypatch.setattr(database, "_make", full)
     told = record(tmp_path)
     assert told.kept == waiting(tmp_path)[0]
+
+
+def test_a_database_that_fails_is_told_without_a_trace(recorded, tmp_path, capfd, caplog):
+    shutil.copy(recorded[0] / "mlflow.db", tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute(
+            "CREATE TRIGGER fails BEFORE INSERT ON params BEGIN SELECT * FROM gone; END"
+        )
+    place = keep(tmp_path, Record(experiment="train", params={"steps": "1"}))
+    with pytest.raises(ServiceUnavailable, match=r"no such table: main\.gone"):
+        deliver(tmp_path, database.address_of(tmp_path), place)
+    said = "".join(capfd.readouterr()) + caplog.text
+    assert "Traceback" not in said
