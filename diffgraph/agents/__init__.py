@@ -6,22 +6,20 @@ from diffgraph.agents.agent import Agent, Candidate, Request, Verdict
 from diffgraph.agents.claude import ClaudeAccess, ClaudeAgent
 from diffgraph.agents.offline import OfflineAgent
 from diffgraph.errors import InputError
-
-KnownWords = frozenset[str] | None
-"""The words a family knows; None: any word may be known."""
+from diffgraph.families.vocabulary import Vocabulary
 
 
-def _offline(known_words: KnownWords, access: ClaudeAccess | None) -> Agent:
-    return OfflineAgent(known_words)
+def _offline(vocabulary: Vocabulary, access: ClaudeAccess | None) -> Agent:
+    return OfflineAgent(vocabulary)
 
 
-def _claude(known_words: KnownWords, access: ClaudeAccess | None) -> Agent:
+def _claude(vocabulary: Vocabulary, access: ClaudeAccess | None) -> Agent:
     if access is None:
         raise InputError("the agent `claude` needs a key: set ANTHROPIC_API_KEY")
-    return ClaudeAgent(access, known_words)
+    return ClaudeAgent(access, vocabulary)
 
 
-AGENTS: dict[str, Callable[[KnownWords, ClaudeAccess | None], Agent]] = {
+AGENTS: dict[str, Callable[[Vocabulary, ClaudeAccess | None], Agent]] = {
     "offline": _offline,
     "claude": _claude,
 }
@@ -42,14 +40,14 @@ __all__ = [
 
 def get_agent(
     name: str = "offline",
-    known_words: KnownWords = None,
+    vocabulary: Vocabulary | None = None,
     access: ClaudeAccess | None = None,
 ) -> Agent:
     """Return the agent of this name.
 
     Args:
         name: one of `AGENTS`.
-        known_words: the words the family knows; None: any word may be known.
+        vocabulary: the family's words; by default any word may be known.
         access: how Claude is reached; only that agent needs it.
 
     Raises:
@@ -58,4 +56,4 @@ def get_agent(
     make = AGENTS.get(name)
     if make is None:
         raise InputError(f"no agent is called {name!r}: there is {', '.join(sorted(AGENTS))}")
-    return make(known_words, access)
+    return make(vocabulary or Vocabulary(), access)

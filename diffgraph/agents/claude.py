@@ -43,6 +43,7 @@ from diffgraph.errors import InputError
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import page_hash
+from diffgraph.families.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from anthropic.types import Message
@@ -88,7 +89,7 @@ class ClaudeAgent:
 
     Args:
         access: how Claude is reached, and where its answers are kept.
-        known_words: the words the family was trained with, in lower case; as for `OfflineAgent`.
+        vocabulary: the family's words; as for `OfflineAgent`.
 
     Raises:
         InputError: there is no key.
@@ -97,7 +98,7 @@ class ClaudeAgent:
     name = "claude"
     pages_together = 5_000  # a batch may take an hour, however small it is
 
-    def __init__(self, access: ClaudeAccess, known_words: frozenset[str] | None = None) -> None:
+    def __init__(self, access: ClaudeAccess, vocabulary: Vocabulary | None = None) -> None:
         if access.key is None or not access.key.get_secret_value().strip():
             raise InputError("the agent `claude` needs a key: set ANTHROPIC_API_KEY")
         self.model = access.model
@@ -109,7 +110,7 @@ class ClaudeAgent:
         )
         self._answers = Answers(access.folder)
         self._batches = Batches(self._messages, access.folder / "batches", DESCRIBE.name)
-        self._offline = OfflineAgent(known_words)
+        self._offline = OfflineAgent(vocabulary)
 
     def prepare(self, listings: Sequence[Listing]) -> None:
         """Ask about many pages together; what is answered then costs `describe` nothing.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from diffgraph.agents.agent import Candidate, Request, Verdict
 from diffgraph.agents.markup import page_lines
+from diffgraph.agents.nouns import Nouns
 from diffgraph.agents.orders import is_an_order
 from diffgraph.agents.pages import Sentence, descriptive_sentences, tidy
 from diffgraph.agents.prompts import (
@@ -17,12 +18,12 @@ from diffgraph.agents.prompts import (
 )
 from diffgraph.agents.reviewing import ReviewConfig, review
 from diffgraph.agents.strengths import recommended_strength
-from diffgraph.agents.things import kinds_of
 from diffgraph.agents.titles import is_opaque, names_a_skill, parted, readable_name, spoken
 from diffgraph.agents.words import content_stems, content_words, plain, stem
 from diffgraph.errors import EmptyPrompt, InputError, UnknownWords
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import Listing
+from diffgraph.families.vocabulary import Vocabulary
 
 LONGEST_CARD = 600  # characters of summary and skills together
 LONGEST_SUMMARY = 380
@@ -36,9 +37,8 @@ class OfflineAgent:
     """Reads pages and prompts with closed lists of words instead of a language model.
 
     Args:
-        known_words: the words the family was trained with, in lower case. When given, a prompt of
-        which no
-            content word is known is refused.
+        vocabulary: the family's words. If it says which are known, a prompt of which no content
+            word is known is refused. By default any may be.
         config: how strict the review is.
     """
 
@@ -48,12 +48,14 @@ class OfflineAgent:
     pages_together = 500
 
     def __init__(
-        self, known_words: frozenset[str] | None = None, config: ReviewConfig | None = None
+        self, vocabulary: Vocabulary | None = None, config: ReviewConfig | None = None
     ) -> None:
+        vocabulary = vocabulary or Vocabulary()
         self._config = config or ReviewConfig()
+        self._nouns = Nouns(vocabulary.nouns)
         self._known: frozenset[str] | None = None
-        if known_words is not None:
-            self._known = frozenset(map(str.lower, known_words)) | frozenset(map(stem, known_words))
+        if (known := vocabulary.known) is not None:
+            self._known = frozenset(map(str.lower, known)) | frozenset(map(stem, known))
 
     def prepare(self, listings: Sequence[Listing]) -> None:
         """Do nothing: every page takes a few milliseconds."""
@@ -62,10 +64,10 @@ class OfflineAgent:
         """Return what the page's expert is good for, whatever else the page says."""
         name = readable_name(listing.name)
         triggers = short_texts(listing.trigger_words)
-        told = _telling(descriptive_sentences(listing.description), name)
+        told = _telling(descriptive_sentences(listing.description, self._nouns), name)
         summary = ". ".join(part.rstrip(". ") for part in (name, *told) if part)
         summary = _shortened(summary, LONGEST_SUMMARY) or "An expert whose page says nothing"
-        skills = _distinct(_skills(listing, triggers, bool(told)))
+        skills = _distinct(_skills(listing, self._nouns, triggers, bool(told)))
         return ExpertCard(
             summary=summary,
             skills=_fitting(skills, LONGEST_CARD - len(summary) - 1),
@@ -87,7 +89,7 @@ class OfflineAgent:
         if any("\ud800" <= letter <= "\udfff" for letter in prompt):
             raise InputError("the prompt holds bytes that are no UTF-8 text, or half a character")
         text = cleaned(prompt)
-        parts = phrases(text)
+        parts = phrases(text, self._nouns)
         if not parts:
             raise EmptyPrompt(
                 f"the prompt names nothing to draw: {_shortened(plain(prompt), 80)!r}"
@@ -98,13 +100,13 @@ class OfflineAgent:
             prompt=prompt,
             summary=", ".join([parts[0].lower(), *styles]),
             attributes=attributes,
-            broader=kinds_of(parts[0]),
+            broader=self._nouns.kinds_of(parts[0]),
             unknown_words=self._unknown(content_words(" , ".join(parts))),
         )
 
     def review(self, request: Request, candidates: Sequence[Candidate]) -> tuple[Verdict, ...]:
         """Return one verdict a candidate: the irrelevant and the redundant are dropped."""
-        return review(request, candidates, self._config)
+        return review(request, candidates, self._config, self._nouns)
 
     def _unknown(self, found: Sequence[str]) -> tuple[str, ...]:
         if self._known is None:
@@ -130,10 +132,12 @@ def _telling(found: Sequence[Sentence], name: str) -> list[str]:
     return [news[place].text for place in sorted(kept)]
 
 
-def _skills(listing: Listing, triggers: Sequence[str], is_described: bool) -> Iterator[str]:
+def _skills(
+    listing: Listing, nouns: Nouns, triggers: Sequence[str], is_described: bool
+) -> Iterator[str]:
     """Yield what a page names as the expert's skills, the plainest first."""
     is_checkpoint = listing.type.lower() == "checkpoint"
-    examples = _examples(listing)
+    examples = _examples(listing, nouns)
     spoken_triggers = [spoken(trigger) for trigger in triggers if not is_opaque(trigger)]
     yield from filter(names_a_skill, [*spoken_triggers, *short_texts(listing.tags)])
     if len(examples) > 1 or not is_described:  # one image may show anything
@@ -149,14 +153,14 @@ def short_texts(texts: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _examples(listing: Listing) -> list[tuple[str, ...]]:
+def _examples(listing: Listing, nouns: Nouns) -> list[tuple[str, ...]]:
     """Return what the example prompts are made of, the subject of each first."""
     honest = (
         prompt
         for prompt in listing.example_prompts[:MOST_EXAMPLES]
         if not is_an_order(plain(prompt, LONGEST_PROMPT))
     )
-    return [parts for prompt in honest if (parts := phrases(cleaned(prompt)))]
+    return [parts for prompt in honest if (parts := phrases(cleaned(prompt), nouns))]
 
 
 def _shared_attributes(examples: Sequence[tuple[str, ...]]) -> list[str]:

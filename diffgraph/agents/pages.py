@@ -12,9 +12,9 @@ from unicodedata import category
 
 from diffgraph.agents.boilerplate import is_boilerplate
 from diffgraph.agents.markup import lines_and_links
+from diffgraph.agents.nouns import Nouns
 from diffgraph.agents.orders import is_an_order
 from diffgraph.agents.prompts import EFFECT_WORDS
-from diffgraph.agents.things import is_a_thing
 from diffgraph.agents.words import content_words, plain, stem, words
 
 LONGEST_SENTENCE = 300
@@ -83,7 +83,7 @@ def tidy(text: str) -> str:
     return plain(_EMPTY.sub(" ", text))
 
 
-def descriptive_sentences(html: str) -> tuple[Sentence, ...]:
+def descriptive_sentences(html: str, nouns: Nouns) -> tuple[Sentence, ...]:
     """Return the sentences of a page that describe, without web addresses and repeats, in order.
 
     If none tells enough, the one that tells most is better than nothing.
@@ -93,7 +93,7 @@ def descriptive_sentences(html: str) -> tuple[Sentence, ...]:
         for sentence in sentences(line):
             if not is_boilerplate(sentence) and not is_an_order(sentence):
                 text = tidy(sentence)
-                found.setdefault(text.lower(), Sentence(text, _told(text)))
+                found.setdefault(text.lower(), Sentence(text, _told(text, nouns)))
     telling = tuple(sentence for sentence in found.values() if sentence.told >= ENOUGH)
     return telling or _best(tuple(found.values()))
 
@@ -108,13 +108,11 @@ def _own_lines(html: str) -> Iterator[str]:
     return (line for line, is_link in lines_and_links(html) if not is_link)
 
 
-def _told(sentence: str) -> float:
+def _told(sentence: str, nouns: Nouns) -> float:
     """Return how much a sentence tells about what can be seen."""
     found = content_words(_ADDRESS.sub(" ", sentence))
     length = sum(1.0 if word.isascii() else max(1.0, len(word) / 2) for word in found)
-    shown = sum(
-        1 for word in found if stem(word) in _SEEN or is_a_thing(word) or word in EFFECT_WORDS
-    )
+    shown = sum(1 for word in found if stem(word) in _SEEN or word in nouns or word in EFFECT_WORDS)
     acts = sum(1 for word in words(sentence) if stem(word) in _SEEN and word not in found)
     foreign = any(not word.isascii() for word in found)
     talk = (

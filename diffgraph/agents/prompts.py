@@ -6,7 +6,7 @@ sketch:1.2), at night") and plain sentences ("I'd love a picture of a happy dog 
 
 import re
 
-from diffgraph.agents.things import kinds_of
+from diffgraph.agents.nouns import Nouns
 from diffgraph.agents.words import EMPTY_WORDS, content_words, plain
 
 LONGEST_PROMPT = 2_000
@@ -195,13 +195,18 @@ def tagged(prompt: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plain(name.replace("_", " ")) for name in names))
 
 
-def phrases(prompt: str) -> tuple[str, ...]:
-    """Return what a cleaned prompt is made of, the subject first, without articles and fillers."""
+def phrases(prompt: str, nouns: Nouns) -> tuple[str, ...]:
+    """Return what a cleaned prompt is made of, the subject first, without articles and fillers.
+
+    Args:
+        prompt: as `cleaned` returns it.
+        nouns: tell a subject from the medium that follows it.
+    """
     subjects: list[str] = []
     others: list[str] = []
     for clause in _CLAUSE.split(prompt):
         opened = _without_opening(clause)
-        named, rest = _clause_parts(_LED.sub("", opened))
+        named, rest = _clause_parts(_LED.sub("", opened), nouns)
         may_be_subject = not subjects and not _LED_UP_TO.match(opened)
         pieces = [named] if may_be_subject else _split_and(named)
         for piece in filter(_says_something, map(_trimmed, pieces)):
@@ -213,7 +218,7 @@ def phrases(prompt: str) -> tuple[str, ...]:
     return tuple(reversed(unique.values()))
 
 
-def _clause_parts(clause: str) -> tuple[str, list[str]]:
+def _clause_parts(clause: str, nouns: Nouns) -> tuple[str, list[str]]:
     """Return what a clause names first, and what it says about that."""
     bound = _BOUND.sub(lambda match: "_".join(match[0].split()) + " ", clause)
     medium = _MEDIUM_OF.match(bound)
@@ -222,7 +227,7 @@ def _clause_parts(clause: str) -> tuple[str, list[str]]:
         rest.append(medium["medium"])
     after = _MEDIUM_AFTER.match(first)
     if (
-        after and kinds_of(after["subject"]) and not _is_effect_only(after["subject"])
+        after and nouns.kinds_of(after["subject"]) and not _is_effect_only(after["subject"])
     ):  # "hedgehog sticker", but not "pencil sketch"
         first = after["subject"]
         rest.insert(0, after["medium"])

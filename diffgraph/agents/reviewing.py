@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from diffgraph.agents.agent import Candidate, Request, Verdict
-from diffgraph.agents.things import kinds_of
+from diffgraph.agents.nouns import Nouns
 from diffgraph.agents.words import content_stems, content_words, stem
 
 
@@ -36,7 +36,7 @@ class ReviewConfig(BaseModel, frozen=True):
 
 
 def review(
-    request: Request, candidates: Sequence[Candidate], config: ReviewConfig
+    request: Request, candidates: Sequence[Candidate], config: ReviewConfig, nouns: Nouns
 ) -> tuple[Verdict, ...]:
     """Return one verdict a candidate, in the order given."""
     by_query: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -49,7 +49,7 @@ def review(
         by_query.items(),
         key=lambda group: (group[0][0], -max(candidates[i].similarity for i in group[1])),
     ):
-        ranked = _ranked(request, candidates, places, config)
+        ranked = _ranked(request, candidates, places, config, nouns)
         for place, reason, is_kept in _one_query(
             request, [candidates[i] for i in ranked], ranked, kept, config
         ):
@@ -94,7 +94,11 @@ def _is_one_skill(some: frozenset[str], others: frozenset[str], config: ReviewCo
 
 
 def _ranked(
-    request: Request, candidates: Sequence[Candidate], places: Sequence[int], config: ReviewConfig
+    request: Request,
+    candidates: Sequence[Candidate],
+    places: Sequence[int],
+    config: ReviewConfig,
+    nouns: Nouns,
 ) -> list[int]:
     """Return the places of the candidates for one part of the request, the best first.
 
@@ -106,14 +110,14 @@ def _ranked(
     if best.query not in request.broader:
         return ranked
     alike = [i for i in ranked if candidates[i].similarity >= config.alike * best.similarity]
-    alike.sort(key=lambda i: -_breadth(best.query, candidates[i]))  # a stable sort
+    alike.sort(key=lambda i: -_breadth(best.query, candidates[i], nouns))  # a stable sort
     return [*alike, *ranked[len(alike) :]]
 
 
-def _breadth(kind: str, candidate: Candidate) -> int:
+def _breadth(kind: str, candidate: Candidate, nouns: Nouns) -> int:
     """Return how many different things of a kind a candidate's page names."""
     found = content_words(f"{candidate.name} {candidate.text}")
-    return len({stem(word) for word in found if kind in kinds_of(word)})
+    return len({stem(word) for word in found if kind in nouns.kinds_of(word)})
 
 
 def _one_query(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from diffgraph.families.scorer import FamilyScorer
+from diffgraph.families.vocabulary import Vocabulary
 
 
 class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
@@ -71,7 +72,7 @@ class Family:
     sampler: SamplerConfig
     hub_names: tuple[str, ...]  # what hubs call the base model, e.g. "SD 1.5"
     load: Callable[..., ResidentModel] = field(repr=False)  # (device, dtype) -> model
-    known_words: Callable[[], frozenset[str]] | None = field(default=None, repr=False)
+    vocabulary: Callable[[], Vocabulary] = field(default=Vocabulary, repr=False)
     scorers: Mapping[str, FamilyScorer] = field(default_factory=dict, repr=False)
     """What rates its images, by the name of the score; in the order of the graph's columns."""
     prediction: str = ""  # what the denoiser predicts: epsilon, velocity or flow; empty: not asked

@@ -23,8 +23,7 @@ def make_agent(name: str, family: str, home: Path) -> Agent:
     Raises:
         InputError: there is no such agent, or it lacks its key.
     """
-    known_words = get_family(family).known_words
-    return get_agent(name, known_words() if known_words else None, _access(name, home))
+    return get_agent(name, get_family(family).vocabulary(), _access(name, home))
 
 
 def _access(name: str, home: Path) -> ClaudeAccess | None:

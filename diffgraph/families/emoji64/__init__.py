@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from diffgraph.artifacts import sha256_of
 from diffgraph.families.family import Family, SamplerConfig
 from diffgraph.families.scorer import PUBLISHED, FamilyScorer, Scorer
+from diffgraph.families.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +31,9 @@ def load(
 
 
 @cache
-def known_words() -> frozenset[str]:
-    """Return the words the base and its experts were trained with, in lower case."""
-    return frozenset((ASSETS / "words.txt").read_text(encoding="utf-8").split())
+def vocabulary() -> Vocabulary:
+    """Return the words the base and its experts were trained with."""
+    return Vocabulary(frozenset((ASSETS / "words.txt").read_text(encoding="utf-8").split()))
 
 
 def load_scorer(name: str, device: "str | torch.device" = "cpu") -> Scorer:
@@ -67,7 +68,7 @@ EMOJI64 = Family(
     sampler=SamplerConfig(steps=12, guidance=4.0),
     hub_names=("emoji64",),
     load=load,
-    known_words=known_words,
+    vocabulary=vocabulary,
     scorers={
         name: FamilyScorer(
             PUBLISHED[name].title,

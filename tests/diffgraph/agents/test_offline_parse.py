@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgraph.agents import OfflineAgent
-from diffgraph.agents.things import kinds_of
+from diffgraph.agents.nouns import Nouns
 from diffgraph.errors import EmptyPrompt, UnknownWords
+from diffgraph.families.vocabulary import Vocabulary, everyday_nouns
 
 
 def parse(prompt: str):
@@ -98,7 +99,7 @@ def test_nothing_to_draw_is_refused(prompt):
 
 
 class TestWithAVocabulary:
-    agent = OfflineAgent(known_words=frozenset({"dog", "Snow", "smiling"}))
+    agent = OfflineAgent(Vocabulary(frozenset({"dog", "Snow", "smiling"})))
 
     def test_names_the_words_it_does_not_know(self):
         assert self.agent.parse("a zorkish dog in the snow").unknown_words == ("zorkish",)
@@ -130,7 +131,14 @@ def test_any_word_may_be_known_without_a_vocabulary():
     ],
 )
 def test_knows_what_kind_of_thing_a_subject_is(subject, kinds):
-    assert kinds_of(subject) == kinds
+    assert Nouns(everyday_nouns()).kinds_of(subject) == kinds
+
+
+def test_a_familys_own_nouns_are_the_ones_that_count():
+    agent = OfflineAgent(Vocabulary(nouns={"robot": ("mecha",), "food": ("space cake",)}))
+    assert agent.parse("a red mecha, at night").broader == ("robot",)
+    assert agent.parse("a space cake").broader == ("food",)
+    assert agent.parse("an ambulance").broader == ()
 
 
 @pytest.mark.parametrize("junk", ["(" * 3000, "a " * 5000, "[a|b" * 800, "<" * 3000, "and " * 900])

@@ -7,14 +7,16 @@ import pytest
 from diffgraph.agents import OfflineAgent
 from diffgraph.agents.boilerplate import is_boilerplate
 from diffgraph.agents.markup import LONGEST_TEXT, lines_and_links, page_lines
+from diffgraph.agents.nouns import Nouns
 from diffgraph.agents.orders import is_an_order
 from diffgraph.agents.pages import descriptive_sentences, tidy
 from diffgraph.agents.titles import readable_name
 from diffgraph.experts.expert import ExpertRef, ListedFile, ListedImage, Listing
+from diffgraph.families.vocabulary import everyday_nouns
 
 
 def told(html: str) -> list[str]:
-    return [sentence.text for sentence in descriptive_sentences(html)]
+    return [sentence.text for sentence in descriptive_sentences(html, Nouns(everyday_nouns()))]
 
 
 def listing(**changes: object) -> Listing:

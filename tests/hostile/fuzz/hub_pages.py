@@ -14,6 +14,7 @@ from diffgraph.errors import ExpertError, InputError
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import Library
 from diffgraph.families import get_family
+from diffgraph.families.vocabulary import Vocabulary
 from tests.hostile.files import PARAMETERS, lora
 from tests.hostile.fuzz.bounds import demand_a_line
 from tests.hostile.fuzz.grammar import HOSTILE_TEXTS, changed, mangled, texts, to_json, values
@@ -164,7 +165,7 @@ def described_or_refused(found: tuple[Any, str], folder: Path) -> None:
 
 @cache
 def _offline() -> Any:
-    return get_agent("offline", frozenset())
+    return get_agent("offline", Vocabulary(frozenset()))
 
 
 def _describe(listing: Listing) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffgraph.families.emoji64 import known_words
+from diffgraph.families.emoji64 import vocabulary
 from recipes.emoji64 import captions
 from recipes.emoji64.art import STYLES, Subject
 from recipes.emoji64.treatments import TREATMENTS
@@ -79,4 +79,4 @@ def test_the_shipped_word_list_knows_every_phrase() -> None:
     phrases = [phrase for treatment in TREATMENTS.values() for phrase in treatment.phrases]
     phrases += [phrase for choices in captions.STYLE_PHRASES.values() for phrase in choices]
     for phrase in phrases:
-        assert set(captions.words(phrase)) <= known_words(), phrase
+        assert set(captions.words(phrase)) <= vocabulary().known, phrase
