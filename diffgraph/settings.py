@@ -5,6 +5,7 @@ configs beside the code that uses them.
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from diffgraph.errors import MissingInput
 from diffgraph.permissions import keep_private
 from diffgraph.secrets import keep_environment, keep_password, keep_secret
 from diffgraph.telling import guard_logs
+
+PREFIX = "DIFFGRAPH_"
+ENV_FILE = f"{PREFIX}ENV_FILE"
+"""Names another file of settings."""
 
 
 def default_home() -> Path:
@@ -37,7 +42,7 @@ def settings_file() -> Path:
     Raises:
         MissingInput: `DIFFGRAPH_ENV_FILE` names another one, and it is not there.
     """
-    named = os.environ.get("DIFFGRAPH_ENV_FILE")
+    named = os.environ.get(ENV_FILE)
     if named:
         path = Path(named).expanduser().absolute()
         if not path.is_file():
@@ -52,7 +57,7 @@ class Settings(BaseSettings):
     """Settings from `DIFFGRAPH_*` variables or the user's `settings_file()`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DIFFGRAPH_",
+        env_prefix=PREFIX,
         frozen=True,
         extra="ignore",
         populate_by_name=True,
@@ -113,9 +118,21 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read what is given, then the environment, then the user's file; nothing else."""
-        # editors of some systems put a mark before the first letter of a file
-        own = DotEnvSettingsSource(settings_cls, settings_file(), env_file_encoding="utf-8-sig")
-        return init_settings, env_settings, own
+        return init_settings, env_settings, _own_file(settings_cls)
+
+    @classmethod
+    def unknown(cls) -> str:
+        """Return a line about variables that begin as ours do and that nothing reads; else ""."""
+        known = [name.upper() for name in cls.model_fields] + [ENV_FILE.removeprefix(PREFIX)]
+        given = {name.upper() for name in (*os.environ, *_own_file(cls).env_vars)}
+        names = (name.removeprefix(PREFIX) for name in sorted(given) if name.startswith(PREFIX))
+        told = [
+            f"{PREFIX}{name}" + (f" (did you mean {PREFIX}{near[0]}?)" if near else "")
+            for name in names
+            if name not in known
+            for near in [get_close_matches(name, known, n=1)]
+        ]
+        return f"no setting is called {', '.join(told)}: not read" if told else ""
 
     def model_post_init(self, _: Any) -> None:
         """Have every key, and the password of every address, masked wherever it might be told."""
@@ -127,3 +144,8 @@ class Settings(BaseSettings):
                 keep_secret(value)
             elif isinstance(value, str) and "://" in value:
                 keep_password(value)
+
+
+def _own_file(settings: type[BaseSettings]) -> DotEnvSettingsSource:
+    # editors of some systems put a mark before the first letter of a file
+    return DotEnvSettingsSource(settings, settings_file(), env_file_encoding="utf-8-sig")

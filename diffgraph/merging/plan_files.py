@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, StrictInt, ValidationError
 
 from diffgraph.errors import DiffgraphError, InputError, MissingInput
 from diffgraph.experts.weights_file import open_weights
@@ -36,6 +36,20 @@ class WrittenPlan(NamedTuple):
     plan: MergePlan
     prompt: str = ""
     seed: int | None = None
+
+
+class About(BaseModel, extra="forbid"):
+    """What `plan --json` and `show plan --json` say beside a plan."""
+
+    plan: Any
+    prompt: str = ""
+    seed: StrictInt | None = None
+    method: str = ""
+    id: str | None = None
+    plan_id: str | None = None
+    coefficients: dict[str, float] | None = None
+    selection: Any = None
+    explanation: tuple[str, ...] = ()
 
 
 def read_plan(path: Path) -> WrittenPlan:
@@ -90,16 +104,25 @@ def _of_json(found: Any) -> list[Told]:
     if not isinstance(found, dict):
         raise ValueError("a plan is an object with a family and experts")
     if isinstance(found.get("plans"), list):  # what `plan` prints
+        if unknown := sorted(found.keys() - {"plans", "failed", "spending"}):
+            raise ValueError(f"{unknown[0]}: is no field of what `plan --json` prints")
         return [told for one in found["plans"] for told in _of_json(one)]
     if METADATA in found:
         if not isinstance(found[METADATA], str):
             raise ValueError(f"its {METADATA} is no text")
         return [(parse_strict(found[METADATA]), "", None)]
-    if "plan" in found:
-        prompt, seed = found.get("prompt"), found.get("seed")
-        prompt = prompt if isinstance(prompt, str) else ""
-        return [(found["plan"], prompt, seed if isinstance(seed, int) else None)]
-    return [(found, "", None)]
+    if "plan" not in found:
+        return [(found, "", None)]
+    about = About.model_validate(found)
+    plan = MergePlan.model_validate(about.plan)
+    for field, said, true in (
+        ("id", about.id, plan.id),
+        ("plan_id", about.plan_id, plan.id),
+        ("coefficients", about.coefficients, plan.coefficients()),
+    ):
+        if said is not None and said != true:
+            raise ValueError(f"{field}: {said} is not that of the plan beside it, {true}")
+    return [(plan, about.prompt, about.seed)]
 
 
 def _of_image(path: Path) -> Told:

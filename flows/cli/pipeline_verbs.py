@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from diffgraph.settings import Settings
-from flows.cli.app import app, tell
+from flows.cli.app import app, complain, tell
 from flows.cli.options import (
     Agent,
     Candidates,
@@ -233,6 +233,10 @@ def batch(
             force=force,
         )
         tell(result, json)
+    if result.failed or result.broken or not result.images:
+        told = f"{result.images} of {result.images + result.failed + result.broken}"
+        complain(f"{told} prompts of {prompts} were drawn")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -44,7 +44,7 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
         raise InputError(f"a setting cannot be used: {_first_line(error)}") from error
     keep_out(settings.home)
     close(settings.home)
-    for line in ignored():
+    for line in filter(None, (*ignored(), Settings.unknown())):
         log.warning("%s", line)
     from diffgraph.families import get_family
     from diffgraph.session.overrides import read_overrides

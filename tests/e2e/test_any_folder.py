@@ -1,6 +1,7 @@
 """The command works in any folder, with a server of its own, and heeds nothing that is in it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,9 +33,12 @@ def strangers_folder(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("python", [{}, {"PYTHONPATH": "."}], ids=["", "PYTHONPATH"])
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["here", "by Dask"])
-def test_a_batch_is_drawn_in_a_folder_full_of_strangers_code(tmp_path, workers):
+def test_a_batch_is_drawn_in_a_folder_full_of_strangers_code(tmp_path, workers, python):
     here = strangers_folder(tmp_path / "downloaded")
+    if python:  # then Python itself takes `flows` from there, before a line of ours runs
+        shutil.rmtree(here / "flows")
     (here / "prompts.txt").write_text("a cat\na dog\n")
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "DIFFGRAPH_"))}
     command = Path(sys.executable).with_name("diffgraph")
@@ -42,7 +46,8 @@ def test_a_batch_is_drawn_in_a_folder_full_of_strangers_code(tmp_path, workers):
     done = subprocess.run(
         [command, "batch", "prompts.txt", "--out", "out", "--method", "base",
          "--home", home, *workers],
-        cwd=here, env={**kept, "HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+        cwd=here, env={**kept, "HOME": str(tmp_path), **python},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 images" in done.stdout

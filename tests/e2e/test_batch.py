@@ -204,3 +204,14 @@ def test_the_first_prompts_that_cannot_be_drawn_are_told_with_their_reasons(tmp_
     assert (told.images, told.failed) == (0, 1)
     (line,) = [line for line in told.lines() if "UnknownWords" in str(line)]
     assert line.startswith("row-000001: UnknownWords: no word of the prompt is known")
+
+
+@pytest.mark.parametrize(("texts", "drawn"), [(["qzx bvwk", "a cat"], 1), (["qzx bvwk"], 0)])
+def test_a_prompt_that_cannot_be_drawn_ends_the_command_with_1(diffgraph, tmp_path, texts, drawn):
+    out, path = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", texts)
+    told = diffgraph("batch", path, "--out", out, "--method", "base")
+    assert told.code == 1
+    assert f"{drawn} images" in told.out
+    assert "row-000001: UnknownWords" in told.out
+    assert f"diffgraph: {drawn} of {len(texts)} prompts of {path} were drawn" in told.err
+    assert len(list((out / "images").glob("*.png"))) == drawn

@@ -305,7 +305,8 @@ class TestBatch:
     def test_images_and_table(self, diffgraph, home, prompts, tmp_path):
         out = tmp_path / "out"
         told = diffgraph("batch", prompts, "--out", out, "--json")
-        assert told.code == 0, told.err
+        assert told.code == 1
+        assert f"2 of 5 prompts of {prompts} were drawn" in told.err
         assert (told.json["images"], told.json["failed"], told.json["broken"]) == (2, 1, 2)
         table = pq.read_table(out / "results.parquet").to_pylist()
         drawn = [row for row in table if not row["error"]]

@@ -34,7 +34,13 @@ def write(path: Path, content: Any) -> Path:
     [
         TOLD,
         {"plan": TOLD},
-        {"id": PLAN.id, "plan": TOLD, "coefficients": {}, "prompt": "", "seed": None},
+        {
+            "id": PLAN.id,
+            "plan": TOLD,
+            "coefficients": PLAN.coefficients(),
+            "prompt": "",
+            "seed": None,
+        },
         {"plans": [{"prompt": "a cat", "plan_id": PLAN.id, "plan": TOLD}], "spending": {}},
         {METADATA: TEXT, "diffgraph.version": "1"},
         "\ufeff" + TEXT,
@@ -122,6 +128,30 @@ def test_an_unknown_or_wrong_field_is_named(tmp_path: Path, changes: Any, field:
     save_file({"x": torch.zeros(2)}, path, {METADATA: json.dumps(wrong)})
     with pytest.raises(InputError, match=field):
         read_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("beside", "field"),
+    [
+        ({"promt": "a cat"}, "promt: Extra"),
+        ({"prompt": 3}, "prompt: Input should be a valid string"),
+        ({"seed": "7"}, "seed: Input should be a valid int"),
+        ({"seed": 7.5}, "seed: Input should be a valid int"),
+        ({"plan_id": "0" * 16}, "plan_id: 0000000000000000 is not that of the plan"),
+        ({"id": "another"}, "id: another is not that of the plan"),
+        ({"coefficients": {"hub:1@2": 0.9}}, "coefficients: .* is not that of the plan"),
+        ({"coefficients": 3}, "coefficients: Input should be a valid dict"),
+    ],
+)
+def test_an_unknown_or_wrong_field_beside_a_plan_is_named(
+    tmp_path: Path, beside: Any, field: str
+) -> None:
+    wrong = {"plan": TOLD, **beside}
+    for place in (wrong, {"plans": [wrong]}):
+        with pytest.raises(InputError, match=rf"plan\.json holds no merge plan: {field}"):
+            read_plan(write(tmp_path / "plan.json", place))
+    with pytest.raises(InputError, match="sed: is no field"):
+        read_plan(write(tmp_path / "plan.json", {"plans": [{"plan": TOLD}], "sed": 7}))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,17 @@ class TestBadInput:
         assert "plan.json" in only_line(told.err)
         assert not list(tmp_path.glob("*.png"))
 
+    def test_a_wrong_field_beside_a_plan_is_named_by_every_verb(self, diffgraph, tmp_path):
+        path = tmp_path / "plan.json"
+        path.write_text('{"plan": {"family": "emoji64"}, "sead": 7}')
+        for words in (("generate", "a cat", "--plan", path, "--out", tmp_path / "out"),
+                      ("show", "plan", path),
+                      ("merge", path, "--out", tmp_path / "m.safetensors")):  # fmt: skip
+            told = diffgraph(*words, "--home", tmp_path / "home")
+            assert (told.code, told.out) == (1, "")
+            assert f"{path} holds no merge plan: sead: " in only_line(told.err)
+        assert list(tmp_path.iterdir()) == [path]
+
     @pytest.mark.parametrize("verb", ["discover", "build", "train", "evaluate", "refresh"])
     def test_a_home_that_cannot_be_written_is_told_before_any_work(self, diffgraph, tmp_path, verb):
         (tmp_path / "file").write_text("in the way")

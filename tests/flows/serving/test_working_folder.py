@@ -114,6 +114,26 @@ def test_another_file_is_read_where_the_user_says_so(folder, own_file, monkeypat
         Settings()
 
 
+def test_names_of_settings_that_nothing_reads_are_told_in_one_line(folder, own_file, monkeypatch):
+    assert Settings.unknown() == ""
+    own_file.write_text("DIFFGRAPH_FAMILY=sd15\nDIFFGRAPH_GPU=0\nOTHER=1")
+    monkeypatch.setenv("DIFFGRAPH_ENV_FILE", str(own_file))
+    monkeypatch.setenv("DIFFGRAPH_HOEM", "a-secret")
+    monkeypatch.setenv("diffgraph_workers", "2")
+    monkeypatch.setenv("DIFFGRAPH_XYZZY", "a-secret")
+    told = Settings.unknown()
+    assert "DIFFGRAPH_GPU (did you mean DIFFGRAPH_GPUS?)" in told
+    assert "DIFFGRAPH_HOEM (did you mean DIFFGRAPH_HOME?), DIFFGRAPH_XYZZY: not read" in told
+    assert told.isprintable()
+    assert not [word for word in ("FAMILY", "WORKERS", "secret", "OTHER") if word in told]
+
+
+def test_the_command_tells_them(diffgraph, folder, monkeypatch):
+    monkeypatch.setenv("DIFFGRAPH_HOEM", "x")
+    told = diffgraph("plan", "a cat", "--method", "magic")
+    assert "DIFFGRAPH_HOEM (did you mean DIFFGRAPH_HOME?)" in told.err.splitlines()[0]
+
+
 def test_a_relative_configuration_folder_is_none(folder, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", ".")
     (folder / "diffgraph").mkdir()
