@@ -175,6 +175,7 @@ class _Look:
         self.failed: list[BrokenPage] = []
         self.later = 0
         self.number = 0
+        self.kept_out = 0  # who was removed from this home stays so
         self.is_done = False  # whether the hub was read as far as was asked for
         self._pages: list[tuple[Expert, Listing]] = []  # decided, to be written together
         self._owed: dict[str, Owed] = {}  # whose weights come after all pages
@@ -211,6 +212,11 @@ class _Look:
         self, superseded: tuple[Expert, ...], retired: tuple[Expert, ...], is_whole: bool
     ) -> DiscoveryReport:
         """Return what was found, with every expert as it is now."""
+        if self.kept_out:
+            log.warning(
+                "%d experts of %s are passed over: they were removed (`diffgraph remove REF "
+                "--allow` lets one come back)", self.kept_out, self.crawler.source,
+            )  # fmt: skip
         now = {expert.ref: expert for expert in self.library.experts()}
         current = {change: tuple(now[ref] for ref in refs) for change, refs in self.found.items()}
         return DiscoveryReport(
@@ -248,6 +254,9 @@ class _Look:
             self.broken.append(entry)
             return
         self.seen.add(str(entry.ref))
+        if self.library.why_removed(entry.ref) is not None:
+            self.kept_out += 1
+            return
         try:
             self._judge(entry)
         except ServiceError as error:

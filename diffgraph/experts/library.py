@@ -5,6 +5,7 @@ Below `home/library`:
     experts.jsonl             one row an expert; a later row of the same reference replaces it
     listings.jsonl            hub pages by `page_hash`
     files/<sha256>.safetensors
+    removed.json              who was taken out for good, and why
 
 Rows are appended, so that adding thousands of experts costs what they weigh; the file is rewritten
 when most of its rows are out of date. A row torn by a crash is dropped by the next writer; one that
@@ -16,7 +17,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.line_store import LineStore
 from diffgraph.families import FAMILIES
+from diffgraph.foreign_files import parse_strict, read_foreign
 from diffgraph.homes import demand_readable
 from diffgraph.permissions import make_folder
 
@@ -44,6 +46,7 @@ log = logging.getLogger(__name__)
 
 SPARE_ROWS = 1000  # out-of-date rows that are never worth rewriting the file for
 LOCK_SECONDS = 60.0
+REMOVED_BYTES = 16 << 20
 SEALED = 0o400
 """Weights are mapped into memory: whoever cuts one short while it is used kills the process."""
 
@@ -87,6 +90,7 @@ class Library:
         self._read_state: tuple[int, int, int] | None = None  # inode, bytes and time at last read
         self._out_of_date = 0
         self._damaged: list[bytes] = []
+        self._leaving: list[Expert] = []  # removed, but for a run that was killed
 
     @property
     def _table(self) -> Path:
@@ -188,6 +192,61 @@ class Library:
             self.get(ref).model_copy(update={"status": "retired", "reason": reason}) for ref in refs
         )
 
+    def removed(self) -> dict[str, str]:
+        """Return why experts were taken out for good, by reference or `source:model`."""
+        try:
+            text = read_foreign(self._removals, REMOVED_BYTES) if self._removals.exists() else b"{}"
+            return {str(ref): str(why) for ref, why in parse_strict(text).items()}
+        except (ValueError, AttributeError) as error:
+            # to go on would bring back what somebody had to take down
+            raise MissingInput(f"{self._removals} is damaged: {error}; mend it by hand") from error
+
+    def why_removed(self, ref: str | ExpertRef) -> str | None:
+        """Return why this expert was taken out; None if it was not."""
+        return self.removed_among([str(ref)]).get(str(ref))
+
+    def removed_among(self, refs: Iterable[str]) -> dict[str, str]:
+        """Return which of these experts were taken out, and why."""
+        removed = self.removed()
+        found = ((ref, _removal(ref, removed)) for ref in refs)
+        return {ref: why for ref, why in found if why is not None}
+
+    def remove(self, ref: str, reason: str) -> tuple[Expert, ...]:
+        """Take an expert, or all versions of `source:model`, out for good; return what is left.
+
+        From now on nobody finds it and no discover takes it in. Its rows, pages and files go with
+        `purge`, once whatever else is known of it has gone.
+        """
+        with self.writing():
+            self._keep_removals({**self.removed(), ref: reason})
+        self._current()
+        return tuple(self._leaving)
+
+    def allow(self, ref: str) -> bool:
+        """Let what was taken out come back with the next discover; return whether it was."""
+        with self.writing():
+            removed = self.removed()
+            was = removed.pop(ref, None) is not None
+            if was:
+                self._keep_removals(removed)
+        return was
+
+    def purge(self) -> None:
+        """Remove rows, pages and files of experts that were taken out: the rows last."""
+        with self.writing():
+            rows = self._current()
+            if not self._leaving:
+                return
+            needed = {expert.sha256 for expert in rows.values()}
+            for expert in self._leaving:
+                if expert.sha256 and expert.sha256 not in needed:
+                    file = self._file_path(expert.sha256)
+                    with storing(file):
+                        file.unlink(missing_ok=True)
+            self._pages.keep_only({expert.page_sha256 for expert in rows.values()})
+            write_text(self._table, "".join(map(_line, rows.values())))
+            self._read_state = None
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the library's lock; use it round many `add` calls to take the lock once."""
@@ -210,6 +269,14 @@ class Library:
         """Yield an empty folder for a file that is to be judged, on the disk of the library."""
         with scratch_folder(self.folder / "judging") as folder:
             yield folder
+
+    @property
+    def _removals(self) -> Path:
+        return self.folder / "removed.json"
+
+    def _keep_removals(self, removed: Mapping[str, str]) -> None:
+        write_text(self._removals, json.dumps(removed, indent=1, ensure_ascii=False))
+        self._read_state = None
 
     def _current_or_new(self, expert: Expert) -> Expert:
         self.get(expert.ref)
@@ -264,6 +331,7 @@ class Library:
                 len(self._damaged),
             )
         self._out_of_date = len(lines) - len(rows)
+        self._leaving = [rows.pop(ref) for ref in self.removed_among(list(rows))]
         return rows
 
     def _append(self, experts: Collection[Expert]) -> None:
@@ -273,7 +341,8 @@ class Library:
         stale = self._out_of_date + sum(ref in rows for ref in new)
         if self._damaged or stale > len(rows) + len(new) + SPARE_ROWS:
             self._set_damaged_aside()
-            write_text(self._table, "".join(map(_line, {**rows, **new}.values())))
+            kept = [*{**rows, **new}.values(), *self._leaving]
+            write_text(self._table, "".join(map(_line, kept)))
             stale = 0
         else:
             append_lines(self._table, "".join(map(_line, experts)).encode())
@@ -302,6 +371,10 @@ class Library:
         with storing(target):
             target.chmod(SEALED)
             file.unlink(missing_ok=True)
+
+
+def _removal(ref: str, removed: Mapping[str, str]) -> str | None:
+    return removed.get(ref, removed.get(ref.rpartition("@")[0])) if removed else None
 
 
 def _line(expert: Expert) -> str:

@@ -47,6 +47,10 @@ class LineStore:
     def __len__(self) -> int:
         return len(self._look())
 
+    def keys(self) -> frozenset[str]:
+        """Return the keys of all texts."""
+        return frozenset(self._look())
+
     def get(self, key: str) -> bytes | None:
         """Return the JSON text under a key; None if there is none."""
         for _ in range(2):

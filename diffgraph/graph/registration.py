@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -53,6 +53,14 @@ class Cards:
             StorageError: the cards cannot be written.
         """
         self._lines.put((_key(page, agent), card.model_dump_json()) for page, card in written)
+
+    def forget(self, pages: Collection[str]) -> None:
+        """Remove what any agent ever wrote of pages, by their hashes."""
+        written = {key: self._lines.get(key) for key in self._lines.keys()}
+        askers = {_asked(text) for text in written.values() if text is not None} - {None}
+        gone = {_key_of(page, *asker) for page in pages for asker in askers if asker}
+        if not gone.isdisjoint(written):
+            self._lines.keep_only(written.keys() - gone)
 
 
 def register(listing: Listing, agent: Agent, cards: Cards) -> ExpertCard:
@@ -156,5 +164,18 @@ class _Batch:
 
 
 def _key(page_sha256: str, agent: Agent) -> str:
-    question = [page_sha256, agent.name, agent.model, agent.instruction_version]
+    return _key_of(page_sha256, agent.name, agent.model, agent.instruction_version)
+
+
+def _key_of(page_sha256: str, agent: str, model: str, instructions: str) -> str:
+    question = [page_sha256, agent, model, instructions]
     return hashlib.sha256(json.dumps(question).encode()).hexdigest()
+
+
+def _asked(text: bytes) -> tuple[str, str, str] | None:
+    """Return agent, model and instructions of a card; None of one that is damaged."""
+    try:
+        card = ExpertCard.model_validate_json(text)
+    except ValidationError:
+        return None
+    return card.agent, card.model, card.instruction_version

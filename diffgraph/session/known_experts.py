@@ -3,6 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 
+from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, Licence
 from diffgraph.experts.library import Library
 from diffgraph.families import Family
@@ -17,7 +18,13 @@ class KnownExperts:
         self.family = family
 
     def get(self, ref: str) -> Expert:
-        """Return the expert of this reference; raises `MissingInput` if it is not known."""
+        """Return the expert of this reference.
+
+        Raises:
+            MissingInput: it is not known, or was taken out of this home.
+        """
+        if (why := self.library.why_removed(ref)) is not None:
+            raise MissingInput(f"{ref} was removed from {self.library.folder.parent}: {why}")
         return self.library.find(ref) or self.bundled.get(ref) or self.library.get(ref)
 
     def path_of(self, sha256: str) -> Path:

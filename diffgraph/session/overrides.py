@@ -11,6 +11,8 @@ How things are done lives in small frozen configs beside the code that uses them
 """
 
 import tomllib
+from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,7 +124,9 @@ def read_overrides(path: Path | None) -> Overrides:
 
 def _check(path: Path, table: str, values: dict[str, Any], config: type[BaseModel]) -> None:
     keys = keys_of(config)
-    for key in values:
+    for key, value in values.items():
+        if any(isinstance(number, float) and not isfinite(number) for number in _flat(value)):
+            raise InputError(f"{path}: [{table}] {key} = {value}: expected finite numbers")
         if key not in keys:
             raise InputError(f"{path}: [{table}] has no {key!r}; it has {', '.join(keys)}")
     try:
@@ -133,3 +137,12 @@ def _check(path: Path, table: str, values: dict[str, Any], config: type[BaseMode
         raise InputError(
             f"{path}: [{table}] {where} = {first['input']!r}: {first['msg']}"
         ) from error
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """Yield a value, or those in a list."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value

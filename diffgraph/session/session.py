@@ -192,10 +192,12 @@ class Session:
 
     @cached_property
     def known_drawbacks(self) -> "dict[str, str]":
-        """Why some experts must not be chosen: what calibration proved."""
+        """Why some experts must not be chosen: what calibration proved, or who took them out."""
+        from diffgraph.experts.library import Library
         from diffgraph.graph.drawbacks import drawbacks
 
-        return drawbacks(self.snapshot)
+        removed = Library(self.home).removed_among(self.snapshot.refs)
+        return {**drawbacks(self.snapshot), **removed}
 
     def decide(self, prompt: str, method: str = "diffgraph") -> Decision:
         """Return what a method merges for a prompt.

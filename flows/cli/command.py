@@ -13,10 +13,10 @@ from contextlib import contextmanager
 
 from diffgraph.errors import DiffgraphError, StorageError
 from diffgraph.telling import guard_logs, told_traceback
-from flows.cli import pipeline_verbs, serving_verbs
+from flows.cli import pipeline_verbs, serving_verbs, tidying_verbs
 from flows.cli.app import app, complain
 
-VERBS = (pipeline_verbs, serving_verbs)
+VERBS = (pipeline_verbs, serving_verbs, tidying_verbs)
 """Where they are; importing them adds them to the command, in this order."""
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}

@@ -57,11 +57,16 @@ def waiting(home: Path) -> list[Path]:
 def read(place: Path) -> Record | None:
     """Return a record; one that is damaged is told and set aside."""
     try:
-        return Record.model_validate_json(place.read_bytes())
+        record = Record.model_validate_json(place.read_bytes())
     except ValidationError:
         aside = place.replace(place.with_suffix(".damaged"))
         log.warning("%s is damaged, is set aside and will not be sent", aside)
         return None
+    if record.planner is None or record.planner.is_dir():
+        return record
+    # written before the planners of the home were moved to their families
+    found = sorted(place.parent.parent.glob(f"families/*/planners/{record.planner.name}"))
+    return record.model_copy(update={"planner": found[0] if found else record.planner})
 
 
 def flat(params: dict[str, Any], prefix: str = "") -> dict[str, str]:

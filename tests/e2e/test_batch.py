@@ -108,6 +108,7 @@ class TestWhatDraws:
     def test_it_stops_if_its_planner_was_trained_again(self, diffgraph, home, prompts, tmp_path):
         _, name = change_what_is_in_force(home)
         shutil.rmtree(family_folder(home, "emoji64") / "snapshots")
+        (family_folder(home, "emoji64") / "current").unlink()
         out = tmp_path / "out"
         first = diffgraph("batch", prompts, "--out", out, "--limit", 1, "--json").json
         folder = family_folder(home, "emoji64") / "planners" / name

@@ -149,6 +149,7 @@ class TestBuild:
         whole = current_id(family_folder(home, "emoji64"))
         shutil.rmtree(home / "scores")
         shutil.rmtree(family_folder(home, "emoji64") / "snapshots")
+        (family_folder(home, "emoji64") / "current").unlink()
         script = "from flows.build_graph import build; print(build(reference_prompts=2).images)"
         process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
         try:
@@ -387,6 +388,7 @@ def test_shards_run_in_dask_workers_by_a_setting(home):
     whole = current_id(family_folder(home, "emoji64"))
     shutil.rmtree(home / "scores")
     shutil.rmtree(family_folder(home, "emoji64") / "snapshots")
+    (family_folder(home, "emoji64") / "current").unlink()
     script = "from flows.build_graph import build; print(build(reference_prompts=2).images)"
     environment = {**os.environ, "DIFFGRAPH_SCHEDULER": "local", "DIFFGRAPH_WORKERS": "2"}
     done = subprocess.run(

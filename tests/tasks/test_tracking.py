@@ -236,3 +236,10 @@ def test_a_database_that_fails_is_told_without_a_trace(recorded, tmp_path, capfd
         deliver(tmp_path, database.address_of(tmp_path), place)
     said = "".join(capfd.readouterr()) + caplog.text
     assert "Traceback" not in said
+
+
+def test_a_record_finds_its_planner_where_the_home_has_moved_it(tmp_path):
+    place = keep(tmp_path, Record(experiment="train", params={}, planner=tmp_path / "planners/a1"))
+    moved = tmp_path / "families" / "emoji64" / "planners" / "a1"
+    moved.mkdir(parents=True)
+    assert read(place).planner == moved

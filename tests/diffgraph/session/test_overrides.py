@@ -73,6 +73,16 @@ def test_a_slip_is_told_with_what_there_is(tmp_path, content, says):
     assert str(path) in str(told.value)
 
 
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan", "[0.9, inf]"])
+@pytest.mark.parametrize("table", sorted(configs()))
+def test_no_number_is_infinite(tmp_path, table, number):
+    path = tmp_path / "infinite.toml"
+    for key in keys_of(configs()[table]):
+        path.write_text(f"[{table}]\n{key} = {number}")
+        with pytest.raises(InputError, match=rf"\[{table}\] {key} = .*finite"):
+            read_overrides(path)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(MissingInput, match="nowhere"):
         read_overrides(tmp_path / "nowhere.toml")
