@@ -88,9 +88,9 @@ def tiny_model_parts() -> tuple[Any, dict[str, Any]]:
     """A model of emoji64's architecture with random weights, and a copy of those weights."""
     import torch
 
-    from diffgraph.families.emoji64 import architecture
     from diffgraph.families.family import SamplerConfig
     from diffgraph.families.stable_diffusion import StableDiffusion
+    from recipes.emoji64 import architecture
 
     tokenizer = _tokenizer()
     with torch.random.fork_rng(devices=[]):

@@ -70,6 +70,20 @@ def test_no_file_is_too_long_to_read():
     assert not long
 
 
+def test_the_wheel_holds_the_product_and_no_recipe():
+    wheel = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
+    files = {file.distribution_path for file in wheel.recurse_included_files()}
+    assert {path.split("/")[0] for path in files} == {"diffgraph", "tasks", "flows"}
+    assert {"flows/cli/__init__.py", "diffgraph/families/emoji64/assets/words.txt"} <= files
+
+
+def test_no_module_of_the_product_names_a_recipe():
+    """Neither in an import nor in a command that it starts or prints."""
+    product = [path for path in MODULES if not path.is_relative_to(ROOT / "recipes")]
+    named = re.compile(r"\brecipes[./]|\b(?:import|from) recipes\b")
+    assert not [ids(path) for path in product if named.search(path.read_text())]
+
+
 def test_the_core_can_be_imported_without_an_orchestrator():
     code = (
         "import sys\n"

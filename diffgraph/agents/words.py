@@ -6,7 +6,6 @@ microseconds.
 
 import re
 import unicodedata
-from collections import Counter
 from functools import lru_cache
 
 from diffgraph.spelling import seen
@@ -119,11 +118,6 @@ def content_words(text: str) -> tuple[str, ...]:
 def content_stems(text: str) -> frozenset[str]:
     """Return the stems of a text's content words."""
     return frozenset(stem(word) for word in content_words(text))
-
-
-def content_counts(text: str) -> Counter[str]:
-    """Return how often each content word's stem is said."""
-    return Counter(stem(word) for word in words(text) if _has_content(word))
 
 
 def _has_content(word: str) -> bool:

@@ -137,7 +137,7 @@ def _family(settings: Settings) -> Finding:
         return (
             "problem",
             f"missing below {family.assets}: {', '.join(missing)}",
-            "reinstall, or make them anew with `make emoji64`",
+            "reinstall diffgraph: they come with it",
         )
     weight = sum(file.stat().st_size for file in family.assets.rglob("*") if file.is_file())
     return "ok", f"{family.title}: {', '.join(wanted)}, {weight / 1e6:.0f} MB", ""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 
-from diffgraph.families.emoji64.architecture import build_vae
+from recipes.emoji64.architecture import build_vae
 from recipes.emoji64.loop import LoopConfig, LoopReport, optimise
 
 BATCH = 256

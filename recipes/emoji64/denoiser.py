@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffgraph.families.emoji64.architecture import build_scheduler
+from recipes.emoji64.architecture import build_scheduler
 from recipes.emoji64.loop import LoopConfig, LoopReport, optimise
 
 BLANK_SHARE = 0.1  # of captions left out, for classifier-free guidance

@@ -27,8 +27,10 @@ from flows.serving.watched import flow
 from flows.train_planner import train
 from recipes.emoji64.__main__ import add_workshop, workshop_of
 from recipes.emoji64.publish import publish_graph
-from recipes.emoji64.tasks import run_stage
+from recipes.emoji64.stages import run_stage
 from recipes.emoji64.workshop import Workshop
+from tasks.policies import LOCAL, named, task
+from tasks.progress import report
 
 FAMILY = "emoji64"
 
@@ -61,7 +63,7 @@ def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
         stages: some of `STAGES`.
     """
     seconds = {
-        stage: make_graph(workshop) if stage == GRAPH else run_stage(stage, workshop)
+        stage: make_graph(workshop) if stage == GRAPH else make_stage(stage, workshop)
         for stage in STAGES
         if stage in stages
     }
@@ -73,6 +75,16 @@ def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
     )
     publish(made, key="emoji64")
     return made
+
+
+@task(**LOCAL, task_run_name=named(lambda given: given["stage"]))
+def make_stage(stage: str, workshop: Workshop) -> float:
+    """Run a stage, or find that it was run; return the seconds it took."""
+    started = time.monotonic()
+    report(stage, 0, 1)
+    run_stage(stage, workshop)
+    report(stage, 1, 1)
+    return round(time.monotonic() - started, 1)
 
 
 def make_graph(workshop: Workshop) -> float:

@@ -51,7 +51,7 @@ def make_base(workshop: Workshop) -> Path:
         return folder
     from transformers import CLIPTokenizer
 
-    from diffgraph.families.emoji64.architecture import (
+    from recipes.emoji64.architecture import (
         build_scheduler,
         build_text_encoder,
         build_unet,

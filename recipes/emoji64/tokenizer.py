@@ -15,8 +15,8 @@ import numpy as np
 
 from diffgraph.artifacts import write_text
 from diffgraph.families.emoji64 import ASSETS
-from diffgraph.families.emoji64.architecture import CONTEXT_TOKENS
 from recipes.emoji64 import captions
+from recipes.emoji64.architecture import CONTEXT_TOKENS
 from recipes.emoji64.art import STYLES, Art, Subject, load_art
 from recipes.emoji64.treatments import TREATMENTS, compatible_sets
 

@@ -21,6 +21,7 @@ from recipes.emoji64.loop import LoopConfig, optimise
 from recipes.emoji64.measures import rank_correlation
 from recipes.emoji64.scorer_bank import Bank, compose_bank
 from recipes.emoji64.scorer_data import KINDS, ScorerData
+from recipes.emoji64.scorer_files import untrained, write_scorer
 from recipes.emoji64.scorer_lessons import ScorerTraining, Teacher
 from recipes.emoji64.scorer_losses import LOSSES
 from recipes.emoji64.scorer_plans import DRAWN
@@ -63,11 +64,11 @@ def train_scorers(  # noqa: PLR0913 (what is learnt from, where to, and how)
     for name in only:
         if not (out / name / CONFIG).is_file():
             scorer = train_scorer(name, data, bank, tokenizer, out, seconds_each, config)
-            scorer.save(out / name)
+            write_scorer(scorer, out / name)
             tested = measure(SCORERS[name].load(out / name, tokenizer, data.images.device), test)
             training = {**scorer.config.training, "test": tested}
             scorer.config = scorer.config.model_copy(update={"training": training})
-            scorer.save(out / name)
+            write_scorer(scorer, out / name)
         kept = ScorerConfig.model_validate_json((out / name / CONFIG).read_text(encoding="utf-8"))
         found[name] = kept.training
         log.info("%s: %s", name, kept.training.get("test"))
@@ -85,7 +86,7 @@ def train_scorer(
 ) -> LearnedScorer:
     """Train one scorer and set its offset and scale."""
     device = data.images.device
-    scorer = SCORERS[name].untrained(tokenizer, seed=config.seed)
+    scorer = untrained(SCORERS[name], tokenizer, config.seed)
     network = scorer.network.to(device).train().requires_grad_(True)
     if name != "clip_score" and (out / "clip_score" / CONFIG).is_file():
         _begin_with(network, SCORERS["clip_score"].load(out / "clip_score", tokenizer).network)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.emoji64.architecture import build_text_encoder, build_unet, build_vae
 from diffgraph.families.stable_diffusion_layout import component_shapes
+from recipes.emoji64.architecture import build_text_encoder, build_unet, build_vae
 
 
 def emoji64() -> dict[str, Any]:

@@ -48,7 +48,7 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def text_encoder(tokenizer: Any) -> Any:
     """A text encoder with random weights that knows the family's words."""
-    from diffgraph.families.emoji64.architecture import build_text_encoder
+    from recipes.emoji64.architecture import build_text_encoder
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)  # noqa: TID251 (layers draw from it; the fork gives it back)

@@ -20,6 +20,7 @@ from recipes.emoji64.proof_scorers import rises_and_falls
 from recipes.emoji64.proof_skills import SkillsConfig
 from recipes.emoji64.proofs import ProofConfig, prove
 from recipes.emoji64.scorer_data import DataConfig
+from recipes.emoji64.scorer_files import untrained
 from recipes.emoji64.studio import BenchPrompt, Studio
 from recipes.emoji64.truth import Composition
 from recipes.emoji64.verdict import verdicts
@@ -38,7 +39,7 @@ def studio(tiny_model_parts, few_pictures):
         for recipe in COMMUNITY
         if recipe.slug in KEPT
     }
-    scorers = {name: kind.untrained(model.tokenizer) for name, kind in SCORERS.items()}
+    scorers = {name: untrained(kind, model.tokenizer) for name, kind in SCORERS.items()}
     return Studio(few_pictures, model, updates, scorers)
 
 

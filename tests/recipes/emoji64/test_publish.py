@@ -16,6 +16,7 @@ from diffgraph.graph.snapshot import open_snapshot
 from diffgraph.planner.planner import Planner
 from recipes.emoji64.community import recipe_of
 from recipes.emoji64.publish import is_published, publish, publish_graph
+from recipes.emoji64.scorer_files import untrained, write_scorer
 from recipes.emoji64.stages import TOKENIZER
 from recipes.emoji64.unusable import lora
 
@@ -37,7 +38,7 @@ def made(tmp_path_factory, tiny_model_parts, tokenizer, text_encoder):
     for number, recipe in enumerate(COMMUNITY, 1):
         (folder / "weights" / f"{recipe.slug}.safetensors").write_bytes(lora(number / 100))
         (folder / "weights" / f"{recipe.slug}.json").write_text(json.dumps({"steps": number}))
-    SCORERS["hps"].untrained(tokenizer).save(folder / "scorers" / "hps")
+    write_scorer(untrained(SCORERS["hps"], tokenizer), folder / "scorers" / "hps")
     return folder
 
 

@@ -1,6 +1,5 @@
 """What do all learned scorers share? Prompts become token ids, a network rates, files hold it."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from diffgraph.artifacts import write_bytes, write_text
 from diffgraph.errors import DamagedFile, InputError, MissingInput
 from diffgraph.families.emoji64.scorers.networks import TEXT_TOKENS, prepared
 
@@ -57,17 +55,6 @@ class LearnedScorer(ABC):
         """Return the network with random weights: `network(images, ids)` gives one rating each."""
 
     @classmethod
-    def untrained(cls, tokenizer: Any, seed: int = 0) -> "LearnedScorer":
-        """Return a scorer with random weights, for tests and as the start of training."""
-        config = ScorerConfig(
-            name=cls.name, vocabulary=len(tokenizer), end=int(tokenizer.eos_token_id)
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)  # noqa: TID251 (torch.nn initialises from the global one)
-            network = cls.build(config.vocabulary, config.end)
-        return cls(network, config, tokenizer)
-
-    @classmethod
     def load(
         cls, folder: Path, tokenizer: Any, device: str | torch.device = "cpu"
     ) -> "LearnedScorer":
@@ -93,12 +80,6 @@ class LearnedScorer(ABC):
             )
         return cls(network, config, tokenizer, device)
 
-    def save(self, folder: Path) -> None:
-        """Write the weights and the config; matrices as bytes, a scale a row."""
-        weights = _packed(self.network.state_dict())
-        write_bytes(folder / WEIGHTS, save(weights))
-        write_text(folder / CONFIG, json.dumps(self.config.model_dump(), indent=2) + "\n")
-
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return one score per image: (n,), float32, on the CPU.
 
@@ -123,28 +104,8 @@ class LearnedScorer(ABC):
         return self.config.offset + self.config.scale * ratings
 
 
-def _packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return matrices and kernels as int8 with a scale a row, the rest in float16.
-
-    Half the bytes of float16 pay for twice the parameters; an error of 0.4 % of a row's largest
-    weight does not show in a score.
-    """
-    packed: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        whole = value.detach().float().cpu()
-        if whole.ndim < 2:
-            packed[name] = whole.half()
-            continue
-        rows = whole.flatten(1)
-        scale = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
-        numbers = (rows / scale.float().unsqueeze(1)).round().clamp(-127, 127)
-        packed[name] = numbers.to(torch.int8).view(whole.shape)
-        packed[name + SCALE] = scale
-    return packed
-
-
 def _unpacked(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what `_packed` made of weights in float32; files that are all float16 as well."""
+    """Return weights in float32 that a file holds as bytes with a scale a row, or in float16."""
     weights: dict[str, Tensor] = {}
     for name, value in packed.items():
         if name.endswith(SCALE):

@@ -8,6 +8,7 @@ from diffgraph.families import get_family
 from diffgraph.families.emoji64.scorers import SCORERS
 from diffgraph.families.emoji64.scorers.learned import CONFIG, WEIGHTS
 from diffgraph.scoring import SCORE_NAMES, get_scorers, score
+from recipes.emoji64.scorer_files import untrained, write_scorer
 
 PROMPTS = ["a dog", "a red apple at night, in a red frame", "", "a dog", "ein Hund \U0001f436"]
 SIZE_LIMIT, PARAMETER_LIMIT = 1_300_000, 1_000_000
@@ -21,7 +22,7 @@ def tokenizer(tiny_model_parts):
 
 @pytest.fixture(params=sorted(SCORERS))
 def scorer(request, tokenizer):
-    return SCORERS[request.param].untrained(tokenizer, seed=3)
+    return untrained(SCORERS[request.param], tokenizer, seed=3)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ class TestEveryScorer:
             scorer(images, ["a dog"])
 
     def test_reads_what_it_wrote(self, scorer, images, tokenizer, tmp_path):
-        scorer.save(tmp_path)
+        write_scorer(scorer, tmp_path)
         again = type(scorer).load(tmp_path, tokenizer)
         torch.testing.assert_close(
             again(images, PROMPTS), scorer(images, PROMPTS), atol=0.5, rtol=0.02
@@ -70,7 +71,7 @@ class TestEveryScorer:
     def test_keeps_matrices_to_half_a_step_of_a_byte_and_the_rest_in_half_precision(
         self, scorer, tokenizer, tmp_path
     ):
-        scorer.save(tmp_path)
+        write_scorer(scorer, tmp_path)
         kept = type(scorer).load(tmp_path, tokenizer).network.state_dict()
         for name, value in scorer.network.state_dict().items():
             if value.ndim < 2:
@@ -83,7 +84,7 @@ class TestEveryScorer:
     def test_reads_weights_in_half_precision_as_well(self, scorer, images, tokenizer, tmp_path):
         from safetensors.torch import save_file
 
-        scorer.save(tmp_path)
+        write_scorer(scorer, tmp_path)
         halves = {name: value.half() for name, value in scorer.network.state_dict().items()}
         save_file(halves, tmp_path / WEIGHTS)
         again = type(scorer).load(tmp_path, tokenizer)
@@ -110,20 +111,20 @@ class TestLoading:
             SCORERS["hps"].load(tmp_path, tokenizer)
 
     def test_refuses_damaged_weights(self, tokenizer, tmp_path):
-        SCORERS["hps"].untrained(tokenizer).save(tmp_path)
+        write_scorer(untrained(SCORERS["hps"], tokenizer), tmp_path)
         (tmp_path / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes()[:1000])
         with pytest.raises(DamagedFile, match="scorer hps"):
             SCORERS["hps"].load(tmp_path, tokenizer)
 
     def test_refuses_another_scorers_file(self, tokenizer, tmp_path):
-        SCORERS["hps"].untrained(tokenizer).save(tmp_path)
+        write_scorer(untrained(SCORERS["hps"], tokenizer), tmp_path)
         config = json.loads((tmp_path / CONFIG).read_text())
         (tmp_path / CONFIG).write_text(json.dumps({**config, "name": "pick_score"}))
         with pytest.raises(DamagedFile, match="pick_score"):
             SCORERS["hps"].load(tmp_path, tokenizer)
 
     def test_scores_come_in_the_scorers_order(self, tokenizer, images):
-        scorers = {name: kind.untrained(tokenizer) for name, kind in SCORERS.items()}
+        scorers = {name: untrained(kind, tokenizer) for name, kind in SCORERS.items()}
         table = score(scorers, images, PROMPTS)
         assert table.shape == (len(PROMPTS), len(SCORE_NAMES))
         torch.testing.assert_close(table[:, 4], scorers["hps"](images, PROMPTS))
