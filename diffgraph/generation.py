@@ -24,12 +24,12 @@ from diffgraph.experts.expert import Expert
 from diffgraph.experts.reading import open_delta
 from diffgraph.families.family import Family, ResidentModel, SamplerConfig
 from diffgraph.merging.apply import Merger, final_coefficients
-from diffgraph.merging.crowd import Crowd
+from diffgraph.merging.delta_store import DEVICE_BYTES, HOST_BYTES, DeltaStore
 from diffgraph.merging.k_lora import schedule
 from diffgraph.merging.packing import without_copies
 from diffgraph.merging.plan import MergePlan, PlannedExpert
+from diffgraph.merging.plan_groups import PlanGroups
 from diffgraph.merging.precision import whole_float32
-from diffgraph.merging.store import DEVICE_BYTES, HOST_BYTES, DeltaStore
 
 MERGEABLE = ("ready", "superseded", "retired")
 """What was merged once stays reproducible when a newer version comes or the page goes."""
@@ -98,8 +98,8 @@ class Renderer:
         return {name: value.cpu() for name, value in self.merger.base.items()}
 
     @cached_property
-    def _crowd(self) -> Crowd:
-        return Crowd(self.merger)
+    def _plan_groups(self) -> PlanGroups:
+        return PlanGroups(self.merger)
 
     def render(
         self,
@@ -170,14 +170,14 @@ class Renderer:
         deltas = self._deltas(plans)
         images: dict[int, Tensor] = {}
         sampler = sampler or self.family.sampler
-        for group in self._crowd.groups(plans, deltas):
+        for group in self._plan_groups.groups(plans, deltas):
             some = [plans[place] for place in group]
             texts, noises = [prompts[place] for place in group], [seeds[place] for place in group]
             if len({plan.id for plan in some}) == 1:
                 drawn = self._draw(some[0], deltas, texts, noises, sampler, on_step)
             else:
                 self._applied = ""
-                with self._crowd.rollouts(some, deltas) as model:
+                with self._plan_groups.rollouts(some, deltas) as model:
                     drawn = model.sample(texts, noises, sampler, on_step)
             images.update(zip(group, drawn, strict=True))
         return torch.stack([images[place] for place in range(len(plans))])

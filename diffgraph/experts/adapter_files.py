@@ -16,21 +16,21 @@ from torch import Tensor
 
 from diffgraph.errors import DamagedFile, UnknownFormat
 from diffgraph.experts.adapter_keys import ALPHA, MARKS, WHOLE, placed, places_around, split
-from diffgraph.experts.delta import (
+from diffgraph.experts.formats import ADAPTERS, AdapterFormat, checkpoint, dora
+from diffgraph.experts.formats.adapter import ModuleTensors
+from diffgraph.experts.naming import absent_encoder
+from diffgraph.experts.naming_index import Placement, Placements, key_index
+from diffgraph.experts.peft_configuration import PeftConfiguration, Scale
+from diffgraph.experts.unsupported_files import refuse_quantised_keys
+from diffgraph.experts.updates import (
     DerivedUpdate,
     LowRankUpdate,
     RenormalisedUpdate,
     SumUpdate,
     Update,
     moved,
+    rows_of,
 )
-from diffgraph.experts.formats import ADAPTERS, AdapterFormat, checkpoint, dora
-from diffgraph.experts.formats.adapter import Parts
-from diffgraph.experts.naming import absent_encoder
-from diffgraph.experts.naming_index import Placement, Placements, names_of
-from diffgraph.experts.peft_configuration import PeftConfiguration, Scale
-from diffgraph.experts.quantised import demand_plain_numbers
-from diffgraph.experts.updates import rows_of
 from diffgraph.experts.weights_file import WeightsFile, shown
 
 RENORMALISED = frozenset(dora.SUFFIXES.values())
@@ -47,7 +47,7 @@ FLAGS = frozenset({ALPHA, "on_input"})
 
 
 @dataclass
-class Opened:
+class ParsedFile:
     """What has been made of a file's keys."""
 
     format: str = ""
@@ -85,7 +85,7 @@ def is_adapter(file: WeightsFile) -> bool:
 
 def open_adapter(
     file: WeightsFile, parameters: Mapping[str, Tensor], configuration: PeftConfiguration
-) -> Opened:
+) -> ParsedFile:
     """Return the updates of an adapter's file, of whose large tensors nothing is read.
 
     Args:
@@ -96,11 +96,11 @@ def open_adapter(
     Raises:
         DamagedFile, FamilyMismatch, UnknownFormat: parts that do not fit together or the base.
     """
-    opened = Opened()
+    opened = ParsedFile()
     forms: Counter[str] = Counter()
     rows = _Rows(file.path.name)
     alpha_missing = False
-    modules = names_of(parameters).modules
+    modules = key_index(parameters).modules
     groups, rest = _groups(file, modules, opened)
     read: set[Placements] = set()
     for placements, keys in groups.items():
@@ -137,7 +137,7 @@ SCALED = frozenset({"lora", "loha", "lokr", "glora"})
 
 
 def _groups(
-    file: WeightsFile, modules: Mapping[str, Placements], opened: Opened
+    file: WeightsFile, modules: Mapping[str, Placements], opened: ParsedFile
 ) -> tuple[dict[Placements, dict[str, str]], list[str]]:
     """Return module -> role -> key, and the keys that belong to no module by their role."""
     groups: dict[Placements, dict[str, str]] = {}
@@ -171,7 +171,7 @@ def _without_whole_values(
     keys: Iterable[str],
     modules: Mapping[str, Placements],
     parameters: Mapping[str, Tensor],
-    opened: Opened,
+    opened: ParsedFile,
     rows: "_Rows",
 ) -> Iterator[str]:
     """Add the keys that hold a whole parameter of the base to `opened`; yield the others."""
@@ -192,7 +192,7 @@ def _without_whole_values(
                 raise DamagedFile(
                     f"{file.path.name}: {shown(key)} is the whole of what another key changes"
                 )
-        demand_plain_numbers(file, [key])
+        refuse_quantised_keys(file, [key])
         for parameter, update in checkpoint.updates_of(file, key, tuple(ours), parameters):
             opened.add(parameter, update, [key])
 
@@ -202,7 +202,7 @@ def _leave(
     keys: Iterable[str],
     modules: Mapping[str, Placements],
     read: set[Placements],
-    opened: Opened,
+    opened: ParsedFile,
     components: set[str],
 ) -> None:
     """Keep what nobody reads in `opened`; raise where a module would be read without it."""
@@ -226,7 +226,7 @@ def _parts(
     placements: Placements,
     keys: Mapping[str, str],
     configuration: PeftConfiguration,
-) -> Parts:
+) -> ModuleTensors:
     tensors = {role: file.tensor(key) for role, key in keys.items()}
     for role, value in tensors.items():
         if role not in FLAGS and not value.dtype.is_floating_point:
@@ -246,7 +246,9 @@ def _parts(
     settings = configuration.settings(placements[0].name)
     if settings.get("use_dora") and "down" in tensors and not RENORMALISED & tensors.keys():
         raise DamagedFile(f"{file.path.name}: {shown(module)} lacks the magnitude of a DoRA")
-    return Parts(file.path.name, module, tensors, scale.alpha, scale.rank, scale.rooted, settings)
+    return ModuleTensors(
+        file.path.name, module, tensors, scale.alpha, scale.rank, scale.rooted, settings
+    )
 
 
 def _roles(form: AdapterFormat, keys: Mapping[str, str]) -> set[str]:
@@ -299,7 +301,7 @@ class _Whole:
             yield name, rows_of(update, where.rows, base) if where.rows else update
 
 
-def _build(form: AdapterFormat, parts: Parts, whole: _Whole) -> Update | None:
+def _build(form: AdapterFormat, parts: ModuleTensors, whole: _Whole) -> Update | None:
     renormalises = form.touches == "weight" and any(role in parts for role in RENORMALISED)
     base = whole.base(needed=form.multiplies or renormalises)
     update = form.build(parts, base)

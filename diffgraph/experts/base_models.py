@@ -119,7 +119,7 @@ ANOTHER = "another"
 """A base with cross-attention of a width that none of the known families has."""
 
 
-def demand_same_base(
+def refuse_other_base(
     file: WeightsFile, configuration: Mapping[str, Any], parameters: Mapping[str, Tensor]
 ) -> None:
     """Raise `FamilyMismatch` if a file's own header states another base than ours.

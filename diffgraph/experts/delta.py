@@ -6,42 +6,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from diffgraph.experts.coverage import CoverageReport
-from diffgraph.experts.updates import (
-    CheckpointUpdate,
-    DenseUpdate,
-    DerivedUpdate,
-    HadamardUpdate,
-    KroneckerUpdate,
-    LowRankUpdate,
-    RenormalisedUpdate,
-    RowsUpdate,
-    SumUpdate,
-    Update,
-    against,
-    moved,
-    norm,
-    tensors_of,
-)
+from diffgraph.experts.updates import Update, moved, tensors_of
 from diffgraph.experts.weights_file import WeightsFile, shown
-
-__all__ = [
-    "CheckpointUpdate",
-    "Coverage",
-    "Delta",
-    "DenseUpdate",
-    "DerivedUpdate",
-    "HadamardUpdate",
-    "KroneckerUpdate",
-    "LowRankUpdate",
-    "Origin",
-    "RenormalisedUpdate",
-    "RowsUpdate",
-    "SumUpdate",
-    "Update",
-    "against",
-    "moved",
-    "norm",
-]
 
 EXAMPLES = 5  # unknown keys that a report names
 

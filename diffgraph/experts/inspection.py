@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from diffgraph.errors import DamagedFile
-from diffgraph.experts.delta import CheckpointUpdate, Delta, Update, norm
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.updates import CheckpointUpdate, Update, norm
 
 LARGEST = torch.finfo(torch.float32).max
 

@@ -8,7 +8,7 @@ naming_ldm.py and naming_flux.py know the single files' names, naming_index.py p
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-Vocabulary = Callable[[str], Iterable[str]]
+Naming = Callable[[str], Iterable[str]]
 """Our name -> the names that it has in one convention."""
 
 ATTENTION = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out"}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffgraph.experts import naming_flux
 from diffgraph.experts.naming import (
-    Vocabulary,
+    Naming,
     bare,
     comfyui,
     diffusers,
@@ -24,11 +24,11 @@ from diffgraph.experts.naming import (
 from diffgraph.experts.naming_ldm import kohya_ldm, ldm
 from diffgraph.families.layout import Placement, Placements
 
-__all__ = ["Names", "Placement", "Placements", "names_of"]
+__all__ = ["KeyIndex", "Placement", "Placements", "key_index"]
 
 
 @dataclass(frozen=True)
-class Names:
+class KeyIndex:
     """What strangers call one model's parameters and modules."""
 
     parameters: Mapping[str, Placements]
@@ -37,7 +37,7 @@ class Names:
     """A key of an adapter, less the suffix that its format adds -> the modules that it changes."""
 
 
-def names_of(parameters: Mapping[str, Tensor]) -> Names:
+def key_index(parameters: Mapping[str, Tensor]) -> KeyIndex:
     """Return what strangers call these parameters; made once a model.
 
     Args:
@@ -47,11 +47,11 @@ def names_of(parameters: Mapping[str, Tensor]) -> Names:
 
 
 @lru_cache(maxsize=8)
-def _names_of(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Names:
+def _names_of(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> KeyIndex:
     known = dict(shapes)
     names = list(known)
     modules = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
-    return Names(
+    return KeyIndex(
         parameters=_index(
             names,
             (diffusers, bare, comfyui, ldm(names)),
@@ -67,7 +67,7 @@ def _names_of(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Names:
 
 def _index(
     names: Iterable[str],
-    vocabularies: tuple[Vocabulary, ...],
+    vocabularies: tuple[Naming, ...],
     fused: Iterable[tuple[str, Placements]],
 ) -> dict[str, Placements]:
     ours = list(names)

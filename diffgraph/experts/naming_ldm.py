@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from diffgraph.experts.naming import KOHYA_PREFIXES, Vocabulary
+from diffgraph.experts.naming import KOHYA_PREFIXES, Naming
 
 UNET = "model.diffusion_model."
 TEXT = "cond_stage_model.transformer."
@@ -85,7 +85,7 @@ class UNetLayout:
         return f"output_blocks.{block * self.up_layers + layer}.{attends}.{rest}"
 
 
-def ldm(names: Iterable[str]) -> Vocabulary:
+def ldm(names: Iterable[str]) -> Naming:
     """Return the vocabulary of single-file checkpoints of a model with these names.
 
     The full name comes first; a UNet alone is also saved with a shorter prefix, or none.
@@ -104,7 +104,7 @@ def ldm(names: Iterable[str]) -> Vocabulary:
     return vocabulary
 
 
-def kohya_ldm(names: Iterable[str]) -> Vocabulary:
+def kohya_ldm(names: Iterable[str]) -> Naming:
     """Return kohya's names over a single-file checkpoint's: `lora_unet_input_blocks_1_1_…`."""
     single_file = ldm(names)
 

@@ -10,17 +10,16 @@ from pathlib import Path
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, ExpertError, FamilyMismatch, UnknownFormat
-from diffgraph.experts.adapter_files import Opened, is_adapter, open_adapter
+from diffgraph.experts.adapter_files import ParsedFile, is_adapter, open_adapter
 from diffgraph.experts.adapter_keys import split
-from diffgraph.experts.base_models import demand_same_base, made_for
+from diffgraph.experts.base_models import made_for, refuse_other_base
 from diffgraph.experts.delta import Coverage, Delta, Origin
 from diffgraph.experts.formats import checkpoint
 from diffgraph.experts.inspection import inspect
 from diffgraph.experts.metadata import evidence
-from diffgraph.experts.naming_index import Placements, names_of
+from diffgraph.experts.naming_index import Placements, key_index
 from diffgraph.experts.peft_configuration import PeftConfiguration
-from diffgraph.experts.quantised import demand_plain_numbers
-from diffgraph.experts.strangers import demand_mergeable
+from diffgraph.experts.unsupported_files import refuse_quantised_keys, refuse_unmergeable
 from diffgraph.experts.weights_file import WeightsFile, open_weights, shown
 
 MIN_SHARE = 0.9
@@ -64,10 +63,10 @@ def open_delta(
         UnsafeFile, DamagedFile, UnknownFormat, FamilyMismatch: by what is wrong with the file.
     """
     with open_weights(path) as file:
-        demand_mergeable(file, prediction)
+        refuse_unmergeable(file, prediction)
         adapts = is_adapter(file)
         configuration = PeftConfiguration.of(file, wanted=adapts)
-        demand_same_base(file, configuration.config, parameters)
+        refuse_other_base(file, configuration.config, parameters)
         try:
             if adapts:
                 opened = open_adapter(file, parameters, configuration)
@@ -90,12 +89,12 @@ def open_delta(
     return Delta(updates, opened.format, coverage, Origin(file, opened.keys))
 
 
-def _open_checkpoint(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Opened:
-    names = names_of(parameters).parameters
+def _open_checkpoint(file: WeightsFile, parameters: Mapping[str, Tensor]) -> ParsedFile:
+    names = key_index(parameters).parameters
     matched = {key: names[key] for key in sorted(file.entries) if key in names}
     _refuse_repeats(file, matched)
     rest = [key for key in file.entries if key not in matched]
-    opened = Opened("checkpoint")
+    opened = ParsedFile("checkpoint")
     opened.skipped = [key for key in rest if checkpoint.is_skipped(key)]
     components = {name.partition(".")[0] for name in parameters}
     for key in rest:
@@ -103,7 +102,7 @@ def _open_checkpoint(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Ope
             opened.leave(key, components)
     if not matched and not any(key.startswith(checkpoint.PREFIXES) for key in file.entries):
         raise _unreadable(file, f"no reader recognises its keys{_some(rest)}")
-    demand_plain_numbers(file, matched)
+    refuse_quantised_keys(file, matched)
     # shapes first: a base of another size says more than a missing key
     for key, placements in matched.items():
         for name, update in checkpoint.updates_of(file, key, placements, parameters):
@@ -123,7 +122,7 @@ def _refuse_repeats(file: WeightsFile, matched: Mapping[str, Placements]) -> Non
             seen[placement.name] = key
 
 
-def _demand_share(file: WeightsFile, opened: Opened, min_share: float) -> None:
+def _demand_share(file: WeightsFile, opened: ParsedFile, min_share: float) -> None:
     matched, unknown = len(opened.matched), opened.unknown
     total = matched + len(unknown)
     if total and matched / total >= min_share and matched:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffgraph.errors import MissingInput, ServiceRefused, ServiceUnavailable, UnsafeFile
 from diffgraph.families.family import Family
-from diffgraph.families.quantised import demand_whole
+from diffgraph.families.quantised import refuse_quantised
 from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ UNWANTED = ("*.fp16.*", "*.non_ema.*", "*/flax_*", "*/openvino_*", "safety_check
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseLocation:
     """Where the parts of a base model lie."""
 
     folder: Path  # in the diffusers layout; beside a file, configurations and tokenizers at least
@@ -47,7 +47,7 @@ def place_of(family: str, usual: str) -> str:
     return Settings().bases.get(family) or usual
 
 
-def base_of(family: Family, place: str | None = None, offline: bool = False) -> Base:
+def base_of(family: Family, place: str | None = None, offline: bool = False) -> BaseLocation:
     """Return where a family's base is on this machine: shipped, in its place, or fetched.
 
     Args:
@@ -60,7 +60,7 @@ def base_of(family: Family, place: str | None = None, offline: bool = False) -> 
         MissingInput, UnsafeFile, ServiceUnavailable, ServiceRefused: as `find_base` does.
     """
     if place is None and family.assets is not None:
-        return Base(family.assets / "base")
+        return BaseLocation(family.assets / "base")
     if not family.usual_base and place is None:
         raise MissingInput(f"nobody says where the base of {family.name} is")
     chosen = place or place_of(family.name, family.usual_base)
@@ -69,7 +69,7 @@ def base_of(family: Family, place: str | None = None, offline: bool = False) -> 
 
 def find_base(
     family: str, place: str, usual: str, components: Sequence[str], offline: bool = False
-) -> Base:
+) -> BaseLocation:
     """Return where a base's files are on this machine, fetched from a hub if need be.
 
     Args:
@@ -87,21 +87,21 @@ def find_base(
     """
     path = Path(place).expanduser()
     if path.is_dir():
-        return Base(_complete(family, path, components))
+        return BaseLocation(_complete(family, path, components))
     if path.is_file():
         if path.suffix.lower() != WEIGHTS:
             raise UnsafeFile(f"{path.name}: a base model must be a safetensors file or a folder")
         beside = path.with_suffix("")
         described = beside if beside.is_dir() else _fetch(family, usual, (), offline)
-        return Base(described, path)
+        return BaseLocation(described, path)
     if path.is_absolute() or not HUB_NAME.fullmatch(place):
         raise MissingInput(
             f"no base model for {family} at {place}: say where it is with DIFFGRAPH_BASES"
         )
-    return Base(_complete(family, _fetch(family, place, components, offline), components))
+    return BaseLocation(_complete(family, _fetch(family, place, components, offline), components))
 
 
-def weights_of(family: Family, base: Base, component: str, offline: bool = False) -> Path:
+def weights_of(family: Family, base: BaseLocation, component: str, offline: bool = False) -> Path:
     """Return the folder of a component's weights that a base's single file does not hold.
 
     Beside the file if somebody put a folder there, else the usual base's.
@@ -202,7 +202,7 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
     import transformers
 
     files = weights_files(folder)
-    demand_whole(*files)
+    refuse_quantised(*files)
     half = files and ".fp16" in files[0].name
     typed = "dtype" if issubclass(kind, transformers.PreTrainedModel) else "torch_dtype"
     given: dict[str, Any] = {
@@ -221,7 +221,7 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
     return component
 
 
-def demand_finite(base: Base, components: "Mapping[str, torch.nn.Module]") -> None:
+def demand_finite(base: BaseLocation, components: "Mapping[str, torch.nn.Module]") -> None:
     """Raise `MissingInput`, with the tensor, if a base holds NaN or infinite numbers.
 
     It would draw black, and so would everything that is merged into it.
@@ -256,7 +256,7 @@ def _without_bars() -> "Iterator[None]":
 
 
 @contextmanager
-def loading(family: str, base: Base) -> "Iterator[None]":
+def loading(family: str, base: BaseLocation) -> "Iterator[None]":
     """Tell in one line what the libraries inside find wrong with a base."""
     try:
         yield

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
 from diffgraph.families.bases import (
-    Base,
+    BaseLocation,
     base_of,
     demand_finite,
     load_component,
@@ -16,7 +16,7 @@ from diffgraph.families.bases import (
     weights_of,
 )
 from diffgraph.families.family import Family, SamplerConfig
-from diffgraph.families.quantised import demand_whole
+from diffgraph.families.quantised import refuse_quantised
 from diffgraph.families.scorer import PUBLISHED
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def load(
     return model
 
 
-def _assembled(base: Base, dtype: "torch.dtype", offline: bool) -> "Flux":
+def _assembled(base: BaseLocation, dtype: "torch.dtype", offline: bool) -> "Flux":
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
@@ -132,7 +132,7 @@ def read_transformer(
     known = {f"{flux_layout.OURS}{name}": shape for name, shape in shapes.items()}
     places = flux_layout.parameters(known)
     weights: dict[str, Tensor] = {}
-    demand_whole(file)
+    refuse_quantised(file)
     with safe_open(str(file), "pt") as opened:
         for key in opened.keys():
             name = key.removeprefix(PREFIX)

@@ -27,7 +27,7 @@ METADATA = "quantization"
 """What is in the names of metadata that tell how codes are read."""
 
 
-def demand_whole(*files: Path) -> None:
+def refuse_quantised(*files: Path) -> None:
     """Raise `MissingInput`, with file and key, unless weights files hold weights, each once.
 
     Args:

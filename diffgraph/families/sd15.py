@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
 from diffgraph.families.bases import (
-    Base,
+    BaseLocation,
     base_of,
     demand_finite,
     load_component,
@@ -15,7 +15,7 @@ from diffgraph.families.bases import (
     weights_of,
 )
 from diffgraph.families.family import Family, SamplerConfig
-from diffgraph.families.quantised import demand_whole
+from diffgraph.families.quantised import refuse_quantised
 from diffgraph.families.scorer import PUBLISHED
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def load(
     return model
 
 
-def _from_folder(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
+def _from_folder(base: BaseLocation, dtype: "torch.dtype") -> "StableDiffusion":
     from diffgraph.families.stable_diffusion import StableDiffusion
 
     model = StableDiffusion.from_folder("sd15", base.folder, SD15.sampler, "cpu", dtype)
@@ -71,7 +71,7 @@ def _from_folder(base: Base, dtype: "torch.dtype") -> "StableDiffusion":
     return model
 
 
-def _from_file(base: Base, dtype: "torch.dtype", offline: bool) -> "StableDiffusion":
+def _from_file(base: BaseLocation, dtype: "torch.dtype", offline: bool) -> "StableDiffusion":
     """Load a single-file checkpoint; what it lacks beside a UNet comes from elsewhere."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from safetensors import safe_open
@@ -80,7 +80,7 @@ def _from_file(base: Base, dtype: "torch.dtype", offline: bool) -> "StableDiffus
     from diffgraph.families.stable_diffusion import StableDiffusion
 
     assert base.file is not None
-    demand_whole(base.file)
+    refuse_quantised(base.file)
     with safe_open(str(base.file), "pt") as file:
         keys = frozenset(file.keys())
     given: dict[str, Any] = {
@@ -108,7 +108,7 @@ def _from_file(base: Base, dtype: "torch.dtype", offline: bool) -> "StableDiffus
     )
 
 
-def _text_encoder(base: Base, dtype: "torch.dtype") -> Any:
+def _text_encoder(base: BaseLocation, dtype: "torch.dtype") -> Any:
     """Return the text encoder in a single file, with or without `text_model.` in its names."""
     from safetensors import safe_open
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -125,7 +125,7 @@ def _text_encoder(base: Base, dtype: "torch.dtype") -> Any:
     return encoder.to(dtype)
 
 
-def _scheduler(base: Base) -> Any:
+def _scheduler(base: BaseLocation) -> Any:
     from diffusers import DPMSolverMultistepScheduler
 
     return DPMSolverMultistepScheduler.from_pretrained(
@@ -133,7 +133,7 @@ def _scheduler(base: Base) -> Any:
     )
 
 
-def _demand_text_to_image(model: "StableDiffusion", base: Base) -> None:
+def _demand_text_to_image(model: "StableDiffusion", base: BaseLocation) -> None:
     """Raise `MissingInput` for a model of this shape that is not of this family.
 
     An inpainting or editing model's UNet sees more than noise; one that predicts velocity would

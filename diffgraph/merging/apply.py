@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from diffgraph.errors import PlanError
-from diffgraph.experts.delta import Delta, LowRankUpdate, Update, against, moved
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.updates import LowRankUpdate, Update, against, moved
 from diffgraph.families.family import ResidentModel
 from diffgraph.merging.fused import FusedWriter, Mask, Row, Table, is_available
 from diffgraph.merging.plan import MergePlan
@@ -34,7 +35,7 @@ Held = tuple[Table, float]
 """The number of an expert's update of each parameter, and its coefficient."""
 
 
-class Part(NamedTuple):
+class MergedExpert(NamedTuple):
     """An expert in a merge."""
 
     ref: str
@@ -82,7 +83,7 @@ class Merger:
         parts, wanted = [], {}
         for ref in sorted(coefficients):  # sums of floats depend on the order; a plan's must not
             row, numbers = self._known.row(deltas[ref])
-            parts.append(Part(ref, row, coefficients[ref], deltas[ref]))
+            parts.append(MergedExpert(ref, row, coefficients[ref], deltas[ref]))
             wanted[ref] = numbers, coefficients[ref]
         stale = self._stale(wanted)
         if rule is not None:
@@ -109,7 +110,7 @@ class Merger:
                 stale |= after != 0
         return stale
 
-    def _write(self, parts: Sequence[Part], stale: Mask, rule: PlannedMerge | None) -> Mask:
+    def _write(self, parts: Sequence[MergedExpert], stale: Mask, rule: PlannedMerge | None) -> Mask:
         """Write some parameters; return those that a rule other than a sum has made."""
         reached = _reached(parts) & stale
         self._restore(stale & ~reached)
@@ -136,7 +137,7 @@ class Merger:
             )
 
 
-def _reached(parts: Sequence[Part]) -> Mask:
+def _reached(parts: Sequence[MergedExpert]) -> Mask:
     reached: Any = np.any([part.row.touched for part in parts], axis=0) if parts else np.False_
     return reached  # type: ignore[no-any-return]
 

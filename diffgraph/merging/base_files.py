@@ -14,13 +14,13 @@ from torch import Tensor
 
 from diffgraph.errors import MissingInput
 from diffgraph.experts.formats.checkpoint import is_skipped, squeezed
-from diffgraph.experts.naming import Vocabulary
+from diffgraph.experts.naming import Naming
 from diffgraph.experts.naming_ldm import ldm
 from diffgraph.experts.weights_file import WeightsFile, non_finite, open_weights, shown
 from diffgraph.families import bases, flux_layout
 from diffgraph.families.family import Family
 from diffgraph.families.flux import PREFIX
-from diffgraph.families.quantised import demand_whole
+from diffgraph.families.quantised import refuse_quantised
 from diffgraph.families.stable_diffusion_layout import Shapes, component_shapes
 from diffgraph.merging.autoencoder_names import autoencoder_key, decoder_blocks
 
@@ -86,7 +86,7 @@ def open_base(family: Family) -> BaseFiles:
     return open_file(found.file, found.folder)
 
 
-def open_checkpoint(family: Family, base: bases.Base) -> BaseFiles:
+def open_checkpoint(family: Family, base: bases.BaseLocation) -> BaseFiles:
     """Map a single-file checkpoint of Stable Diffusion 1.5's architecture.
 
     A text encoder or an autoencoder that it lacks comes from where sampling takes it.
@@ -103,7 +103,7 @@ def open_checkpoint(family: Family, base: bases.Base) -> BaseFiles:
     if base.file is None:
         raise MissingInput(f"{base.folder} is a folder, not a single-file checkpoint")
     with open_weights(base.file) as file:
-        demand_whole(base.file)
+        refuse_quantised(base.file)
     unet, text, autoencoder = (
         component_shapes(base.folder, component) for component in (UNET, CLIP, AUTOENCODER)
     )
@@ -163,7 +163,7 @@ def _demand_all_of_flux(place: Path, merged: Mapping[str, StoredTensor]) -> None
 
 def _component(folder: Path, component: str) -> Iterator[StoredTensor]:
     files = bases.weights_files(folder / component)
-    demand_whole(*files)
+    refuse_quantised(*files)
     for path in files:
         with open_weights(path) as file:
             for key, entry in file.entries.items():
@@ -185,7 +185,7 @@ def _autoencoder(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _held(
-    file: WeightsFile, component: str, shapes: Shapes, vocabulary: Vocabulary
+    file: WeightsFile, component: str, shapes: Shapes, vocabulary: Naming
 ) -> dict[str, StoredTensor]:
     """Return a component of a single file by our names; nothing if the file has none of it."""
     found, missing = {}, []
@@ -219,7 +219,7 @@ def _ldm_autoencoder(name: str, blocks: int) -> str:
 def _transformer(path: Path) -> Iterator[tuple[str, StoredTensor]]:
     """Yield what a single file holds by our names; fused tensors are cut, nothing is read."""
     with open_weights(path) as file:
-        demand_whole(path)
+        refuse_quantised(path)
         found = {}  # their name, or ours -> the file's key
         for key, entry in file.entries.items():
             if entry.dtype.is_floating_point:

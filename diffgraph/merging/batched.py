@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffgraph.errors import PlanError
-from diffgraph.experts.delta import Delta, LowRankUpdate, Update, against, moved
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.updates import LowRankUpdate, Update, against, moved
 from diffgraph.families.family import ResidentModel
 from diffgraph.merging.apply import (
     Coefficients,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffgraph.experts.delta import CheckpointUpdate, DenseUpdate, LowRankUpdate, Update
+from diffgraph.experts.updates import CheckpointUpdate, DenseUpdate, LowRankUpdate, Update
 
 log = logging.getLogger(__name__)
 

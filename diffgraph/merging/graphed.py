@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from diffgraph.errors import PlanError
-from diffgraph.experts.delta import Delta, DenseUpdate, Update, against, moved
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.updates import DenseUpdate, Update, against, moved
 from diffgraph.families.family import ResidentModel
 from diffgraph.merging.apply import (
     Coefficients,

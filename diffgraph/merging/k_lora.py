@@ -30,7 +30,7 @@ OUTLIER = 3.0  # layers whose ratio is this many times the mean do not count for
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LayerComparison:
     """A parameter that both experts change."""
 
     name: str
@@ -83,7 +83,7 @@ def schedule(
     return found
 
 
-def compare(content: Delta, style: Delta) -> tuple[list[Comparison], float]:
+def compare(content: Delta, style: Delta) -> tuple[list[LayerComparison], float]:
     """Return the layers that both change, as they run, and what balances the two experts.
 
     The balance is the mean ratio of all magnitudes, without the layers where it is extreme.
@@ -97,7 +97,7 @@ def compare(content: Delta, style: Delta) -> tuple[list[Comparison], float]:
         count = min(rank_of(first) * rank_of(second), sizes[0].numel())
         tops = [float(size.topk(count, sorted=False).values.double().sum()) for size in sizes]
         totals = [float(size.double().sum()) for size in sizes]
-        compared.append(Comparison(name, *tops))
+        compared.append(LayerComparison(name, *tops))
         if totals[1] > 0:
             ratios.append(totals[0] / totals[1])
     if not ratios:

@@ -23,7 +23,7 @@ Layout = Literal["single-file", "diffusers"]
 
 
 @dataclass(frozen=True)
-class Slot:
+class OutputTensor:
     """A tensor of a merged file, and what goes into it."""
 
     shape: torch.Size
@@ -31,7 +31,7 @@ class Slot:
     copied: StoredTensor | None = None  # or a tensor of the base, as it is
 
 
-def single_file(base: BaseFiles) -> dict[str, Slot]:
+def single_file(base: BaseFiles) -> dict[str, OutputTensor]:
     """Return key -> what it holds, for a file that holds the model alone.
 
     Raises:
@@ -40,7 +40,7 @@ def single_file(base: BaseFiles) -> dict[str, Slot]:
     shapes = {name: stored.value.shape for name, stored in base.merged.items()}
     if any(name.startswith(flux_layout.OURS) for name in shapes):
         return {
-            key: Slot(_fused_shape(placements, shapes), placements)
+            key: OutputTensor(_fused_shape(placements, shapes), placements)
             for key, placements in flux_layout.parameters(shapes).items()
         }
     if not any(name.startswith("unet.") for name in shapes):
@@ -51,25 +51,25 @@ def single_file(base: BaseFiles) -> dict[str, Slot]:
         key = next(iter(names(name)), None)
         if key is None:
             raise PlanError(f"{name} has no name in a single-file checkpoint")
-        slots[key] = Slot(shape, (Placement(name),))
+        slots[key] = OutputTensor(shape, (Placement(name),))
     blocks = decoder_blocks(base.autoencoder)
     for key, stored in base.autoencoder.items():
         path = autoencoder_key(key, blocks)
-        slots[path] = Slot(_kernelled(path, stored.value), copied=stored)
+        slots[path] = OutputTensor(_kernelled(path, stored.value), copied=stored)
     return slots
 
 
-def left_out(base: BaseFiles, slots: Mapping[str, Slot]) -> frozenset[str]:
+def left_out(base: BaseFiles, slots: Mapping[str, OutputTensor]) -> frozenset[str]:
     """Return the parameters of ours that a layout has no place for."""
     placed = {place.name for slot in slots.values() for place in slot.merged}
     return frozenset(base.merged) - placed
 
 
-def diffusers(base: BaseFiles) -> dict[str, dict[str, Slot]]:
+def diffusers(base: BaseFiles) -> dict[str, dict[str, OutputTensor]]:
     """Return component -> key -> what it holds, with the keys that the base's own files have."""
-    found: dict[str, dict[str, Slot]] = {}
+    found: dict[str, dict[str, OutputTensor]] = {}
     for name, stored in base.merged.items():
-        slot = Slot(stored.value.shape, (Placement(name),))
+        slot = OutputTensor(stored.value.shape, (Placement(name),))
         found.setdefault(stored.component, {})[stored.key] = slot
     return found
 

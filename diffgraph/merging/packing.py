@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffgraph.experts.delta import CheckpointUpdate, Delta, Update
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.updates import CheckpointUpdate, Update
 
 GLANCE = 4096  # entries
 ALIGNMENT = 256  # bytes: what a device's own allocator gives

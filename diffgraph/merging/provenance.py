@@ -25,7 +25,7 @@ COMMERCIAL_USES = ("Image", "RentCivit", "Rent", "Sell")
 """The commercial uses that hubs name. A licence with a name of its own says for itself."""
 
 
-class Experts(Protocol):
+class ExpertLookup(Protocol):
     """Where experts' rows and files are: `diffgraph.experts.library.Library`."""
 
     def get(self, ref: str) -> Expert:
@@ -37,7 +37,7 @@ class Experts(Protocol):
         ...
 
 
-def experts_of(plan: MergePlan, library: Experts) -> dict[str, Expert]:
+def experts_of(plan: MergePlan, library: ExpertLookup) -> dict[str, Expert]:
     """Return the rows of the experts with a part in a plan, by reference.
 
     Raises:
@@ -69,7 +69,7 @@ def experts_of(plan: MergePlan, library: Experts) -> dict[str, Expert]:
     return found
 
 
-def files_of(experts: Mapping[str, Expert], library: Experts) -> dict[str, Path]:
+def files_of(experts: Mapping[str, Expert], library: ExpertLookup) -> dict[str, Path]:
     """Return the experts' files, by reference, each as it was when the expert was listed.
 
     Raises:
@@ -90,7 +90,7 @@ def files_of(experts: Mapping[str, Expert], library: Experts) -> dict[str, Path]
     return paths
 
 
-def debts(experts: Iterable[Expert]) -> tuple[str, ...]:
+def licence_duties(experts: Iterable[Expert]) -> tuple[str, ...]:
     """Return what the experts' licences ask of whoever passes the merge on, a line each."""
     lines = []
     for expert in experts:
@@ -144,7 +144,7 @@ def provenance(
         "diffgraph.plan_id": plan.id,
         "diffgraph.plan": plan.model_dump_json(),
         "diffgraph.experts": json.dumps(told, ensure_ascii=False),
-        "diffgraph.debts": "\n".join(debts(experts[ref] for ref in sorted(experts))),
+        "diffgraph.debts": "\n".join(licence_duties(experts[ref] for ref in sorted(experts))),
     }
 
 

@@ -21,7 +21,7 @@ from diffgraph.errors import PlanError
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.updates import CheckpointUpdate, DenseUpdate, LowRankUpdate, Update
 from diffgraph.merging.base_files import BaseFiles
-from diffgraph.merging.layouts import Slot
+from diffgraph.merging.layouts import OutputTensor
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.rules import PlannedMerge
 from diffgraph.merging.weights_writer import WeightsWriter, new_weights
@@ -115,7 +115,7 @@ class FileMerge:
     def write(
         self,
         path: Path,
-        slots: Mapping[str, Slot],
+        slots: Mapping[str, OutputTensor],
         dtype: torch.dtype,
         metadata: Mapping[str, str],
         on_progress: OnProgress | None = None,
@@ -136,7 +136,7 @@ class FileMerge:
                 for done in [pool.submit(work.run) for _ in range(self.threads)]:
                     done.result()
 
-    def runs_of(self, slot: Slot) -> list[Run] | None:
+    def runs_of(self, slot: OutputTensor) -> list[Run] | None:
         """Return the stretches of a tensor that are sums, or None if the rule must make it whole.
 
         A tensor has several when other tools keep several of our parameters in it.
@@ -177,7 +177,7 @@ class FileMerge:
             whole.insert(0, (share, self.base.merged[name].value.reshape(-1)))
         return Sum(tuple(whole), tuple(low_rank))
 
-    def whole(self, slot: Slot) -> Tensor:
+    def whole(self, slot: OutputTensor) -> Tensor:
         """Return a tensor of the file in float32, made whole."""
         parts = []
         for place in slot.merged:
@@ -200,7 +200,7 @@ class FileMerge:
             if name in self.deltas[ref].updates
         }
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: OutputTensor) -> None:
         """Give back the memory that a tensor's sources were mapped into."""
         if slot.copied is not None:
             slot.copied.release()
@@ -209,7 +209,7 @@ class FileMerge:
             for ref in self.updates(place.name):
                 self.deltas[ref].release(place.name)
 
-    def explain(self, key: str, slot: Slot, dtype: torch.dtype) -> Exception:
+    def explain(self, key: str, slot: OutputTensor, dtype: torch.dtype) -> Exception:
         """Return what is wrong with a tensor whose entries do not all fit the file's type."""
         for place in slot.merged:
             for ref in self.updates(place.name):
@@ -228,7 +228,7 @@ class FileMerge:
 @dataclass(frozen=True)
 class _Piece:
     key: str
-    slot: Slot
+    slot: OutputTensor
     first: int
     stop: int
     run: Run | None  # None: the rule makes the tensor whole
@@ -240,7 +240,7 @@ class _Work:
     def __init__(
         self,
         merge: FileMerge,
-        slots: Mapping[str, Slot],
+        slots: Mapping[str, OutputTensor],
         writer: WeightsWriter,
         on_progress: Callable[[int, int], None] | None,
     ):
@@ -270,7 +270,7 @@ class _Work:
         with self._lock:
             return None if self._failed else next(self._pieces, None)
 
-    def _cut(self, slots: Mapping[str, Slot]) -> Iterator[_Piece]:
+    def _cut(self, slots: Mapping[str, OutputTensor]) -> Iterator[_Piece]:
         for key, slot in slots.items():
             runs = self._merge.runs_of(slot)
             if runs is None:

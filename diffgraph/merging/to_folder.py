@@ -16,7 +16,7 @@ from diffgraph.artifacts import new_folder
 from diffgraph.errors import MissingInput
 from diffgraph.foreign_files import parse_strict, read_foreign
 from diffgraph.merging.base_files import AUTOENCODER, DENOISERS, TEXT_ENCODERS, BaseFiles
-from diffgraph.merging.layouts import Slot, diffusers
+from diffgraph.merging.layouts import OutputTensor, diffusers
 from diffgraph.merging.plan_files import ABOUT
 from diffgraph.merging.to_file import FileMerge, OnProgress
 
@@ -51,7 +51,8 @@ def write_folder(
         raise MissingInput(f"{folder} is a folder that no merge wrote: it stays")
     components = diffusers(base)
     components[AUTOENCODER] = {
-        key: Slot(stored.value.shape, copied=stored) for key, stored in base.autoencoder.items()
+        key: OutputTensor(stored.value.shape, copied=stored)
+        for key, stored in base.autoencoder.items()
     }
     for component in (*DENOISERS, *TEXT_ENCODERS, AUTOENCODER):
         if not components.get(component) and (base.folder / component / "config.json").is_file():

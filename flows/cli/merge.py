@@ -162,7 +162,7 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
     """
     from diffgraph.merging.plan_files import read_plan
     from diffgraph.merging.prompt_syntax import SYNTAXES, needed_checkpoint
-    from diffgraph.merging.provenance import debts, experts_of
+    from diffgraph.merging.provenance import experts_of, licence_duties
 
     plan = read_plan(plan_file).plan
     library = _library(plan, settings)
@@ -173,7 +173,7 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
         text=SYNTAXES[syntax.value](plan, experts, files),
         checkpoint=needed_checkpoint(plan, experts, files) if is_prompt else "",
         plan_id=plan.id,
-        debts=debts(experts[ref] for ref in sorted(experts)),
+        debts=licence_duties(experts[ref] for ref in sorted(experts)),
     )
 
 
@@ -226,7 +226,7 @@ class _Job:
         return provenance(self.plan, self.experts, code_version(), made)
 
     def told(self, out: Path, layout: str, type: FileType, start: float, **others: Any) -> Merged:
-        from diffgraph.merging.provenance import debts
+        from diffgraph.merging.provenance import licence_duties
 
         files = [path for path in (out, *out.rglob("*")) if path.is_file()]
         return Merged(
@@ -243,7 +243,7 @@ class _Job:
                 else delta.coverage.report().told
                 for ref, delta in self.deltas.items()
             },
-            debts=debts(self.experts[ref] for ref in sorted(self.experts)),
+            debts=licence_duties(self.experts[ref] for ref in sorted(self.experts)),
             seconds=round(time.perf_counter() - start, 3),
             **others,
         )

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffgraph.experts.delta import Coverage, Delta, DenseUpdate
+from diffgraph.experts.delta import Coverage, Delta
+from diffgraph.experts.updates import DenseUpdate
 from diffgraph.families.family import SamplerConfig
 from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.merging.apply import Merger

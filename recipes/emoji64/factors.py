@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffgraph.artifacts import new_file
-from diffgraph.experts.delta import (
-    Delta,
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.reading import read_delta
+from diffgraph.experts.updates import (
     HadamardUpdate,
     KroneckerUpdate,
     LowRankUpdate,
     RenormalisedUpdate,
 )
-from diffgraph.experts.reading import read_delta
 
 ROLES = {
     ".lora_down.weight": "down",

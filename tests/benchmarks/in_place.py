@@ -16,7 +16,7 @@ import torch
 from measuring import compilations, copy_speed, each, say, tell, wait
 from torch import Tensor
 
-from diffgraph.experts.delta import CheckpointUpdate, LowRankUpdate
+from diffgraph.experts.updates import CheckpointUpdate, LowRankUpdate
 from diffgraph.merging import apply as merging
 from diffgraph.merging.apply import Merger, terms_of
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffgraph.experts.delta import CheckpointUpdate, Coverage, Delta, LowRankUpdate
+from diffgraph.experts.delta import Coverage, Delta
+from diffgraph.experts.updates import CheckpointUpdate, LowRankUpdate
 
 
 class Resident:

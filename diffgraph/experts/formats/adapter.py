@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, FamilyMismatch
-from diffgraph.experts.delta import Update
+from diffgraph.experts.updates import Update
 from diffgraph.experts.weights_file import shown
 
 LARGEST_SCALE = 1e18
@@ -17,7 +17,7 @@ LARGEST_SCALE = 1e18
 
 
 @dataclass(frozen=True)
-class Parts:
+class ModuleTensors:
     """The tensors that a file holds for one module, by their role."""
 
     file: str
@@ -101,7 +101,7 @@ class AdapterFormat:
     name: str
     suffixes: Mapping[str, str]  # what follows the module's name in a key -> the tensor's role
     marks: tuple[str, ...]  # any of these roles shows that a module is in this format
-    build: Callable[[Parts, Tensor], Update | None]
+    build: Callable[[ModuleTensors, Tensor], Update | None]
     """(parts, the base's parameter) -> update, if there is any. Of a parameter that another tool
     fuses from several of ours only the shape is given, unless `multiplies`."""
     multiplies: bool = False  # the update is a function of the base's parameter

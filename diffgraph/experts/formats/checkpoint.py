@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from diffgraph.errors import FamilyMismatch
-from diffgraph.experts.delta import CheckpointUpdate, Update
 from diffgraph.experts.naming_index import Placements
+from diffgraph.experts.updates import CheckpointUpdate, Update
 from diffgraph.experts.weights_file import WeightsFile, shown
 
 PREFIXES = (

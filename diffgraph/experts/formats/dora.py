@@ -7,8 +7,8 @@ LyCORIS one for each input, told by its shape (1, in).
 from torch import Tensor
 
 from diffgraph.errors import FamilyMismatch
-from diffgraph.experts.delta import RenormalisedUpdate, Update
-from diffgraph.experts.formats.adapter import Parts
+from diffgraph.experts.formats.adapter import ModuleTensors
+from diffgraph.experts.updates import RenormalisedUpdate, Update
 from diffgraph.experts.weights_file import shown
 
 SUFFIXES = {
@@ -18,7 +18,7 @@ SUFFIXES = {
 }
 
 
-def renormalise(update: Update, parts: Parts, weight: Tensor) -> Update:
+def renormalise(update: Update, parts: ModuleTensors, weight: Tensor) -> Update:
     """Return the update as it is, or with the magnitude that the file has for its module."""
     if "magnitude" in parts:  # PEFT's: always one an output, whatever its shape
         outputs = 1 if "embedding_up" in parts else 0  # an embedding's are its columns
@@ -31,7 +31,7 @@ def renormalise(update: Update, parts: Parts, weight: Tensor) -> Update:
 
 
 def _renormalised(
-    update: Update, parts: Parts, magnitude: Tensor, weight: Tensor, dimension: int
+    update: Update, parts: ModuleTensors, magnitude: Tensor, weight: Tensor, dimension: int
 ) -> RenormalisedUpdate:
     if magnitude.numel() != weight.shape[dimension]:
         raise FamilyMismatch(

@@ -6,16 +6,16 @@ LyCORIS's `full` and norms, ComfyUI's differences of models, biases beside any o
 from torch import Tensor
 
 from diffgraph.errors import FamilyMismatch
-from diffgraph.experts.delta import DenseUpdate
-from diffgraph.experts.formats.adapter import AdapterFormat, Parts
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
 from diffgraph.experts.formats.checkpoint import squeezed
+from diffgraph.experts.updates import DenseUpdate
 from diffgraph.experts.weights_file import shown
 
 
 def _builder(role: str) -> AdapterFormat:
     kind = "bias" if role.endswith("_b") or role == "b_norm" else "weight"
 
-    def build(parts: Parts, base: Tensor) -> DenseUpdate:
+    def build(parts: ModuleTensors, base: Tensor) -> DenseUpdate:
         value = parts[role]
         if squeezed(value.shape) != squeezed(base.shape):
             raise FamilyMismatch(

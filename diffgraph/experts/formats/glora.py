@@ -6,11 +6,11 @@ https://arxiv.org/abs/2306.07967, as LyCORIS writes it: `scale * (B1 B2 + W A1 A
 import torch
 from torch import Tensor
 
-from diffgraph.experts.delta import DerivedUpdate
-from diffgraph.experts.formats.adapter import AdapterFormat, Parts, tucker
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors, tucker
+from diffgraph.experts.updates import DerivedUpdate
 
 
-def build(parts: Parts, base: Tensor) -> DerivedUpdate:
+def build(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     """Return `alpha / rank * (b1 @ b2 + W @ a1 @ a2)`, the last over a convolution's inputs."""
     shape = base.shape
     up, right = parts.matrix("b1"), parts.matrix("b2")

@@ -10,14 +10,14 @@ from functools import partial
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, FamilyMismatch
-from diffgraph.experts.delta import DerivedUpdate
-from diffgraph.experts.formats.adapter import AdapterFormat, Parts
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
+from diffgraph.experts.updates import DerivedUpdate
 from diffgraph.experts.weights_file import shown
 
 ROWS, COLUMNS = 0, 1
 
 
-def build(parts: Parts, base: Tensor) -> DerivedUpdate:
+def build(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     """Return `W * w` along the rows or columns, as LyCORIS means it."""
     flag = parts["on_input"]
     if flag.numel() != 1:
@@ -27,14 +27,14 @@ def build(parts: Parts, base: Tensor) -> DerivedUpdate:
     return DerivedUpdate(_scaling(along), (factor.float(),), base)
 
 
-def build_peft(parts: Parts, base: Tensor) -> DerivedUpdate:
+def build_peft(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     """Return `W * (l - 1)` along the rows or columns, as PEFT means it."""
     factor = parts.matrix("ia3_l").reshape(parts["ia3_l"].shape)
     along = _direction(factor, parts, base)
     return DerivedUpdate(_scaling(along), (parts.vector("ia3_l", base.shape[along]) - 1.0,), base)
 
 
-def build_peft_bias(parts: Parts, base: Tensor) -> DerivedUpdate | None:
+def build_peft_bias(parts: ModuleTensors, base: Tensor) -> DerivedUpdate | None:
     """Return `b * (l - 1)`, or None where the columns are multiplied."""
     factor = parts["ia3_l"]
     if (factor.numel() if factor.ndim == 4 else factor.shape[0]) != len(base):
@@ -42,7 +42,7 @@ def build_peft_bias(parts: Parts, base: Tensor) -> DerivedUpdate | None:
     return DerivedUpdate(_scaling(ROWS), (parts.vector("ia3_l", len(base)) - 1.0,), base)
 
 
-def _direction(factor: Tensor, parts: Parts, base: Tensor) -> int:
+def _direction(factor: Tensor, parts: ModuleTensors, base: Tensor) -> int:
     """Tell rows from columns by the shape: (out, 1) or (1, in); (1, n, 1, 1) in a convolution."""
     rows, columns = base.shape[:2]
     if factor.ndim == 4 and rows == columns:

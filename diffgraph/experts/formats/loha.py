@@ -7,11 +7,11 @@ transposed, and the rank is that of the right ones.
 import torch
 from torch import Tensor
 
-from diffgraph.experts.delta import HadamardUpdate
-from diffgraph.experts.formats.adapter import AdapterFormat, Parts, tucker
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors, tucker
+from diffgraph.experts.updates import HadamardUpdate
 
 
-def build(parts: Parts, base: Tensor) -> HadamardUpdate:
+def build(parts: ModuleTensors, base: Tensor) -> HadamardUpdate:
     """Return `alpha / rank * (w1_a @ w1_b) * (w2_a @ w2_b)`."""
     shape = base.shape
     up_1, down_1 = _half(parts, "1", shape)
@@ -20,7 +20,7 @@ def build(parts: Parts, base: Tensor) -> HadamardUpdate:
     return HadamardUpdate(up_1, down_1, up_2, down_2, scale, shape)
 
 
-def _half(parts: Parts, number: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
+def _half(parts: ModuleTensors, number: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
     core_role, left, right = f"hada_t{number}", f"hada_w{number}_a", f"hada_w{number}_b"
     if core_role not in parts:
         up, down = parts.product(left, right)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile
-from diffgraph.experts.delta import KroneckerUpdate
-from diffgraph.experts.formats.adapter import AdapterFormat, Parts
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
+from diffgraph.experts.updates import KroneckerUpdate
 from diffgraph.experts.weights_file import shown
 
 MATRIX = 2
 
 
-def build(parts: Parts, base: Tensor) -> KroneckerUpdate:
+def build(parts: ModuleTensors, base: Tensor) -> KroneckerUpdate:
     """Return `scale * kron(w1, w2)`, `w2` carrying a convolution's kernel."""
     shape = base.shape
     kernel = tuple(shape[2:])
@@ -30,7 +30,7 @@ def build(parts: Parts, base: Tensor) -> KroneckerUpdate:
     return KroneckerUpdate(left, right, scale, shape)
 
 
-def _left(parts: Parts) -> tuple[Tensor, int]:
+def _left(parts: ModuleTensors) -> tuple[Tensor, int]:
     if "lokr_w1" in parts:
         return parts.matrix("lokr_w1"), 0
     first, second = parts.product("lokr_w1_a", "lokr_w1_b")
@@ -38,7 +38,7 @@ def _left(parts: Parts) -> tuple[Tensor, int]:
     return first.float() @ second.float(), second.shape[0]
 
 
-def _right(parts: Parts, kernel: tuple[int, ...]) -> tuple[Tensor, int]:
+def _right(parts: ModuleTensors, kernel: tuple[int, ...]) -> tuple[Tensor, int]:
     if "lokr_w2" in parts:
         return _with_kernel(parts, parts.matrix("lokr_w2"), kernel), 0
     if "lokr_t2" in parts:
@@ -54,7 +54,7 @@ def _right(parts: Parts, kernel: tuple[int, ...]) -> tuple[Tensor, int]:
     return _with_kernel(parts, first.float() @ second.float(), kernel), second.shape[0]
 
 
-def _with_kernel(parts: Parts, matrix: Tensor, kernel: tuple[int, ...]) -> Tensor:
+def _with_kernel(parts: ModuleTensors, matrix: Tensor, kernel: tuple[int, ...]) -> Tensor:
     """Return (rows, columns * kernel) as (rows, columns, *kernel)."""
     if not kernel:
         return matrix
@@ -68,7 +68,7 @@ def _with_kernel(parts: Parts, matrix: Tensor, kernel: tuple[int, ...]) -> Tenso
 MAX_ENTRIES = 1 << 28  # more than the right factor of any known model's weight
 
 
-def _bounded(parts: Parts, entries: int, kernel: tuple[int, ...]) -> None:
+def _bounded(parts: ModuleTensors, entries: int, kernel: tuple[int, ...]) -> None:
     if entries * math.prod(kernel) > MAX_ENTRIES:
         raise DamagedFile(f"{parts.file}: {shown(parts.module)}: its factors make a huge product")
 

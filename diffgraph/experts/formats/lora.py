@@ -6,8 +6,8 @@ is a Tucker decomposition, whose core is multiplied into the right factor.
 
 from torch import Tensor
 
-from diffgraph.experts.delta import DenseUpdate, LowRankUpdate
-from diffgraph.experts.formats.adapter import AdapterFormat, Parts, tucker
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors, tucker
+from diffgraph.experts.updates import DenseUpdate, LowRankUpdate
 
 DOWN_UP = {  # kohya; PEFT; diffusers, newest first
     ".lora_down.weight": ".lora_up.weight",
@@ -18,7 +18,7 @@ DOWN_UP = {  # kohya; PEFT; diffusers, newest first
 }
 
 
-def build(parts: Parts, base: Tensor) -> LowRankUpdate:
+def build(parts: ModuleTensors, base: Tensor) -> LowRankUpdate:
     """Return `alpha / rank * up @ down`."""
     shape = base.shape
     if "mid" in parts:
@@ -32,13 +32,13 @@ def build(parts: Parts, base: Tensor) -> LowRankUpdate:
     return LowRankUpdate(up, down, parts.scale(down.shape[0]), shape)
 
 
-def build_bias(parts: Parts, base: Tensor) -> DenseUpdate:
+def build_bias(parts: ModuleTensors, base: Tensor) -> DenseUpdate:
     """Return `alpha / rank` times the bias of the left factor."""
     value = parts.vector("up_bias", base.numel())
     return DenseUpdate(value.float() * parts.scale(parts.matrix("down").shape[0]))
 
 
-def build_embedding(parts: Parts, base: Tensor) -> LowRankUpdate:
+def build_embedding(parts: ModuleTensors, base: Tensor) -> LowRankUpdate:
     """Return `alpha / rank * (B @ A)^T`: PEFT lays an embedding's factors out the other way."""
     up, down = parts.product("embedding_up", "embedding_down")
     parts.fits((down.shape[1], up.shape[0]), base.shape)

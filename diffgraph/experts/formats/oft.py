@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, FamilyMismatch, UnknownFormat
-from diffgraph.experts.delta import DerivedUpdate
-from diffgraph.experts.formats.adapter import AdapterFormat, Parts
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
+from diffgraph.experts.updates import DerivedUpdate
 from diffgraph.experts.weights_file import shown
 
 KOHYA = "oft_"
@@ -23,7 +23,7 @@ KOHYA = "oft_"
 LyCORIS it means that nothing is held back."""
 
 
-def build(parts: Parts, base: Tensor) -> DerivedUpdate:
+def build(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     """Return what rotating blocks of rows adds: one stage (OFT) or several (BOFT)."""
     blocks = parts["oft_blocks"]
     if blocks.ndim not in (3, 4) or blocks.shape[-1] != blocks.shape[-2]:
@@ -50,7 +50,7 @@ def build(parts: Parts, base: Tensor) -> DerivedUpdate:
     return DerivedUpdate(partial(change, limit=limit), (blocks, *rescale), base)
 
 
-def build_peft(parts: Parts, base: Tensor) -> DerivedUpdate:
+def build_peft(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     """Return what rotating blocks of columns adds; PEFT's settings, or its defaults, say how."""
     above = parts.matrix("oft_R")
     size = (1 + math.isqrt(1 + 8 * above.shape[1])) // 2
@@ -69,7 +69,7 @@ def build_peft(parts: Parts, base: Tensor) -> DerivedUpdate:
     return DerivedUpdate(change, (above,), base)
 
 
-def _terms(parts: Parts) -> int:
+def _terms(parts: ModuleTensors) -> int:
     """Return how many terms of a series stand for the Cayley transform; 0: it is exact."""
     if parts.settings.get("use_cayley_neumann", True) is False:
         return 0
@@ -79,7 +79,7 @@ def _terms(parts: Parts) -> int:
     return terms
 
 
-def _coft(parts: Parts, blocks: int) -> float:
+def _coft(parts: ModuleTensors, blocks: int) -> float:
     """Return the norm that no block of a constrained OFT exceeds."""
     if not parts.settings.get("coft", False):
         return math.inf

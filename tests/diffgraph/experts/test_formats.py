@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from diffgraph.errors import DamagedFile, FamilyMismatch
-from diffgraph.experts.delta import norm
 from diffgraph.experts.formats import ADAPTERS, dora
 from diffgraph.experts.reading import read_delta
+from diffgraph.experts.updates import norm
 
 PARAMETERS = {
     "unet.mid_block.attentions.0.to_q.weight": torch.linspace(-1, 1, 24 * 12).reshape(24, 12),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffgraph.experts.naming_index import Placement, names_of
+from diffgraph.experts.naming_index import Placement, key_index
 from diffgraph.experts.naming_ldm import ldm
 
 SD15 = {
@@ -61,7 +61,7 @@ def test_names_that_real_files_hold(sd15: Any) -> None:
     for layer in range(12):
         name = f"text_encoder.encoder.layers.{layer}.self_attn.q_proj.weight"
         parameters[name] = torch.empty(768, 768, device="meta")
-    modules = names_of(parameters).modules
+    modules = key_index(parameters).modules
     attention = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1"
     assert {theirs: modules[theirs][0].name for theirs in REAL} == {
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": f"{attention}.to_q",
@@ -96,19 +96,19 @@ REAL = {
 def test_a_name_that_could_mean_two_modules_means_none() -> None:
     # kohya writes both as block_0_a_b
     parameters = {f"unet.{path}.weight": torch.empty(1) for path in ("block.0_a.b", "block.0.a_b")}
-    modules = names_of(parameters).modules
+    modules = key_index(parameters).modules
     assert "lora_unet_block_0_a_b" not in modules
     assert modules["unet.block.0_a.b"] == (Placement("unet.block.0_a.b"),)
     assert modules["unet.block.0.a_b"] == (Placement("unet.block.0.a_b"),)
 
 
 def test_a_component_that_nobody_else_knows_keeps_its_own_names() -> None:
-    names = names_of({"prior.layer.weight": torch.empty(1)})
+    names = key_index({"prior.layer.weight": torch.empty(1)})
     assert names.parameters["prior.layer.weight"] == (Placement("prior.layer.weight"),)
     assert names.modules["prior.layer"] == (Placement("prior.layer"),)
 
 
 def test_names_are_made_once_a_model() -> None:
-    first = names_of({"unet.layer.weight": torch.empty(2, 3)})
-    assert names_of({"unet.layer.weight": torch.ones(2, 3)}) is first
-    assert names_of({"unet.layer.weight": torch.empty(3, 2)}) is not first
+    first = key_index({"unet.layer.weight": torch.empty(2, 3)})
+    assert key_index({"unet.layer.weight": torch.ones(2, 3)}) is first
+    assert key_index({"unet.layer.weight": torch.empty(3, 2)}) is not first

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffgraph.experts.naming_index import names_of
+from diffgraph.experts.naming_index import key_index
 
 HIDDEN, MLP = 3072, 12288
 QKV = 3 * HIDDEN
@@ -102,7 +102,7 @@ def test_a_whole_model_is_split_as_diffusers_does(parameters: dict[str, Tensor])
         for kind in ("query", "key"):
             given[f"single_blocks.{block}.norm.{kind}_norm.scale"] = rows(128)
     assert len(given) == 780
-    ours = placed(names_of(parameters).parameters, given)
+    ours = placed(key_index(parameters).parameters, given)
     theirs = convert_flux_transformer_checkpoint_to_diffusers(dict(given))
     assert_same(ours, {f"transformer.{name}": value for name, value in theirs.items()})
     assert set(ours) == set(parameters)
@@ -125,7 +125,7 @@ def test_kohyas_lora_is_split_as_diffusers_does(parameters: dict[str, Tensor]) -
         if name.endswith(".lora_B.weight")
     }
     assert len(given) == 304 + len(OUTER)
-    assert_same(placed(names_of(parameters).modules, given), theirs)
+    assert_same(placed(key_index(parameters).modules, given), theirs)
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model."])
@@ -149,11 +149,11 @@ def test_xlabs_lora_is_split_as_diffusers_does(parameters: dict[str, Tensor], pr
         for name, value in _convert_xlabs_flux_lora_to_diffusers(file).items()
         if name.endswith(".lora_B.weight")
     }
-    assert_same(placed(names_of(parameters).modules, given), theirs)
+    assert_same(placed(key_index(parameters).modules, given), theirs)
 
 
 def test_what_is_taken_can_be_put_back(parameters: dict[str, Tensor]) -> None:
-    rows, found = Rows(), names_of(parameters).modules
+    rows, found = Rows(), key_index(parameters).modules
     for key in ("double_blocks.0.txt_attn.qkv", "single_blocks.5.linear1", *OUTER):
         height = dict(modules())[key]
         value, again = rows(height, 1), torch.full((height, 1), -1, dtype=torch.int32)
@@ -167,7 +167,7 @@ def test_schnell_has_no_guidance_to_name() -> None:
 
     with torch.device("meta"):
         transformer = FluxTransformer2DModel(num_layers=1, num_single_layers=1)
-    names = names_of(
+    names = key_index(
         {f"transformer.{name}": value for name, value in transformer.named_parameters()}
     )
     assert "vector_in.in_layer.weight" in names.parameters

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffgraph.experts.formats.checkpoint import is_skipped
-from diffgraph.experts.naming_index import Names, names_of
+from diffgraph.experts.naming_index import KeyIndex, key_index
 
 CLIP_WIDTH, T5_WIDTH = 768, 4096
 
@@ -181,7 +181,7 @@ def openai_clip() -> Keys:
 
 
 def assert_holds_all(
-    names: Names, keys: dict[str, tuple[int, ...]], ours: dict[str, torch.Tensor]
+    names: KeyIndex, keys: dict[str, tuple[int, ...]], ours: dict[str, torch.Tensor]
 ) -> None:
     """Every key is understood, shapes agree, and together they make each of ours exactly once."""
     made: dict[str, int] = {}
@@ -205,14 +205,14 @@ def test_single_files_of_sd15(sd15: dict[str, torch.Tensor], prefix: str) -> Non
     ids = f"cond_stage_model.transformer.{prefix}embeddings.position_ids"
     assert is_skipped(ids)
     del text[ids]
-    assert_holds_all(names_of(sd15), unet | text, sd15)
+    assert_holds_all(key_index(sd15), unet | text, sd15)
 
 
 def test_a_unet_alone_has_no_prefix(sd15: dict[str, torch.Tensor]) -> None:
     unet = {name: value for name, value in sd15.items() if name.startswith("unet.")}
-    assert_holds_all(names_of(sd15), dict(openai_unet()), unet)
+    assert_holds_all(key_index(sd15), dict(openai_unet()), unet)
     bare = {name.removeprefix("unet."): tuple(value.shape) for name, value in unet.items()}
-    assert_holds_all(names_of(sd15), bare, unet)
+    assert_holds_all(key_index(sd15), bare, unet)
 
 
 # -- FLUX: model.py of its makers
@@ -253,7 +253,7 @@ def test_single_files_of_flux(flux: dict[str, torch.Tensor], prefix: str) -> Non
     keys = {prefix + name: shape for name, shape in flux_keys()}
     assert len(keys) == 780
     ours = {name: value for name, value in flux.items() if name.startswith("transformer.")}
-    assert_holds_all(names_of(flux), keys, ours)
+    assert_holds_all(key_index(flux), keys, ours)
 
 
 def test_flux_with_its_encoders_in_one_file(flux: dict[str, torch.Tensor]) -> None:
@@ -263,13 +263,13 @@ def test_flux_with_its_encoders_in_one_file(flux: dict[str, torch.Tensor]) -> No
     for name, value in flux.items():
         if name.startswith("text_encoder_2."):
             keys[t5 + name.removeprefix("text_encoder_2.")] = tuple(value.shape)
-    assert_holds_all(names_of(flux), keys, flux)
+    assert_holds_all(key_index(flux), keys, flux)
 
 
 def test_diffusers_own_names(sd15: dict[str, torch.Tensor], flux: dict[str, torch.Tensor]) -> None:
     for ours in (sd15, flux):
         keys = {name: tuple(value.shape) for name, value in ours.items()}
-        assert_holds_all(names_of(ours), keys, ours)
+        assert_holds_all(key_index(ours), keys, ours)
 
 
 # -- Adapters
@@ -303,7 +303,7 @@ def kohya_clip(prefix: str) -> Iterator[str]:
 def test_kohyas_modules_of_sd15(sd15: dict[str, torch.Tensor]) -> None:
     keys = list(kohya_sd15())
     assert len(keys) == 264
-    modules = names_of(sd15).modules
+    modules = key_index(sd15).modules
     found = [modules[key] for key in keys]
     assert len(set(found)) == 264
     # with the blocks numbered as in a single file, too
@@ -318,7 +318,7 @@ def test_kohyas_modules_of_sd15(sd15: dict[str, torch.Tensor]) -> None:
 
 
 def test_kohyas_modules_of_flux(flux: dict[str, torch.Tensor]) -> None:
-    modules = names_of(flux).modules
+    modules = key_index(flux).modules
     keys = [
         f"lora_unet_{name.removesuffix('.weight').replace('.', '_')}"
         for name, _ in flux_keys()
@@ -365,7 +365,7 @@ def test_other_trainers_of_sd15(sd15: dict[str, torch.Tensor], key: str, ours: s
         "layer": "encoder.layers.7",
         "layer_": "encoder_layers_7",
     }
-    (placement,) = names_of(sd15).modules[key.format(**words)]
+    (placement,) = key_index(sd15).modules[key.format(**words)]
     assert (placement.name, placement.rows) == (ours.format(**words), ())
 
 
@@ -400,5 +400,5 @@ def test_other_trainers_of_sd15(sd15: dict[str, torch.Tensor], key: str, ours: s
     ],
 )
 def test_other_trainers_of_flux(flux: dict[str, torch.Tensor], key: str, ours: str) -> None:
-    (placement,) = names_of(flux).modules[key]
+    (placement,) = key_index(flux).modules[key]
     assert (placement.name, placement.rows) == (ours.format(key), ())

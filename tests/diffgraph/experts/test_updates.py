@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save, save_file
 
 from diffgraph.errors import DamagedFile
-from diffgraph.experts.delta import (
+from diffgraph.experts.reading import open_delta, read_delta
+from diffgraph.experts.updates import (
     CheckpointUpdate,
     DenseUpdate,
     DerivedUpdate,
@@ -22,9 +23,9 @@ from diffgraph.experts.delta import (
     against,
     moved,
     norm,
+    rows_of,
+    tensors_of,
 )
-from diffgraph.experts.reading import open_delta, read_delta
-from diffgraph.experts.updates import rows_of, tensors_of
 from tests.diffgraph.experts.samples import BASE, LINEAR, assert_close, draw
 
 SHAPE = torch.Size((6, 4, 3, 3))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from diffgraph.errors import MissingInput
 from diffgraph.families import flux, sd15
-from diffgraph.families.quantised import demand_whole, quantised
+from diffgraph.families.quantised import quantised, refuse_quantised
 from diffgraph.merging.base_files import open_folder
 
 WEIGHT = "double_blocks.0.img_attn.qkv.weight"
@@ -49,9 +49,9 @@ def test_scales_in_another_file_are_seen(tmp_path: Path) -> None:
     eight, scale = torch.zeros(4, 4).to(torch.float8_e4m3fn), torch.ones(1)
     save_file({"to_q.weight": eight}, tmp_path / "model-1.safetensors")
     save_file({"to_q.scale": scale}, tmp_path / "model-2.safetensors")
-    demand_whole(tmp_path / "model-1.safetensors")
+    refuse_quantised(tmp_path / "model-1.safetensors")
     with pytest.raises(MissingInput, match=r"model-1.*'to_q\.scale'"):
-        demand_whole(*sorted(tmp_path.iterdir()))
+        refuse_quantised(*sorted(tmp_path.iterdir()))
 
 
 def test_metadata_that_tell_of_codes_are_read(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_metadata_that_tell_of_codes_are_read(tmp_path: Path) -> None:
         {"x.weight": torch.zeros(2)}, tmp_path / "m.safetensors", {"_quantization_metadata": "{}"}
     )
     with pytest.raises(MissingInput, match="its metadata say"):
-        demand_whole(tmp_path / "m.safetensors")
+        refuse_quantised(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("family", ["sd15", "flux"])
@@ -104,4 +104,4 @@ def test_two_files_that_hold_the_same_weight_are_no_base(tmp_path: Path) -> None
     for file in files:
         save_file({"line.weight": torch.zeros(2)}, file)
     with pytest.raises(MissingInput, match=r"old\.safetensors and model\.safetensors both hold"):
-        demand_whole(*files)
+        refuse_quantised(*files)

@@ -8,14 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffgraph.errors import PlanError
-from diffgraph.experts.delta import (
-    CheckpointUpdate,
-    Coverage,
-    Delta,
-    DenseUpdate,
-    HadamardUpdate,
-    LowRankUpdate,
-)
+from diffgraph.experts.delta import Coverage, Delta
+from diffgraph.experts.updates import CheckpointUpdate, DenseUpdate, HadamardUpdate, LowRankUpdate
 from diffgraph.merging.apply import Merger
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 

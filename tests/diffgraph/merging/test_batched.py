@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from diffgraph.errors import PlanError
-from diffgraph.experts.delta import (
-    CheckpointUpdate,
-    Coverage,
-    Delta,
-    LowRankUpdate,
-    RenormalisedUpdate,
-)
+from diffgraph.experts.delta import Coverage, Delta
+from diffgraph.experts.updates import CheckpointUpdate, LowRankUpdate, RenormalisedUpdate
 from diffgraph.merging.apply import Merger
 from diffgraph.merging.batched import is_batchable, rollouts
 

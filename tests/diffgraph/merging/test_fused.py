@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffgraph.experts.delta import (
+from diffgraph.experts.updates import (
     CheckpointUpdate,
     DenseUpdate,
     HadamardUpdate,

@@ -3,16 +3,15 @@ from typing import Any
 
 import torch
 
-from diffgraph.experts.delta import (
+from diffgraph.experts.delta import Coverage, Delta
+from diffgraph.experts.reading import open_delta
+from diffgraph.experts.updates import (
     CheckpointUpdate,
-    Coverage,
-    Delta,
     LowRankUpdate,
     RenormalisedUpdate,
     RowsUpdate,
     SumUpdate,
 )
-from diffgraph.experts.reading import open_delta
 from diffgraph.merging.packing import ALIGNMENT, pack, without_copies
 from recipes.emoji64.writing import write_checkpoint
 

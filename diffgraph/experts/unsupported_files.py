@@ -5,13 +5,13 @@ model, models that take other inputs or predict something else. Each is told by 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from diffgraph.errors import FamilyMismatch, UnknownFormat
-from diffgraph.experts.quantised import WHAT as QUANTISED
 from diffgraph.experts.weights_file import WeightsFile, shown
 
 BESIDE = "a network that stands beside a model, not a change of its weights"
+QUANTISED = "quantised weights, whose scales would have to be known to every reader"
 WORDS = "a textual inversion: new words for the text encoder, not a change of its weights"
 
 UNMERGEABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -46,7 +46,7 @@ VELOCITY = {"v", "v_prediction", "v-prediction", "velocity", "vpred", "v_pred"}
 NOISE = {"epsilon", "eps", "noise"}
 
 
-def demand_mergeable(file: WeightsFile, prediction: str = "") -> None:
+def refuse_unmergeable(file: WeightsFile, prediction: str = "") -> None:
     """Raise the error that says what a file is, unless its weights may be merged.
 
     Args:
@@ -83,3 +83,36 @@ def _prediction(file: WeightsFile) -> str:
 
 def _first(keys: Iterable[str], fits: Callable[[str], object]) -> str:
     return next((key for key in keys if fits(key)), "")
+
+
+def refuse_quantised_keys(file: WeightsFile, read: Collection[str]) -> None:
+    """Raise `UnknownFormat` if weights are integers, or 8-bit floats with a key left beside them.
+
+    Tools that quantise keep beside such numbers what these are to be multiplied by. Eight bits
+    alone are weights that were rounded; with a key beside them that is not read they are codes.
+
+    Args:
+        file: the open file.
+        read: its keys that are taken for weights.
+    """
+    narrow = []
+    for key in read:
+        dtype = file.entries[key].dtype
+        if not dtype.is_floating_point:
+            kind = str(dtype).removeprefix("torch.")
+            raise UnknownFormat(f"{file.path.name} is {QUANTISED} ({shown(key)} is {kind})")
+        if dtype.itemsize == 1:
+            narrow.append(key)
+    if not narrow:
+        return
+    beside = {}
+    for key in file.entries.keys() - set(read):
+        name, dot, last = key.rpartition(".")
+        while dot and last != "bias":
+            beside[name] = key
+            name, dot, _ = name.rpartition(".")
+    for key in narrow:
+        if other := beside.get(key) or beside.get(key.rpartition(".")[0]):
+            raise UnknownFormat(
+                f"{file.path.name} is {QUANTISED} ({shown(other)} beside {shown(key)})"
+            )

@@ -3,11 +3,12 @@ from typing import Any
 import pytest
 import torch
 
-from diffgraph.experts.delta import CheckpointUpdate, Coverage, Delta, LowRankUpdate
-from diffgraph.merging import crowd
+from diffgraph.experts.delta import Coverage, Delta
+from diffgraph.experts.updates import CheckpointUpdate, LowRankUpdate
+from diffgraph.merging import plan_groups
 from diffgraph.merging.apply import Merger
-from diffgraph.merging.crowd import Crowd
 from diffgraph.merging.plan import MergePlan, PlannedExpert
+from diffgraph.merging.plan_groups import PlanGroups
 
 LINEAR = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
 
@@ -40,13 +41,13 @@ def deltas_of(merger: Merger) -> dict[str, Delta]:
 
 def test_plans_of_any_experts_share_a_pass(merger: Merger) -> None:
     plans = [plan_of(c1=0.5), plan_of(p2=1.0), plan_of(c1=0.1, p2=0.2), plan_of()]
-    assert list(Crowd(merger).groups(plans, deltas_of(merger))) == [[0, 1, 2, 3]]
+    assert list(PlanGroups(merger).groups(plans, deltas_of(merger))) == [[0, 1, 2, 3]]
 
 
 def test_other_rules_are_drawn_alone_but_each_only_once(merger: Merger) -> None:
     ties = plan_of("ties", p2=0.5)
     plans = [ties, plan_of(p2=1.0), ties, plan_of("dare", p2=0.5)]
-    groups = list(Crowd(merger).groups(plans, deltas_of(merger)))
+    groups = list(PlanGroups(merger).groups(plans, deltas_of(merger)))
     assert groups == [[0, 2], [3], [1]]
 
 
@@ -55,20 +56,20 @@ def test_whole_models_that_do_not_fit_are_grouped_by_their_coefficients(
 ) -> None:
     plans = [plan_of(c1=value, p2=0.1 * place) for place, value in enumerate((0.5, 0.2, 0.5, 0.2))]
     deltas = deltas_of(merger)
-    monkeypatch.setattr(crowd, "OWN_BYTES", {"cpu": merger.base[LINEAR].nbytes})
-    groups = list(Crowd(merger).groups(plans, deltas))
+    monkeypatch.setattr(plan_groups, "OWN_BYTES", {"cpu": merger.base[LINEAR].nbytes})
+    groups = list(PlanGroups(merger).groups(plans, deltas))
     assert groups == [[0, 2], [1, 3]]
     for group in groups:
-        with Crowd(merger).rollouts([plans[place] for place in group], deltas) as model:
+        with PlanGroups(merger).rollouts([plans[place] for place in group], deltas) as model:
             expected = merger.base[LINEAR] + 0.1 * plans[group[0]].coefficients()["hub:1@1"]
             torch.testing.assert_close(model.parameters()[LINEAR], expected)
 
 
 def test_a_pass_is_no_larger_than_the_device_takes(merger: Merger) -> None:
     plans = [plan_of(p2=0.01 * place) for place in range(1, 21)]
-    groups = list(Crowd(merger).groups(plans, deltas_of(merger)))
+    groups = list(PlanGroups(merger).groups(plans, deltas_of(merger)))
     assert [len(group) for group in groups] == [16, 4]
     merger.model.images_at_once = 3  # type: ignore[attr-defined]
-    groups = list(Crowd(merger).groups(plans[:7], deltas_of(merger)))
+    groups = list(PlanGroups(merger).groups(plans[:7], deltas_of(merger)))
     merger.model.images_at_once = 64  # type: ignore[attr-defined]
     assert [len(group) for group in groups] == [3, 3, 1]

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from diffgraph.errors import DamagedFile
-from diffgraph.experts.delta import Coverage, Delta, DenseUpdate
-from diffgraph.merging.store import DeltaStore
+from diffgraph.experts.delta import Coverage, Delta
+from diffgraph.experts.updates import DenseUpdate
+from diffgraph.merging.delta_store import DeltaStore
 from tests.waiting import PATIENCE
 
 SIZE = 4096  # bytes of each expert

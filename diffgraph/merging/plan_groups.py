@@ -10,7 +10,8 @@ coefficients: what a group has in common is merged, and only factors differ.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from diffgraph.experts.delta import Delta, LowRankUpdate
+from diffgraph.experts.delta import Delta
+from diffgraph.experts.updates import LowRankUpdate
 from diffgraph.families.family import ResidentModel
 from diffgraph.merging.apply import Merger, final_coefficients, is_sum
 from diffgraph.merging.batched import is_batchable, rollouts
@@ -28,7 +29,7 @@ RECORDED = (8, 16, 32, 64)
 """Sizes of batches that are recorded: smaller ones are filled up."""
 
 
-class Crowd:
+class PlanGroups:
     """Draws many plans with one resident model."""
 
     def __init__(self, merger: Merger) -> None:
