@@ -7,6 +7,7 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from diffgraph.experts.expert import Listing
+from diffgraph.experts.library import Library
 
 
 class BrokenPage(BaseModel, frozen=True):
@@ -36,6 +37,10 @@ class Crawler(Protocol):
     def fetch(self, listing: Listing, folder: Path) -> Path:
         """Bring the listing's file into `folder`, checked against its hash, and return its path."""
         ...
+
+    def begin(self, library: Library) -> None:
+        """Make sure that nobody else speaks for this hub's name; raises `InputError`."""
+        return
 
     @property
     def is_remote(self) -> bool:

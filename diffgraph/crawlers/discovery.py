@@ -95,6 +95,7 @@ def discover(
         StorageError: The home folder cannot be written; what was admitted so far stays.
         ServiceError: The hub failed before it told us anything.
     """
+    crawler.begin(library)
     library.sweep()
     look = _Look(
         crawler,
@@ -108,7 +109,7 @@ def discover(
     is_whole = look.is_done and crawler.is_whole
     retired: tuple[Expert, ...] = ()
     if is_whole:
-        retired = retire_missing(crawler.source, look.seen, look.broken, library)
+        retired = retire_missing(crawler.source, family.name, look.seen, look.broken, library)
     if look.is_done:
         crawler.finish()
     superseded = settle_versions(crawler.source, library)
@@ -117,11 +118,11 @@ def discover(
 
 def settle_versions(source: str, library: Library) -> tuple[Expert, ...]:
     """Let the newest usable version of every expert stand for it; return those newly superseded."""
-    lineages: dict[str, list[Expert]] = {}
+    lineages: dict[tuple[str, str], list[Expert]] = {}
     for expert in library.experts(("ready", "superseded")):
         lineage = expert.ref.rpartition("@")[0]
-        if lineage.startswith(f"{source}:"):
-            lineages.setdefault(lineage, []).append(expert)
+        if lineage.startswith(f"{source}:"):  # a version for another base replaces nobody
+            lineages.setdefault((lineage, expert.family), []).append(expert)
     changed = []
     for versions in lineages.values():
         newest = max(versions, key=_age)
@@ -135,9 +136,13 @@ def settle_versions(source: str, library: Library) -> tuple[Expert, ...]:
 
 
 def retire_missing(
-    source: str, seen: Collection[str], broken: Iterable[BrokenPage], library: Library
+    source: str,
+    family: str,
+    seen: Collection[str],
+    broken: Iterable[BrokenPage],
+    library: Library,
 ) -> tuple[Expert, ...]:
-    """Retire experts that have gone from their hub; return them.
+    """Retire experts of a family that have gone from their hub; return them.
 
     A page that could not be read says nothing about whether its expert is still there.
     """
@@ -146,6 +151,7 @@ def retire_missing(
         expert.ref
         for expert in library.experts()
         if expert.status != "retired"
+        and expert.family == family  # a live hub was asked for this family's only
         and expert.ref.startswith(f"{source}:")
         and expert.ref not in seen
         and expert.ref.rpartition("@")[0].partition(":")[2] not in unreadable
@@ -195,6 +201,7 @@ class _Look:
                     expert.ref
                     for expert in self.library.experts()
                     if expert.status != "retired" and expert.ref.startswith(hub)
+                    if expert.family == self.family.name
                     if expert.ref not in self.seen
                 ]
                 self.is_done = self._at_each(self.crawler.look_again(unseen))
@@ -271,6 +278,8 @@ class _Look:
             if not self.library.holds_page(before.page_sha256):  # damaged: here it is again
                 self._pages.append((before, listing))
             self._note("unchanged", listing)
+        elif before and self._is_anothers(before, listing):
+            self._note("unchanged", listing)
         elif not self.config.wants(listing, self.taken):
             self.later += 1
         else:
@@ -282,6 +291,11 @@ class _Look:
                 self._keep_page(row, listing, before)
             else:
                 self._take(listing, before)
+
+    def _is_anothers(self, before: Expert, listing: Listing) -> bool:
+        """Return whether another family has this expert, and its page makes it none of ours."""
+        is_held = before.status in {"ready", "superseded"} and before.family != self.family.name
+        return is_held and examine(listing, self.family, self.config) is not None
 
     def _take(self, listing: Listing, before: Expert | None) -> None:
         """Take in what passed: its page, or its weights too."""

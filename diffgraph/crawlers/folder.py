@@ -18,8 +18,10 @@ from diffgraph.artifacts import new_file
 from diffgraph.crawlers.civitai_pages import read_page, text
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import LARGEST_FILE
+from diffgraph.crawlers.hub_names import claim
 from diffgraph.errors import DamagedFile, MissingInput, UnusableListing, WrongHash
 from diffgraph.experts.expert import Listing
+from diffgraph.experts.library import Library
 from diffgraph.experts.peft_configuration import (
     PEFT_WEIGHTS,
     configuration_beside,
@@ -49,6 +51,10 @@ class FolderCrawler(Crawler):
         self.folder = path.resolve()
         self.source = _source(path / "hub.json")
         _ = self.pages
+
+    def begin(self, library: Library) -> None:
+        """Claim the hub's name for this folder; raises `InputError` if another one bears it."""
+        claim(self.source, self.folder, library)
 
     @property
     def pages(self) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.content import ContentConfig
 from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.folder import FolderCrawler
-from diffgraph.errors import ServiceUnavailable, StorageError
+from diffgraph.errors import InputError, ServiceUnavailable, StorageError
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import Library
 from diffgraph.families import get_family
@@ -86,12 +87,12 @@ class Hub:
     def unpublish(self, number: int) -> None:
         (self.folder / f"models/{number}.json").unlink()
 
-    def discover(self, **config: Any) -> DiscoveryReport:
+    def discover(self, family: str = "emoji64", **config: Any) -> DiscoveryReport:
         self.crawler.fetched.clear()
         return discover(
             self.crawler,
             self.library,
-            get_family("emoji64"),
+            get_family(family),
             parameters=PARAMETERS,
             config=DiscoveryConfig(**config),
         )
@@ -419,3 +420,83 @@ class TestPartOfAHub:
         assert hub.discover(metadata_only=True).listed == ()
         assert refs(hub.discover().updated) == ["hub:2@21"]
         assert hub.status("hub:2@21") == "ready"
+
+
+class TestTwoFamilies:
+    """One hub, one home, two bases: neither family loses an expert to the other's discover."""
+
+    @pytest.fixture
+    def both(self, hub: Hub) -> Hub:
+        hub.publish(1, (11, "2023-05-01"), (12, "2023-06-01"))
+        page = hub.folder / "models/1.json"
+        facts = json.loads(page.read_text())
+        facts["modelVersions"][1]["baseModel"] = "SD 1.5"
+        page.write_text(json.dumps(facts))
+        hub.discover("emoji64")
+        hub.discover("sd15")
+        return hub
+
+    def usable(self, hub: Hub) -> dict[str, str]:
+        return {expert.ref: expert.family for expert in hub.library.experts("ready")}
+
+    def test_each_has_its_own_version(self, both: Hub) -> None:
+        assert self.usable(both) == {"hub:1@11": "emoji64", "hub:1@12": "sd15"}
+        both.discover("emoji64")
+        both.discover("sd15")
+        assert self.usable(both) == {"hub:1@11": "emoji64", "hub:1@12": "sd15"}
+
+    def test_a_page_that_changed_is_the_other_familys_business(self, both: Hub) -> None:
+        page = both.folder / "models/1.json"
+        page.write_text(page.read_text().replace("It glows", "It shines"))
+        both.discover("sd15")
+        assert self.usable(both) == {"hub:1@11": "emoji64", "hub:1@12": "sd15"}
+        assert refs(both.discover("emoji64").updated) == ["hub:1@11"]
+        assert self.usable(both) == {"hub:1@11": "emoji64", "hub:1@12": "sd15"}
+
+    def test_each_retires_its_own(self, both: Hub) -> None:
+        both.unpublish(1)
+        assert refs(both.discover("sd15").retired) == ["hub:1@12"]
+        assert self.usable(both) == {"hub:1@11": "emoji64"}
+        assert refs(both.discover("emoji64").retired) == ["hub:1@11"]
+
+
+class TestTwoFoldersOfOneName:
+    def test_neither_retires_the_others(self, hub: Hub, tmp_path: Path) -> None:
+        hub.publish(1, (11, "2023-05-01"))
+        hub.discover()
+        other = Hub(tmp_path / "other", tmp_path / "home")
+        other.publish(2, (21, "2023-05-01"))
+        with pytest.raises(InputError, match=r"other names itself 'hub', as .*hub does") as told:
+            other.discover()
+        assert "hub.json" in str(told.value)
+        assert hub.status("hub:1@11") == "ready"
+        assert hub.library.find("hub:2@21") is None
+
+    @pytest.mark.parametrize("change", ["moved", "renamed"])
+    def test_a_name_that_nobody_bears_any_more_is_free(
+        self, hub: Hub, tmp_path: Path, change: str
+    ) -> None:
+        hub.publish(1, (11, "2023-05-01"))
+        hub.discover()
+        shutil.copytree(hub.folder, tmp_path / "other")
+        if change == "moved":
+            shutil.rmtree(hub.folder)
+        else:
+            (hub.folder / "hub.json").write_text('{"name": "another"}')
+        moved = FolderCrawler(tmp_path / "other")
+        report = discover(moved, hub.library, get_family("emoji64"), parameters=PARAMETERS)
+        assert refs(report.unchanged) == ["hub:1@11"]
+
+    def test_a_damaged_note_is_told_and_made_again(self, hub: Hub, caplog: Any) -> None:
+        hub.publish(1, (11, "2023-05-01"))
+        hub.discover()
+        (hub.library.folder / "hubs.json").write_text("[")
+        hub.discover()
+        assert any("hubs.json is damaged" in line for line in caplog.messages)
+        assert (hub.library.folder / "hubs.json.damaged").is_file()
+
+    def test_the_hub_that_ships_may_be_installed_twice(self, hub: Hub) -> None:
+        (hub.folder / "hub.json").write_text('{"name": "emojihub"}')
+        FolderCrawler(hub.folder).begin(hub.library)
+        shipped = FolderCrawler(get_family("emoji64").hub)
+        shipped.begin(hub.library)

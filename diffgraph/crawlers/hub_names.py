@@ -1,0 +1,65 @@
+"""Which folder speaks for a hub's name? Two of one name would retire each other's experts.
+
+`library/hubs.json` says for which folder a name was used last. A folder that was moved may keep its
+name; one whose name another folder still bears may not, but for the hubs that ship.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+from diffgraph.artifacts import set_aside, write_text
+from diffgraph.errors import InputError, MissingInput
+from diffgraph.experts.library import Library
+from diffgraph.families import FAMILIES
+from diffgraph.foreign_files import parse_json, read_foreign
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES, MOST_VALUES = 1 << 20, 1 << 15
+
+
+def claim(name: str, folder: Path, library: Library) -> None:
+    """Note that a folder speaks for a name.
+
+    Raises:
+        InputError: another folder does, is still there and still bears the name.
+        StorageError: the library cannot be written.
+    """
+    with library.writing():
+        noted = _noted(library.folder / "hubs.json")
+        other = Path(noted.get(name, folder))
+        if other == folder and name in noted:
+            return
+        if other != folder and not _ships(folder) and name_of(other) == name:
+            raise InputError(
+                f"{folder} names itself {name!r}, as {other} does: each would retire the other's "
+                f"experts. Give it another name in its hub.json, or move {other} away"
+            )
+        noted[name] = str(folder)
+        write_text(library.folder / "hubs.json", json.dumps(noted, indent=1, sort_keys=True))
+
+
+def name_of(folder: Path) -> str | None:
+    """Return the name that a hub folder gives itself; None if there is no hub any more."""
+    try:
+        about = parse_json(read_foreign(folder / "hub.json", MOST_BYTES), MOST_VALUES)
+    except (MissingInput, ValueError):
+        return None
+    return str(about.get("name")) if isinstance(about, dict) else None
+
+
+def _noted(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    try:
+        noted = parse_json(read_foreign(path, MOST_BYTES), MOST_VALUES)
+        return {str(name): str(folder) for name, folder in noted.items()}
+    except (MissingInput, ValueError, AttributeError) as error:
+        log.warning("%s is damaged (%s); it is set aside as %s", path, error, set_aside(path).name)
+        return {}
+
+
+def _ships(folder: Path) -> bool:
+    hubs = (family.hub for family in FAMILIES.values())
+    return any(hub is not None and hub.resolve() == folder for hub in hubs)
