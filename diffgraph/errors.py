@@ -77,16 +77,20 @@ class UnsafeFile(ExpertError):
 
 
 class DamagedFile(ExpertError):
-    """The file is truncated, inconsistent, or holds NaN or infinite numbers."""
+    """The file is truncated, inconsistent, or holds NaN or infinite numbers.
 
-
-class WrongHash(DamagedFile):
-    """The file is another than its page speaks of."""
+    Args:
+        message: What is wrong.
+        found: The SHA-256 of what came, in lower-case hex, if that is known.
+    """
 
     def __init__(self, message: str, found: str = "") -> None:
         super().__init__(message)
         self.found = found
-        """Its SHA-256, in lower-case hex."""
+
+
+class WrongHash(DamagedFile):
+    """The file is another than its page speaks of."""
 
     @classmethod
     def of(cls, file: str, found: str, stated: str) -> "WrongHash":

@@ -35,6 +35,8 @@ _LATIN = re.compile(r"[A-Za-z]")
 _WORD = re.compile(r"\w+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NUMBERED = re.compile(r"(?<=[A-Za-z]{2})(?=[vV]?\d)")
+_DIGITS = re.compile(r"\b(?!v\d)(?=\w*[a-z])(?=\w*\d)\w+\b", re.I)
+_LETTERS = str.maketrans("0134578@$", "oieastbas")
 _SINGLE = re.compile(r"\b[a-z](?:[\s.\-_*·|/]{1,2}[a-z]\b){3,}")
 
 
@@ -65,9 +67,14 @@ def in_latin(text: str) -> str:
 def spoken_words(text: str) -> list[str]:
     """Return the words of a name or tag: `NudeWorld_v2` → nude, world, v2; `n.s.f.w` → nsfw."""
     told = _CAMEL.sub(" ", _NUMBERED.sub(" ", seen(text))).replace("'", "").replace("\u2019", "")
-    told = in_latin(told)
+    told = in_latin(told).replace("_", " ")
     told = _SINGLE.sub(lambda found: re.sub(r"[\s.\-_*·|/]", "", found.group()), told)
     return re.findall(r"[^\W_]+", told)
+
+
+def with_letters(text: str) -> str:
+    """Return a text in which digits among letters are the letters they look like: l0li, 1gn0re."""
+    return _DIGITS.sub(lambda word: word.group().translate(_LETTERS), text)
 
 
 def _one_alphabet(word: str) -> str:

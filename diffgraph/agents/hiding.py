@@ -16,9 +16,11 @@ PAPER = (255, 255, 255)
 
 _HIDING_CLASSES = frozenset(
     """hidden hide is-hidden d-none invisible sr-only visually-hidden visuallyhidden offscreen
-    screen-reader-text screen-reader-only a11y-hidden display-none""".split()
+    screen-reader-text screen-reader-only a11y-hidden display-none opacity-0
+    text-transparent""".split()
 )
 _COMMENT = re.compile(r"/\*.*?\*/|<!--|-->|\\", re.S)
+_ESCAPE = re.compile(r"\\([0-9a-fA-F]{1,6})\s?")
 _RULE = re.compile(r"([^{}@;]{1,300})\{([^{}]{0,2000})\}")
 _LENGTH = re.compile(r"(-?\d*\.?\d+)\s*(px|pt|em|rem|%|vh|vw|ex|ch|)")
 _PIXELS = {"": 1.0, "px": 1.0, "pt": 1.33, "em": 16.0, "rem": 16.0, "%": 0.16, "ex": 8.0, "ch": 8.0}
@@ -28,7 +30,12 @@ _ALWAYS = re.compile(
     r"|(?:max-)?(?:height|width):0*(?:\.0*)?[01]?(?:px|pt|em|rem|%|vh|vw)?(?:!|;|$)"
     r"|(?:left|right|top|bottom|margin(?:-left|-top)?|inset):-\d{3,}"
     r"|(?:transform:.*(?:scale[xy]?\(0*\.?0|translate[xy]?\(-\d{3,})|scale:0*\.?0)"
-    r"|(?:-webkit-text-fill-)?color:transparent|filter:.*opacity\(0)"
+    r"|(?:-webkit-text-fill-)?color:transparent|filter:.*opacity\(0"
+    r"|(?:line-height|zoom):0*(?:\.0*)?(?:px|em|%)?(?:!|;|$)|letter-spacing:-|z-index:-"
+    r"|(?:left|right|top|bottom|margin(?:-left|-top)?|text-indent):\d{3,}(?:v[wh]|%|em)"
+    r"|(?:mask(?:-image)?|mix-blend-mode):(?!none|normal)"
+    # in a colour that we cannot reckon out
+    r"|color:(?:var|color-mix|color|lab|lch|oklab|oklch|hwb)\()"
 )
 
 Colour = tuple[int, int, int]
@@ -57,7 +64,13 @@ class Hiding:
         if "hidden" in attributes or (attributes.get("aria-hidden") or "").lower() == "true":
             return True
         classes = (attributes.get("class") or "").lower().split()
-        if not _HIDING_CLASSES.isdisjoint(classes):
+        # also those of frameworks that prefix them: tw-hidden, md:hidden
+        names = {re.sub(r"^(?!is-|d-)[a-z]+[:-]+(?=hidden$)", "", one) for one in classes}
+        if (
+            not _HIDING_CLASSES.isdisjoint(names)
+            or "inert" in attributes
+            or "popover" in attributes
+        ):
             return True
         style = f"{sheet};{_squeezed(attributes.get('style') or '')}"
         if _ALWAYS.search(style):
@@ -94,7 +107,7 @@ def _rules(page: LexborHTMLParser) -> Iterator[tuple[str, str]]:
     """Yield selectors and declarations of the page's own style sheets, those of media as well."""
     count = 0
     for sheet in page.css("style"):
-        text = _COMMENT.sub("", sheet.text() or "")
+        text = re.sub(r"/\*.*?\*/|<!--|-->", "", sheet.text() or "", flags=re.S)
         for found in _RULE.finditer(text):
             count += 1
             if count > MOST_RULES:
@@ -103,7 +116,8 @@ def _rules(page: LexborHTMLParser) -> Iterator[tuple[str, str]]:
 
 
 def _squeezed(style: str) -> str:
-    """Return declarations in lower case, without comments and blanks round what parts them."""
+    """Return declarations in lower case, without escapes, comments and loose blanks."""
+    style = _ESCAPE.sub(lambda found: chr(int(found[1], 16) % 0x110000), style)
     return re.sub(r"\s*([:;,(!])\s*", r"\1", _COMMENT.sub("", style.lower())).strip()
 
 
@@ -127,14 +141,24 @@ def _colour(text: str) -> Colour | None:
     found = re.search(r"#[0-9a-f]{3,8}\b|(?:rgb|hsl)a?\([^()]*\)|^[a-z]+|\b[a-z]+$", text.lower())
     if found is None:
         return None
-    name = re.sub(r"(rgb|hsl)a?\((.*?)(?:[,/][^,/]*)?\)$", _three, found.group())
+    name = found.group()
+    parts = re.findall(r"\d*\.?\d+%?", name) if "(" in name else []
+    shines = _share(parts[3]) if len(parts) > 3 else 1.0
+    if len(name) in {5, 9} and name[0] == "#":  # its last digits say how much shines through
+        name, last = name[: -(len(name) // 4)], name[-(len(name) // 4) :]
+        shines = int(last, 16) / (16 ** len(last) - 1)
+    if parts:
+        name = f"{name[:3]}({','.join(parts[:3])})"
     try:
-        return ImageColor.getrgb(name)[:3]
+        red, green, blue = ImageColor.getrgb(name)[:3]
     except ValueError:
         return None
+    return _on_paper(red, shines), _on_paper(green, shines), _on_paper(blue, shines)
 
 
-def _three(found: re.Match[str]) -> str:
-    """Return a colour of three numbers, without how much shines through it."""
-    numbers = re.findall(r"[\d.]+%?", found.string)
-    return f"{found.group(1)}({','.join(numbers[:3])})"
+def _share(number: str) -> float:
+    return float(number.rstrip("%")) / (100 if number.endswith("%") else 1)
+
+
+def _on_paper(part: int, shines: float) -> int:
+    return round(255 - (255 - part) * min(shines, 1.0))

@@ -9,7 +9,7 @@ page is asked about alone, and a review may only name what it was shown.
 
 import re
 
-from diffgraph.spelling import in_latin
+from diffgraph.spelling import in_latin, with_letters
 
 _ORDERS = re.compile(
     r"""
@@ -74,8 +74,6 @@ _FOREIGN = re.compile(
 """The same in other alphabets."""
 _SPACED = re.compile(r"(?:\b[^\W\d_][\s.\-_*·|/,]{1,3}){7,}[^\W\d_]\b")
 """Letters one by one."""
-_DIGITS = re.compile(r"\b(?=\w*[a-z])(?=\w*\d)\w+\b")
-_LETTERS = str.maketrans("0134578@$", "oieastbas")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 
 
@@ -86,5 +84,4 @@ def is_an_order(text: str) -> bool:
     if _ORDERS.search(text) or _BASE64.search(text) or _SPACED.search(text):
         return True
     latin = in_latin(text)
-    digits = _DIGITS.sub(lambda word: word.group().translate(_LETTERS), latin)
-    return any(_ORDERS.search(other) for other in {latin, digits} - {text.lower()})
+    return any(_ORDERS.search(other) for other in {latin, with_letters(latin)} - {text.lower()})

@@ -18,7 +18,7 @@ from diffgraph.crawlers.examining import (
     examine,
     may_be_drawn,
 )
-from diffgraph.errors import DamagedFile, DiffgraphError, ExpertError, KnownOnly, WrongHash
+from diffgraph.errors import DamagedFile, DiffgraphError, ExpertError, KnownOnly
 from diffgraph.experts.expert import Expert, Kind, Listing
 from diffgraph.experts.library import Library, page_hash
 from diffgraph.families import Family
@@ -92,10 +92,9 @@ def admit(
                 }
             )
             return library.add(row, listing, file)
-    except WrongHash as error:
-        row = row.model_copy(update={"sha256": error.found})  # what has been judged: see is_settled
-        return library.add(refused(listing, family, error, row), listing)
     except ExpertError as error:
+        if isinstance(error, DamagedFile) and error.found:  # has been judged: see is_settled
+            row = row.model_copy(update={"sha256": error.found})
         return library.add(refused(listing, family, error, row), listing)
 
 

@@ -25,12 +25,8 @@ from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
 from diffgraph.crawlers.journal import CrawlJournal, PageRecord
 from diffgraph.crawlers.live import LiveCrawler
-from diffgraph.crawlers.web import (
-    BadAnswer,
-    NotThere,
-    TokenRefused,
-)
-from diffgraph.errors import ServiceError, ServiceRefused, ServiceUnavailable, UnusableListing
+from diffgraph.crawlers.web import BadAnswer, NotThere
+from diffgraph.errors import ServiceError, ServiceRefused, UnusableListing
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.families import Family
 
@@ -194,7 +190,10 @@ class CivitaiCrawler(LiveCrawler):
                 raise BadAnswer(stop)
             if coming is None or self._is_too_old(page.page):
                 return
-            page = coming.result()
+            try:
+                page = coming.result()
+            except ServiceRefused as error:
+                raise BadAnswer(f"a page never comes: {error}") from None
 
     def _published_since(self, walk: int, goes_on: str) -> Iterator[Listing | BrokenPage]:
         """Yield what came to the top of the list since the crawl was stopped.
@@ -223,8 +222,6 @@ class CivitaiCrawler(LiveCrawler):
         """Return the page at a cursor; a cursor that the hub no longer knows starts anew."""
         try:
             return self._background.wait(reader.read(cursor))
-        except (TokenRefused, NotThere, ServiceUnavailable):
-            raise
         except ServiceRefused as error:
             if cursor is None:
                 raise

@@ -35,13 +35,14 @@ WORD_CHARACTERS = 120
 PROMPT_CHARACTERS = 2_000
 URL_CHARACTERS = 2_000
 DESCRIPTION_CHARACTERS = 50_000
-LIST_ITEMS = 100
+LIST_ITEMS = 1000
 FILES = 100
 IMAGES = 20
 VERSIONS = 500
 NOT_FOR_DOWNLOAD = {"Generation", "InternalGeneration"}
 OTHER_SHAPES = {"Inpainting", "Pix2Pix", "Refiner"}
-EXPLICIT = {"mature", "x", "blocked"}
+UNMARKED = {"", "false", "no", "0", "none", "null", "soft", "safe"}
+UNREADABLE_LEVEL = 32
 SAFE_LEVELS = 3  # bits
 SAFEST_LEVEL = 1
 PUBLIC = {
@@ -83,8 +84,6 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
         "type": text(item.get("type"), WORD_CHARACTERS),
         "tags": words(_names(item.get("tags"))),
         "licence": _licence(item),
-        "real_person": _is_true(item.get("poi")),
-        "minor": _is_true(item.get("minor")),
         "page_url": text(page_url, URL_CHARACTERS),
     }
     return tuple(
@@ -96,7 +95,9 @@ def parse_model(item: object, source: str, page_url: str = "") -> tuple[Listing,
             file=_file(version),
             images=_images(version),
             published_at=moment(version.get("publishedAt")),
-            nsfw=_is_true(item.get("nsfw")) or _is_unsafe(item) or _is_unsafe(version),
+            real_person=_is_marked("poi", item, version),
+            minor=_is_marked("minor", item, version),
+            nsfw=_is_marked("nsfw", item, version) or _is_unsafe(item) or _is_unsafe(version),
             withdrawn=_withdrawn(item) or _withdrawn(version),
             downloads=_downloads(version.get("stats") or item.get("stats")),
             rating=_rating(item.get("stats")),
@@ -240,20 +241,33 @@ def _images(version: Page) -> tuple[ListedImage, ...]:
 
 def _is_explicit(image: Page) -> bool:
     """Read the marks of different years: a flag, a word, bits (PG 1, PG-13 2, then worse)."""
-    mark, level = image.get("nsfw"), image.get("nsfwLevel")
-    if _is_true(mark) or text(mark, 20).lower() in EXPLICIT:
-        return True
-    if isinstance(level, int) and not isinstance(level, bool):
-        return level & ~SAFE_LEVELS != 0
-    return text(level, 20).lower() in EXPLICIT
+    level = _level(image)
+    return _is_marked("nsfw", image) if level is None else level & ~SAFE_LEVELS != 0
 
 
 def _is_unsafe(page: Page) -> bool:
     """Return whether there are bits for all that its images show, and none of them is PG."""
+    level = _level(page)
+    return level is not None and level & ~SAFE_LEVELS != 0 and not level & SAFEST_LEVEL
+
+
+def _level(page: Page) -> int | None:
+    """Return the bits of what is shown; one that we cannot read is taken at its worst."""
     level = page.get("nsfwLevel")
-    if isinstance(level, int) and not isinstance(level, bool):
-        return level & ~SAFE_LEVELS != 0 and not level & SAFEST_LEVEL
-    return text(level, 20).lower() in EXPLICIT
+    if level is None or text(level, 20).lower() in {"none", "soft"}:
+        return None
+    try:
+        return int(level) if int(level) >= 0 else UNREADABLE_LEVEL
+    except (TypeError, ValueError, OverflowError):
+        return UNREADABLE_LEVEL if level else None
+
+
+def _is_marked(field: str, *pages: Page) -> bool:
+    """Return whether a flag is set anywhere: whatever does not plainly say no says yes."""
+    return any(
+        text(value, 20).lower() not in UNMARKED if isinstance(value, str) else bool(value)
+        for value in (page.get(field) for page in pages)
+    )
 
 
 def _withdrawn(page: Page) -> str:
@@ -318,7 +332,9 @@ def _entries(value: object, limit: int) -> Sequence[object]:
 
 def _names(value: object) -> list[object]:
     """Return tags as the list they are in one version of the API, or the names of another's."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if isinstance(value, str):
+        return list(value[:DESCRIPTION_CHARACTERS].split(","))
+    if not isinstance(value, Sequence):
         return []
     return [tag.get("name") if isinstance(tag, Mapping) else tag for tag in value[:LIST_ITEMS]]
 

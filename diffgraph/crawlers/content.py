@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from diffgraph.errors import KnownOnly, UnusableListing
 from diffgraph.experts.expert import Listing
-from diffgraph.spelling import spoken_words
+from diffgraph.spelling import spoken_words, with_letters
 
 Rule = Literal["refuse", "know", "take"]
 """refuse: not used. know: its page is kept, its weights are not merged. take: no matter."""
@@ -32,27 +32,33 @@ class ContentConfig(BaseModel, frozen=True):
     )
     real_people_words: tuple[str, ...] = (
         "celebrity", "celebrities", "celeb", "celebs", "real person", "real persons",
-        "real people", "real human", "famous person", "famous people", "public figure",
+        "real people", "real human", "real life person", "real life people",
+        "famous person", "famous people", "public figure",
         "porn star", "pornstar", "pornstars", "deepfake", "deepfakes",
     )  # fmt: skip
     real_people_tags: tuple[str, ...] = (
         "actor", "actress", "actors", "actresses", "politician", "politicians", "influencer",
-        "youtuber", "tiktoker", "instagram model", "singer", "kpop idol",
+        "influencers", "youtuber", "youtubers", "tiktoker", "instagram model", "singer", "singers",
+        "kpop", "kpop idol", "k pop", "k pop idol", "famous actor", "famous actress",
+        "hollywood actress", "streamer",
     )  # fmt: skip
     """Which say so as a whole tag only: a name may hold them for another reason."""
     minors_words: tuple[str, ...] = (
         "minor", "minors", "underage", "under age", "underaged", "loli", "lolis", "lolicon",
-        "shota", "shotacon", "toddlercon", "jailbait", "preteen", "preteens",
+        "shota", "shotas", "shotacon", "under 18", "toddlercon", "jailbait", "preteen", "preteens",
     )  # fmt: skip
     minors_tags: tuple[str, ...] = ()
     explicit_words: tuple[str, ...] = (
         "nsfw", "not safe for work", "not for all audiences", "explicit", "sexually explicit",
         "porn", "porno", "pornographic", "pornography", "hentai", "xxx", "erotic", "erotica",
-        "sex", "sexual", "nude", "nudes", "nudity", "naked", "r18", "r 18", "rule 34",
+        "sex", "sexual", "nude", "nudes", "nudity", "naked", "r18", "r 18", "rule 34", "r34",
+        "r 34", "onlyfans", "softcore", "unclothed",
         "fetish", "bdsm", "blowjob", "cumshot", "ahegao", "genitals", "genitalia", "vagina",
         "penis", "nipples", "topless", "adults only", "adult content", "18 plus",
     )  # fmt: skip
-    explicit_tags: tuple[str, ...] = ("adult", "mature", "lewd", "ecchi", "hardcore", "x rated")
+    explicit_tags: tuple[str, ...] = (
+        "adult", "mature", "lewd", "lewds", "ecchi", "hardcore", "x rated", "18",
+    )  # fmt: skip
     innocent: tuple[str, ...] = (
         "ursa minor", "canis minor", "leo minor", "asia minor", "minor arcana", "minor key",
         "minor scale", "minor chord", "minor update", "minor updates", "minor fix", "minor fixes",
@@ -121,7 +127,11 @@ class _Said:
 
     def by(self, text: str, is_tag: bool = False) -> bool:
         """Tell whether a tag or a name says it."""
-        told = " ".join(spoken_words(text[:MOST_CHARACTERS]))
+        text = text[:MOST_CHARACTERS].replace("\U0001f51e", " nsfw ")
+        return any(self._says(one, is_tag) for one in {text, with_letters(text)})
+
+    def _says(self, text: str, is_tag: bool) -> bool:
+        told = " ".join(spoken_words(text))
         if is_tag and told in self._tags:
             return True
         if not self._words.search(told):

@@ -11,13 +11,16 @@ https://huggingface.co/docs/hub/api
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 from urllib.parse import quote
 
+from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.civitai_pages import moment
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.downloads import Downloader
@@ -27,11 +30,12 @@ from diffgraph.crawlers.huggingface_list import HubList
 from diffgraph.crawlers.huggingface_pages import (
     SOURCE,
     Relation,
+    count_experts,
     file_url,
-    left_out,
-    parse_repository,
+    parse_experts,
     reference_of,
     repository_of,
+    repository_part,
 )
 from diffgraph.crawlers.live import LiveCrawler
 from diffgraph.crawlers.web import (
@@ -41,7 +45,14 @@ from diffgraph.crawlers.web import (
     Web,
     decoded,
 )
-from diffgraph.errors import InputError, MissingInput, ServiceError, UnusableListing
+from diffgraph.errors import (
+    DamagedFile,
+    InputError,
+    MissingInput,
+    ServiceError,
+    ServiceUnavailable,
+    UnusableListing,
+)
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.experts.joining import join_components
 from diffgraph.experts.library import Library
@@ -67,6 +78,8 @@ FIELDS = [
     "disabled",
     "sha",
 ]
+SORTS = ("lastModified", "createdAt", "downloads")
+"""What cannot be passed in one order is elsewhere in another."""
 CARDS_AT_ONCE = 8
 CARD_BYTES = 4 << 20
 
@@ -103,7 +116,8 @@ class HuggingFaceCrawler(LiveCrawler):
         self._since = since and in_utc(since)
         super().__init__(web or Web(HUGGINGFACE), library.folder / "unfinished", downloader)
         self._listed: set[str] = set()  # repositories
-        self._shown: set[str] = set()  # their commits
+        self._shown: set[ExpertRef] = set()  # their experts
+        self._told: set[BrokenPage] = set()
         self._is_whole = False
 
     @property
@@ -113,26 +127,37 @@ class HuggingFaceCrawler(LiveCrawler):
 
     def listings(self) -> Iterator[Listing | BrokenPage]:
         """Yield every adapter and fine-tune of the family's bases, each once."""
-        for base in self.bases:
-            for relation in get_args(Relation):
+        failures: list[ServiceError] = []
+        for base, relation in product(self.bases, get_args(Relation)):
+            try:
                 yield from self._list(base, relation)
-        self._is_whole = True
+            except ServiceError as error:
+                failures.append(error)
+                if len(failures) > 1 and not self._listed:
+                    raise failures[0] from None  # it is the hub, not one of its lists
+                yield BrokenPage(where=f"the list of {base}", reason=str(error))
+        self._is_whole = not failures
 
     def look_again(self, refs: Collection[str]) -> Iterator[Listing | BrokenPage]:
         """Yield the former commits of those still there, and who is there but not in the lists."""
         if not self.is_whole:
             return
         is_there: dict[str, bool] = dict.fromkeys(self._listed, True)
-        for ref in refs:
-            repository = ExpertRef.parse(ref).model
+        for ref in map(ExpertRef.parse, refs):
+            repository = repository_part(ref)
             if repository not in is_there:
                 is_there[repository] = False
                 for entry in self._ask_for(repository):
                     is_there[repository] = True
                     yield entry
-            is_kept = self._library.get(ref).status in {"ready", "superseded"}
+            if not self.is_whole:
+                return  # the hub no longer answers
+            is_kept = self._library.get(str(ref)).status in {"ready", "superseded"}
             if is_there[repository] and is_kept and ref not in self._shown:
-                yield from self._kept(ref)  # a former commit: it has not gone
+                shown = {other.lineage for other in self._shown}
+                first = f"{SOURCE}:{repository}"
+                if ref.lineage in shown or first not in shown:
+                    yield from self._kept(str(ref))  # a former commit: it has not gone
 
     def _ask_for(self, repository: str) -> Iterator[Listing | BrokenPage]:
         """Yield what the hub says of a repository; nothing if it has gone."""
@@ -143,6 +168,7 @@ class HuggingFaceCrawler(LiveCrawler):
         except (NotThere, TokenRefused):
             return  # gone, or no longer for the public: the hub does not say which
         except ServiceError as error:
+            self._is_whole = not isinstance(error, ServiceUnavailable)
             yield BrokenPage(where=f"models/{repository}", reason=str(error))
 
     def fetch(self, listing: Listing, folder: Path) -> Path:
@@ -180,14 +206,20 @@ class HuggingFaceCrawler(LiveCrawler):
         try:
             for component, names in components_of(files).items():
                 for number, name in enumerate(names):
-                    url = file_url(self._url, listing.ref.model, _commit_of(listing), name)
+                    repository = repository_part(listing.ref)
+                    url = file_url(self._url, repository, _commit_of(listing), name)
                     sha256, size = files[name]
                     part = target.with_name(f"{target.stem}.{component}.{number}.safetensors")
                     self._downloader.fetch(url, part, sha256=sha256, size_bytes=size)
                     parts.setdefault(component, []).append(part)
             if not parts:
                 raise UnusableListing("its folder no longer holds a denoiser's weights")
-            join_components(parts, target)
+            try:
+                join_components(parts, target)
+            except DamagedFile as error:
+                together = "".join(sha256_of(part) for own in parts.values() for part in own)
+                found = hashlib.sha256(together.encode()).hexdigest()
+                raise DamagedFile(str(error), found) from None
         finally:
             for part in (part for own in parts.values() for part in own):
                 part.unlink(missing_ok=True)
@@ -195,15 +227,20 @@ class HuggingFaceCrawler(LiveCrawler):
 
     def _list(self, base: str, relation: Relation) -> Iterator[Listing | BrokenPage]:
         """Yield what one list brings."""
-        query: Query = {
-            "filter": f"base_model:{relation}:{base}",
-            "sort": "lastModified",
-            "expand": FIELDS,
-        }
-        for page in HubList(self._web, self._background, query, f"the list of {base}").pages():
-            yield from page.told
-            yield from self._read(page.items, relation)
-            if self._is_too_old(page.items):
+        for sort in SORTS:
+            query: Query = {
+                "filter": f"base_model:{relation}:{base}",
+                "sort": sort,
+                "expand": FIELDS,
+            }
+            pages = HubList(self._web, self._background, query, f"the list of {base}")
+            for page in pages.pages():
+                yield from (entry for entry in page.told if entry not in self._told)
+                self._told.update(page.told)
+                yield from self._read(page.items, relation)
+                if sort == SORTS[0] and self._is_too_old(page.items):
+                    return
+            if not pages.is_cut:
                 return
 
     def _read(self, items: list[object], relation: Relation) -> Iterator[Listing | BrokenPage]:
@@ -217,11 +254,12 @@ class HuggingFaceCrawler(LiveCrawler):
                     yield BrokenPage(where=where, reason=str(card))
                     continue
                 try:
-                    listing = parse_repository(item, card, relation, self.bases, self._url)
-                    self._shown.add(str(listing.ref))
-                    yield listing
-                    if (left := left_out(item, relation)) and listing.file:
-                        yield BrokenPage(where=where, reason=_told_of(listing.file.name, left))
+                    experts = parse_experts(item, card, relation, self.bases, self._url)
+                    self._shown.update(listing.ref for listing in experts)
+                    yield from experts
+                    if (count := count_experts(item, relation)) > len(experts):
+                        told = f"holds {count} experts: only {len(experts)} of them are taken"
+                        yield BrokenPage(where=where, reason=told)
                 except UnusableListing as error:
                     yield BrokenPage(where=where, reason=str(error))
 
@@ -266,7 +304,7 @@ class HuggingFaceCrawler(LiveCrawler):
 
     def _stated(self, listing: Listing) -> dict[str, tuple[str, int]]:
         """Return the SHA-256 and the size that the hub states for each file; "" and 0 if none."""
-        path = f"/api/models/{quote(listing.ref.model)}/revision/{_commit_of(listing)}"
+        path = f"/api/models/{quote(repository_part(listing.ref))}/revision/{_commit_of(listing)}"
         about = decoded(self._wait(path, {"blobs": "true"}), path)
         siblings = about.get("siblings") if isinstance(about, Mapping) else None
         found: dict[str, tuple[str, int]] = {}
@@ -291,7 +329,7 @@ class HuggingFaceCrawler(LiveCrawler):
         Raises:
             UnusableListing: It is too large to be one; without it the alphas would be guessed.
         """
-        path = f"/{quote(listing.ref.model)}/resolve/{_commit_of(listing)}/{quote(name)}"
+        path = f"/{quote(repository_part(listing.ref))}/resolve/{_commit_of(listing)}/{quote(name)}"
         try:
             text = self._wait(path) if size <= MAX_CONFIG_BYTES else b""
         except NotThere:
@@ -313,12 +351,6 @@ class HuggingFaceCrawler(LiveCrawler):
 
     def _wait(self, path: str, query: Query | None = None) -> bytes:
         return self._background.wait(self._web.get(path, query))
-
-
-def _told_of(taken: str, left: tuple[str, ...]) -> str:
-    named = ", ".join(repr(name[:80]) for name in left[:3])
-    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-    return f"holds {len(left) + 1} experts: {taken[:80]!r} is taken, not {named}{more}"
 
 
 def _commit_of(listing: Listing) -> str:

@@ -14,7 +14,7 @@ from diffgraph.crawlers.course import Course
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.huggingface_pages import repository_of
 from diffgraph.crawlers.web import Background, BadAnswer, Query, Reply, TokenRefused, Web, decoded
-from diffgraph.errors import ServiceError, ServiceUnavailable
+from diffgraph.errors import ServiceError
 
 PATH = "/api/models"
 CURSOR_CHARACTERS = 4000
@@ -42,6 +42,7 @@ class HubList:
         self._web, self._background = web, background
         self._query, self._name = query, name
         self._size = web.config.page_size
+        self.is_cut = False  # whether a page never came, so that what lies behind it was not read
 
     def pages(self) -> Iterator[ListPage]:
         """Yield its pages.
@@ -54,9 +55,10 @@ class HubList:
             told: list[BrokenPage] = []
             try:
                 items, link = self._read(cursor, told)
-            except ServiceUnavailable as error:
+            except ServiceError as error:
                 if cursor is None:
                     raise
+                self.is_cut = True
                 yield ListPage([], (*told, self._broken(f"not read on: {error}")))
                 return
             cursor = _cursor_in(link)
@@ -78,12 +80,12 @@ class HubList:
             try:
                 reply = self._ask(cursor, self._size)
                 items = _items(reply)
-            except TokenRefused as error:
-                if not self._web.has_token:
-                    raise
-                self._web.forget_token()
-                told.append(BrokenPage(where="the token", reason=f"{error}; read on without it"))
-            except ServiceUnavailable as error:
+            except ServiceError as error:
+                if isinstance(error, TokenRefused) and self._web.has_token:
+                    self._web.forget_token()
+                    why = f"{error}; read on without it"
+                    told.append(BrokenPage(where="the token", reason=why))
+                    continue
                 is_there = isinstance(error, BadAnswer) or (
                     cursor is not None and self._answers_elsewhere()
                 )

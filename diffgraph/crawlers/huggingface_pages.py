@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, quote, urlsplit
 
 from diffgraph.crawlers.civitai_pages import commercial_use, moment, text, words
-from diffgraph.crawlers.huggingface_files import choose_file
+from diffgraph.crawlers.huggingface_files import choose_files
 from diffgraph.crawlers.licences import licence_by_name
 from diffgraph.errors import UnusableListing
 from diffgraph.experts.expert import ExpertRef, Licence, ListedFile, ListedImage, Listing
@@ -31,6 +31,7 @@ YAML_BLOCK = re.compile(r"\A\s*---\r?\n.*?\r?\n---\s*?(\r?\n|\Z)", re.DOTALL)
 
 CARD_CHARACTERS = 50_000
 IMAGES = 20
+EXPERTS = 50  # of one repository
 FILES = 2_000
 CODE = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 NO_EXPERTS = {
@@ -68,10 +69,38 @@ def reference_of(item: object) -> ExpertRef:
     return ExpertRef(source=SOURCE, model=repository, version=commit[:COMMIT_CHARACTERS])
 
 
+def repository_part(ref: ExpertRef) -> str:
+    """Return the repository of an expert: `maker/many` of `huggingface:maker/many/zoo@…`."""
+    return "/".join(ref.model.split("/")[:2])
+
+
+def parse_experts(
+    item: object, card: str, relation: Relation, bases: Collection[str], hub: str
+) -> list[Listing]:
+    """Return a listing for each expert of a repository; see `parse_repository`.
+
+    The first has the repository's name, each other one that of its file beside it.
+    """
+    first = parse_repository(item, card, relation, bases, hub)
+    assert isinstance(item, Mapping)
+    found, names = {first.ref: first}, choose_files(file_names(item.get("siblings")), relation)
+    for path in names[1:EXPERTS] if "/" in first.ref.model else ():
+        stem = str(PurePosixPath(path).with_suffix(""))
+        told = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:80]
+        ref = first.ref.model_copy(update={"model": f"{first.ref.model}/{told or 'unnamed'}"})
+        own = {
+            "ref": ref,
+            "name": text(f"{first.name} {PurePosixPath(path).stem}", 200),
+            "file": _named_file(path, repository_part(ref), str(item["sha"]), hub),
+        }
+        found.setdefault(ref, first.model_copy(update=own))
+    return list(found.values())
+
+
 def parse_repository(
     item: object, card: str, relation: Relation, bases: Collection[str], hub: str
 ) -> Listing:
-    """Return the listing of an item.
+    """Return the listing of an item, for the first expert that it holds.
 
     Args:
         item: The decoded JSON of one model, with `cardData`, `siblings`, `tags` and `sha`.
@@ -150,11 +179,15 @@ def _licence(about: Item, tags: Iterable[str], repository: str) -> Licence:
     names += [tag.removeprefix("license:") for tag in tags if tag.startswith("license:")]
     named = [name for name in (text(name, 120).lower() for name in names) if name not in UNKNOWN]
     own = text(about.get("license_name"), 120).lower()
-    if "other" in named and own:
+    if own and "other" in named:
         named = [f"other: {own}" if name == "other" else name for name in named]
+    elif own:
+        named.append(own)  # which says it more exactly: both have to permit
     if chosen:
+        read = [name for name in named if not name.startswith("other") and name != own]
+        permits = not read or licence_by_name(read, creator).allow_derivatives
         return Licence(
-            allow_derivatives=chosen.get("allowDerivatives", "") == "True",
+            allow_derivatives=permits and chosen.get("allowDerivatives", "") == "True",
             allow_commercial_use=commercial_use(chosen.get("allowCommercialUse")),
             allow_different_licence=chosen.get("allowDifferentLicense", "") == "True",
             credit_required=chosen.get("allowNoCredit", "") != "True",
@@ -178,9 +211,8 @@ def _file(
     siblings: object, repository: str, commit: str, relation: Relation, hub: str
 ) -> ListedFile | None:
     names = file_names(siblings)
-    if choice := choose_file(names, relation):
-        url = file_url(hub, repository, commit, choice.name)
-        return ListedFile(name=choice.name, url=url, format="SafeTensor")
+    if chosen := choose_files(names, relation):
+        return _named_file(chosen[0], repository, commit, hub)
     if any(name.endswith(".safetensors") for name in names):
         # none that is an expert: an autoencoder, say, or adapters of single components
         return ListedFile(name="folder", url=f"{hub}/{quote(repository)}", format="Diffusers")
@@ -189,11 +221,14 @@ def _file(
     return None
 
 
-def left_out(item: object, relation: Relation) -> tuple[str, ...]:
-    """Return the experts of a repository that are not taken, since another one is."""
+def _named_file(path: str, repository: str, commit: str, hub: str) -> ListedFile:
+    return ListedFile(name=path, url=file_url(hub, repository, commit, path), format="SafeTensor")
+
+
+def count_experts(item: object, relation: Relation) -> int:
+    """Return how many experts a repository holds, taken or not."""
     siblings = item.get("siblings") if isinstance(item, Mapping) else None
-    choice = choose_file(file_names(siblings), relation)
-    return choice.left if choice else ()
+    return len(choose_files(file_names(siblings), relation))
 
 
 def file_names(siblings: object) -> list[str]:

@@ -1,6 +1,7 @@
 """What does every live hub's crawler hold open? Connections, a loop to wait on, a downloader."""
 
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 from diffgraph.crawlers.crawler import Crawler
@@ -20,6 +21,7 @@ class LiveCrawler(Crawler):
     def __init__(self, web: Web, unfinished: Path, downloader: Downloader | None) -> None:
         self._web, self._url = web, web.url
         self._unfinished = unfinished
+        self._making = Lock()
         self._opened: Background | None = None
         self._given = downloader
         self._own: Downloader | None = None
@@ -48,15 +50,17 @@ class LiveCrawler(Crawler):
     @property
     def _background(self) -> Background:
         """Where requests run while others are dealt with."""
-        if self._opened is None:
-            self._opened = Background()
-        return self._opened
+        with self._making:
+            if self._opened is None:
+                self._opened = Background()
+            return self._opened
 
     @property
     def _downloader(self) -> Downloader:
         """Who fetches files; the token goes to the hub's own address only."""
         if self._given is not None:
             return self._given
-        if self._own is None:
-            self._own = Downloader(self._unfinished, self._web.token, [self._url])
-        return self._own
+        with self._making:  # threads that fetch ask for it at once
+            if self._own is None:
+                self._own = Downloader(self._unfinished, self._web.token, [self._url])
+            return self._own

@@ -25,7 +25,8 @@ Resolve = Callable[[str, int], Sequence[str]]
 
 PORTS = {"http": 80, "https": 443}
 LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
-PRIVATE_NAMES = ("internal", "local", "localdomain", "lan", "intranet", "corp", "home", "home.arpa")
+PRIVATE_NAMES = ("internal", "local", "localdomain", "lan", "intranet", "corp", "home", "home.arpa",
+                 "svc", "consul", "onion", "test", "private")  # fmt: skip
 """What a name that is no public one ends with: cloud metadata is at `metadata.google.internal`."""
 METADATA_NAMES = ("metadata.goog", "instance-data.ec2.amazonaws.com")
 METADATA = {
@@ -33,6 +34,8 @@ METADATA = {
     for number in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
 }
 """What clouds tell their machines' secrets at, beside 169.254.169.254; the first looks public."""
+PROTOCOLS = ip_network("192.0.0.0/24")
+"""Between machines of one network, though some editions of Python call parts of it global."""
 INSIDE_IPV6 = tuple(
     (ip_network(network), shift)
     for network, shift in (
@@ -145,6 +148,7 @@ def is_public(address: IP) -> bool:
     """Return whether an address is a machine's in the public network, and no cloud's own."""
     ip = _meant(address)
     is_local = ip.is_multicast or ip.is_reserved or getattr(ip, "is_site_local", False)
+    is_local = is_local or ip in PROTOCOLS
     return ip.is_global and not is_local and ip not in METADATA
 
 

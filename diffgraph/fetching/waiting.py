@@ -21,7 +21,7 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524,
 """What a server answers that may do better the next time."""
 NUMBER = re.compile(r"\d{1,15}(?:\.\d{0,6})?", re.ASCII)
 NAME = re.compile(r'"((?:[^"\\]|\\.)*)"|([\w*.-]+)')
-PARAMETER = re.compile(r"([a-z]+)\s*=\s*([^;,\s]+)", re.IGNORECASE)
+PARAMETER = re.compile(r'([a-z]+)\s*=\s*"?([^;,\s"]+)', re.IGNORECASE)
 ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
 EPOCH = 1e9  # a reset beyond this is a moment, not a number of seconds
 SPELLINGS = ("ratelimit", "x-ratelimit", "x-rate-limit")
@@ -66,7 +66,9 @@ def wait_of_limit(headers: Mapping[str, str]) -> float:
         waits.append(_number(whole.get("reset")) or 0.0)
     for spelling in SPELLINGS:
         if _number(headers.get(f"{spelling}-remaining")) == 0:
-            waits.append(_from_now(_number(headers.get(f"{spelling}-reset")) or 0.0))
+            after = _number(headers.get(f"{spelling}-reset-after"))
+            reset = _from_now(_number(headers.get(f"{spelling}-reset")) or 0.0)
+            waits.append(reset if after is None else after)
     return max(waits, default=0.0)
 
 
@@ -106,4 +108,5 @@ def _number(text: str | None) -> float | None:
 
 
 def _from_now(reset: float) -> float:
+    reset = reset / 1000 if reset >= 1000 * EPOCH else reset  # some count milliseconds
     return max(0.0, reset - time.time()) if reset >= EPOCH else reset

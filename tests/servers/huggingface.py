@@ -127,8 +127,8 @@ class HuggingFaceServer(LocalServer):
             for entry in self.repositories.values()
             if all(tag in entry.get("tags", ()) for tag in wanted)
         ]
-        if request.get("sort") == "lastModified":
-            found.sort(key=lambda entry: str(entry.get("lastModified")), reverse=True)
+        if sort := request.get("sort"):
+            found.sort(key=lambda entry: str(entry.get(sort)), reverse=True)
         limit = min(int(request.get("limit", "1000")), LARGEST_LIMIT)
         cursor = request.get("cursor")
         start = int(base64.urlsafe_b64decode(cursor)) if cursor else 0

@@ -295,6 +295,19 @@ class TestAListThatLeadsNowhere:
 class TestACursorThatNeverAnswers:
     """Its page is read in parts, and what cannot be read is gone round."""
 
+    @pytest.mark.parametrize("status", [400, 401, 403, 404])
+    def test_a_cursor_that_is_always_refused_costs_no_night(self, status: int, home: Home) -> None:
+        with Breaking(pages(40), 20, status) as hub:
+            report = home.discover(hub)
+            assert report.failed == ()
+            assert f"it answers {status}" in report.broken[0].reason
+            assert {ref(n) for n in range(1, 41)} - set(home.refs) <= {
+                ref(n) for n in range(16, 26)
+            }
+            hub.publish(page(41))
+            home.discover(hub)
+        assert ref(41) in home.refs
+
     @pytest.mark.parametrize("status", [500, 503, 504])
     def test_one_expert_that_breaks_its_page_costs_that_expert(
         self, status: int, home: Home

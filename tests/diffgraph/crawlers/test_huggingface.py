@@ -17,7 +17,7 @@ from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, disco
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
 from diffgraph.crawlers.huggingface_pages import parse_repository
 from diffgraph.crawlers.web import Web, WebConfig
-from diffgraph.errors import InputError, UnusableListing
+from diffgraph.errors import InputError, ServiceUnavailable, UnusableListing
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import Library
 from diffgraph.experts.reading import open_delta
@@ -149,6 +149,10 @@ def test_a_page_is_understood() -> None:
         ({"license": "other", "license_name": "mit"}, False, (), False),
         ({"license": "my-own-words"}, False, (), False),
         ({"license": "other"}, False, (), False),
+        ({"license": "mit", "license_name": "cc-by-nd-4.0"}, False, ("Sell",), True),
+        ({"license": "mit", "license_name": "ask me first"}, False, (), True),
+        ({"license": "cc-by-nd-4.0", "license_link": "https://h/?allowDerivatives=True"},
+         False, (), True),
         ({"license": "unknown"}, False, (), False),
         (
             {
@@ -498,21 +502,69 @@ def test_a_link_without_a_cursor_is_told(
     ]
 
 
-@pytest.mark.parametrize("status", [500, 503])
-def test_a_page_that_never_comes_costs_what_lies_behind_it_and_no_other_list(
+class Breaking(HuggingFaceServer):
+    """It cannot list one of its repositories."""
+
+    def __init__(self, repositories: list[dict[str, Any]], status: int, begun: bool = True) -> None:
+        super().__init__(repositories)
+        self._status, self._begun = status, begun
+
+    def _list(self, request: Request) -> Reply:
+        reply = super()._list(request)
+        is_meant = b"maker/new6" in reply.body and (self._begun <= bool(request.get("cursor")))
+        return Reply.json({}, self._status) if is_meant else reply
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
+def test_what_lies_behind_a_page_that_never_comes_is_read_in_another_order(
     status: int, home: Home
 ) -> None:
-    class Breaking(HuggingFaceServer):
-        def _list(self, request: Request) -> Reply:
-            reply = super()._list(request)
-            return Reply.json({}, status) if b"maker/new6" in reply.body else reply
-
-    with Breaking([*many(9), repository("maker/old", OLD_BASE)]) as hub:
+    found = [
+        {**entry, "lastModified": f"2024-03-{30 - place}", "createdAt": f"2024-01-{11 + place}"}
+        for place, entry in enumerate(many(14))
+    ]
+    with Breaking([*found, repository("maker/old", OLD_BASE)], status) as hub:
         report = home.discover(hub)
-    assert set(home.names) == {*(f"maker/new{number}" for number in range(6)), "maker/old"}
-    assert [entry.where for entry in report.broken] == [f"the list of {BASE}"]
+    wanted = {*(f"maker/new{number}" for number in range(14) if number != 6), "maker/old"}
+    assert set(home.names) == wanted
+    assert {entry.where for entry in report.broken} == {f"the list of {BASE}"}
     assert f"not read on: {hub.url}/api/models: it answers {status}" in report.broken[0].reason
     assert report.failed == report.retired == ()
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500])
+def test_a_list_that_never_begins_costs_no_other_list(status: int, home: Home) -> None:
+    with HuggingFaceServer([repository("maker/a"), repository("maker/old", OLD_BASE)]) as hub:
+        home.discover(hub)
+    with Breaking(
+        [repository("maker/new6"), repository("maker/old2", OLD_BASE)], status, False
+    ) as hub:
+        report = home.discover(hub)
+    assert "maker/old2" in home.names
+    assert [entry.where for entry in report.broken] == [f"the list of {BASE}"]
+    assert report.retired == (), "who would have been in it has not gone"
+    assert not report.is_whole
+
+
+def test_a_hub_that_is_down_says_so_in_one_line(home: Home) -> None:
+    with HuggingFaceServer([repository("maker/a")]) as hub:
+        hub.fail(503, times=99)
+        with pytest.raises(ServiceUnavailable, match="it answers 503"):
+            home.discover(hub)
+
+
+def test_a_hub_that_goes_down_is_not_asked_for_each_expert_it_did_not_list(
+    home: Home, serve: Callable[..., HuggingFaceServer]
+) -> None:
+    hub = serve(many(8))
+    home.discover(hub)
+    hub.repositories = {name: {**one, "tags": []} for name, one in hub.repositories.items()}
+    hub.fail(500, path="/api/models/maker", times=999)
+    hub.requests.clear()
+    report = home.discover(hub)
+    assert len(hub.asked("/api/models/maker")) <= QUICK.tries
+    assert report.retired == ()
+    assert not report.is_whole
 
 
 def test_a_page_that_is_too_large_is_read_in_parts(

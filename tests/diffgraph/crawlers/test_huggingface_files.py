@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save, save_file
 
 from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
-from diffgraph.crawlers.huggingface_files import choose_file, components_of
+from diffgraph.crawlers.huggingface_files import choose_files, components_of
+from diffgraph.crawlers.huggingface_pages import EXPERTS
 from diffgraph.crawlers.web import Web, WebConfig
 from diffgraph.errors import DamagedFile
 from diffgraph.experts.joining import join_components
@@ -48,26 +49,34 @@ SD15 = get_family("sd15")
          "checkpoint-1000/pytorch_lora_weights"),
         (["checkpoint-500/pytorch_lora_weights", "pytorch_lora_weights"], "pytorch_lora_weights"),
         (["out/checkpoint-500/adapter_model", "out/adapter_model"], "out/adapter_model"),
-        (["a/b/c/deep", "a/near"], "a/near"),
+        (["style-000002", "style_final"], "style_final"),
+        (["style-1000", "style-2000", "style-last"], "style-last"),
+        (["style-step-100", "style-latest"], "style-latest"),
+        (["style_1500", "style_3000"], "style_3000"),
+        (["000000500", "000001000"], "000001000"),
+        (["step_100/pytorch_lora_weights", "final/pytorch_lora_weights"],
+         "final/pytorch_lora_weights"),
+        (["ip-adapter", "zebra"], "zebra"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else value,
 )  # fmt: skip
 def test_the_finished_adapter_is_taken(names: list[str], taken: str) -> None:
     files = [f"{name}.safetensors" for name in names]
     for some in (files, files[::-1]):
-        choice = choose_file([*some, "README.md", "style.png", "style.ckpt"], "adapter")
-        assert choice is not None
-        assert choice.name == f"{taken}.safetensors"
+        chosen = choose_files([*some, "README.md", "style.png", "style.ckpt"], "adapter")
+        assert chosen[0] == f"{taken}.safetensors"
+        assert len(chosen) == 1
 
 
-def test_other_experts_of_a_repository_are_named_their_drafts_are_not() -> None:
+def test_each_finished_expert_of_a_repository_is_one_its_drafts_are_not() -> None:
     names = ["red-000002", "red", "blue", "blue-000004", "green"]
-    choice = choose_file([f"{name}.safetensors" for name in names], "adapter")
-    assert choice is not None
-    assert (choice.name, choice.left) == (
-        "blue.safetensors",
-        ("green.safetensors", "red.safetensors"),
-    )
+    chosen = choose_files([f"{name}.safetensors" for name in names], "adapter")
+    assert chosen == ("blue.safetensors", "green.safetensors", "red.safetensors")
+
+
+def test_a_piece_of_a_file_is_no_expert() -> None:
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert choose_files(names, "finetune") == ()
 
 
 @pytest.mark.parametrize(
@@ -88,8 +97,8 @@ def test_other_experts_of_a_repository_are_named_their_drafts_are_not() -> None:
 def test_a_fine_tune_is_a_file_or_a_folder_with_a_denoiser(
     names: list[str], taken: str | None
 ) -> None:
-    choice = choose_file([f"{name}.safetensors" for name in names], "finetune")
-    assert (choice.name if choice else None) == (taken and f"{taken}.safetensors")
+    chosen = choose_files([f"{name}.safetensors" for name in names], "finetune")
+    assert chosen == ((f"{taken}.safetensors",) if taken else ())
 
 
 def test_one_precision_of_each_component_is_read() -> None:
@@ -186,9 +195,12 @@ def test_a_fine_tune_of_which_one_part_is_damaged_is_refused(
     report = hub.discover(base, repository("maker/tuned", relation="finetune", files=files))
     (refused,) = report.rejected
     assert "text_encoder" in refused.reason
+    hub.server.storage.requests.clear()
+    assert len(hub.discover(base).unchanged) == 1
+    assert not hub.server.storage.requests, "its files do not come once more every night"
 
 
-def test_a_lora_in_a_folder_is_read_and_the_others_are_told(hub: Hub) -> None:
+def test_each_lora_in_a_folder_is_an_expert(hub: Hub) -> None:
     layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
     def lora(value: float) -> bytes:
@@ -202,13 +214,32 @@ def test_a_lora_in_a_folder_is_read_and_the_others_are_told(hub: Hub) -> None:
         "loras/zoo.safetensors": lora(4.0),
     }
     report = hub.discover(base, repository("maker/glow", files=files))
-    assert [expert.reason for expert in report.rejected] == []
-    (expert,) = report.new
-    delta = open_delta(hub.library.path_of(expert.sha256), base)
-    assert float(delta.updates[f"{layer}.weight"].dense()[0, 0]) == 3
-    (told,) = report.broken
-    assert told.where == "models/maker/glow"
-    assert "'loras/glow.safetensors' is taken, not 'loras/zoo.safetensors'" in told.reason
+    assert report.rejected == report.broken == ()
+
+    def kept(status: str) -> dict[str, float]:
+        experts = hub.library.experts(status)
+        deltas = {e.ref: open_delta(hub.library.path_of(e.sha256), base) for e in experts}
+        values = {ref: delta.updates[f"{layer}.weight"].dense() for ref, delta in deltas.items()}
+        return {ref.partition("@")[0]: float(value[0, 0]) for ref, value in values.items()}
+
+    assert kept("ready") == {"huggingface:maker/glow": 3, "huggingface:maker/glow/loras-zoo": 4}
+    assert {expert.name for expert in report.new} == {"glow", "glow zoo"}
+    assert len(hub.discover(base).unchanged) == 2
+    # one is given up by its maker: the other stays, in its new commit
+    del files["loras/zoo.safetensors"]
+    report = hub.discover(base, repository("maker/glow", files=files))
+    assert len(report.superseded) == 1
+    assert [expert.name for expert in report.retired] == ["glow zoo"]
+    assert kept("ready") == {"huggingface:maker/glow": 3}
+
+
+def test_a_repository_of_very_many_experts_is_told(hub: Hub) -> None:
+    files = {f"style{number:03}x.safetensors": b"" for number in range(EXPERTS + 5)}
+    report = hub.discover({}, repository("maker/glow", files=files))
+    assert len(report.rejected) == EXPERTS
+    assert report.broken[0].reason == (
+        f"holds {EXPERTS + 5} experts: only {EXPERTS} of them are taken"
+    )
 
 
 def test_the_configuration_of_an_adapter_in_a_folder_counts(hub: Hub) -> None:

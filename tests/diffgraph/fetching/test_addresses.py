@@ -11,8 +11,8 @@ from tests.servers.names import Names
 PUBLIC = "93.184.216.34"
 PRIVATE = [
     "127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254",
-    "100.64.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.192", "198.18.0.1", "224.0.0.1",
-    "239.1.1.1", "240.0.0.1", "255.255.255.255",
+    "100.64.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.192", "192.0.0.8", "198.18.0.1",
+    "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255",
     "::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1", "2001:db8::1",
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:a00:1", "::127.0.0.1",
     "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:7f00:1::", "::ffff:0:7f00:1",
@@ -35,6 +35,7 @@ HOSTS = [
     "127.0.0.1.", "localhost", "localhost.", "LOCALHOST", "a.localhost", "metadata",
     "metadata.google.internal", "metadata.google.internal.", "metadata.goog", "instance-data",
     "instance-data.ec2.internal", "printer.local", "router.lan", "db.corp", "x.home.arpa",
+    "kubernetes.default.svc", "vault.service.consul", "a.onion",
 ]  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from diffgraph.fetching.waiting import retry_after, wait_of_failure, wait_of_lim
         ({"RateLimit": '"api"; r=0; t=55'}, 55.0),
         ({"RateLimit": '"pages";r=7;t=9, "api";r=0;t=55'}, 55.0),
         ({"RateLimit": '"a;r=1";r=0;t=5'}, 5.0),
+        ({"RateLimit": '"api";r=0;t="5"'}, 5.0),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset-After": "12"}, 12.0),
         ({"RateLimit": "default;r=0;t=5"}, 5.0),
         ({"RateLimit": '"api";r=0', "RateLimit-Policy": '"api";q=500;w=300'}, 300.0),
         ({"RateLimit": '"api";r=0', "RateLimit-Policy": '"fixed window";"api";q=5;w=30'}, 30.0),
@@ -44,6 +46,8 @@ def test_a_limit_that_is_used_up_says_until_when(headers: dict[str, str], second
 
 def test_a_limit_may_be_lifted_at_a_moment() -> None:
     moment = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(time.time() + 7200))}
+    assert 7000 < wait_of_limit(moment) <= 7200
+    moment["x-ratelimit-reset"] += "000"  # some count milliseconds
     assert 7000 < wait_of_limit(moment) <= 7200
 
 
