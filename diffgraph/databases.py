@@ -13,16 +13,17 @@ BESIDE = ("-journal", "-wal", "-shm")
 """How the files end that SQLite puts beside a database: in another one they would do damage."""
 
 
-def set_aside_if_damaged(database: Path) -> None:
+def set_aside_if_damaged(database: Path, filled: str = "") -> None:
     """Give a database that SQLite cannot read another name, and say so: a new one is made.
 
     Args:
         database: its file, which need not be there.
+        filled: a table that has rows as soon as the database is finished.
 
     Raises:
         StorageError: it cannot be renamed.
     """
-    reason = _damage(database)
+    reason = _damage(database, filled)
     if reason is None:
         return
     aside = set_aside(database)
@@ -33,7 +34,7 @@ def set_aside_if_damaged(database: Path) -> None:
                 database, reason, aside.name)  # fmt: skip
 
 
-def _damage(database: Path) -> str | None:
+def _damage(database: Path, filled: str) -> str | None:
     """Return what is wrong with a database; None for one that is whole, in use, or not there."""
     if not database.exists():
         return None
@@ -42,8 +43,16 @@ def _damage(database: Path) -> str | None:
     try:
         with closing(sqlite3.connect(database)) as opened:
             (found,) = opened.execute("PRAGMA quick_check(1)").fetchone()
+            if found == "ok" and filled and not _has_rows(opened, filled):
+                return "it was never finished"
     except sqlite3.OperationalError:
         return None  # locked or not to be opened: whoever uses it says so
     except sqlite3.DatabaseError as error:
         return str(error)
     return None if found == "ok" else str(found).splitlines()[0]
+
+
+def _has_rows(opened: sqlite3.Connection, table: str) -> bool:
+    if not opened.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+        return False
+    return opened.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() is not None

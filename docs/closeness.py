@@ -21,11 +21,11 @@ from diffgraph.errors import InputError
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt, load_prompts
 from diffgraph.evaluation.statistics import bootstrap_mean, paired_bootstrap
 from diffgraph.merging.plan import MergePlan
+from diffgraph.progress import report
 from diffgraph.session import Session
 from diffgraph.settings import Settings
 from recipes.emoji64.art import Art, load_art
 from recipes.emoji64.truth import Composition, Truths, closeness_to, true_images
-from tasks.progress import report
 
 TOGETHER = 10  # pictures
 REFERENCE = "diffgraph"

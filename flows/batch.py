@@ -4,31 +4,19 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect.futures import as_completed
-
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import TOLD, read_prompts
 from diffgraph.session import Session, check_method
+from diffgraph.session.batches import PARTS, TABLE, BatchShard, Ids, Row, ids_of, known_rows
 from diffgraph.settings import Settings
-from flows.cli.printing import Result, Rows
-from flows.cli.targets import demand_folder
+from diffgraph.targets import demand_folder
+from diffgraph.turns import turn
 from flows.serving.parameters import Limit, Name, Place, Seed
 from flows.serving.publishing import publish
-from flows.serving.runners import runner_for
+from flows.serving.results import Result, Rows
+from flows.serving.runners import results_of, runner_for
 from flows.serving.watched import flow
-from tasks.generation import (
-    PARTS,
-    TABLE,
-    BatchShard,
-    Ids,
-    Row,
-    collect,
-    draw_shard,
-    ids_of,
-    known_rows,
-)
-from tasks.progress import report
-from tasks.turns import turn
+from tasks.generation import collect, draw_shard
 
 log = logging.getLogger(__name__)
 
@@ -129,13 +117,12 @@ def _draw(whole: BatchShard, out: Path, settings: Settings) -> None:
         whole.model_copy(update={"rows": tuple(list(left.values())[start : start + ROWS_A_SHARD])})
         for start in range(0, len(left), ROWS_A_SHARD)
     ]
-    futures = [draw_shard.submit(shard, out, settings.home, settings.device) for shard in shards]
-    total = len(left)
-    done = 0
-    report("batch", done, total)
-    for future in as_completed(futures):
-        done += future.result().rows
-        report("batch", done, total)
+    at_work = [
+        (draw_shard.submit(shard, out, settings.home, settings.device), len(shard.rows))
+        for shard in shards
+    ]
+    for _ in results_of(at_work, "batch", len(left)):
+        pass  # its rows are in its table
 
 
 def _tell_what_draws(out: Path, ids: Ids, session: Session) -> None:

@@ -3,28 +3,24 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from prefect.futures import PrefectFuture, as_completed
-
 from diffgraph.agents.questions import DESCRIBE
 from diffgraph.agents.spending import Spending
 from diffgraph.errors import SnapshotError
 from diffgraph.experts.library import Library
-from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
+from diffgraph.graph.calibration import CalibrationConfig, Shard
 from diffgraph.session import Session
 from diffgraph.session.agents import spent_since
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
-from flows.cli.printing import Result, Rows, rows
 from flows.serving.parameters import ImagesAPrompt, Name, Place, ReferencePrompts
 from flows.serving.publishing import publish
-from flows.serving.runners import runner_for
-from flows.serving.watched import flow
+from flows.serving.results import Result, Rows, rows
+from flows.serving.runners import results_of, runner_for
+from flows.serving.watched import flow, one_at_a_time
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
-from tasks.progress import report
 from tasks.registration import PAGES_A_TASK, find_unregistered, register_experts
 from tasks.snapshots import Written, write
 from tasks.tracking import record_spending
-from tasks.turns import one_at_a_time
 
 IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
 
@@ -156,17 +152,13 @@ def _require_experts(settings: Settings, family: str) -> None:
 
 def _calibrate(shards: Sequence[Shard], settings: Settings) -> dict[str, str]:
     """Run the shards on whatever workers there are; return the experts that failed."""
-    total = sum(shard.images for shard in shards)
-    futures: dict[PrefectFuture[Calibrated], Shard] = {
-        calibrate_shard.submit(shard, settings.home, settings.device): shard for shard in shards
-    }
+    at_work = [
+        (calibrate_shard.submit(shard, settings.home, settings.device), shard.images)
+        for shard in shards
+    ]
     failed: dict[str, str] = {}
-    done = 0
-    report("calibrate", 0, total, f"{len(shards)} shards")
-    for future in as_completed(list(futures)):
-        failed |= future.result().failed
-        done += futures[future].images
-        report("calibrate", done, total, futures[future].experts[-1].ref)
+    for calibrated in results_of(at_work, "calibrate", sum(shard.images for shard in shards)):
+        failed |= calibrated.failed
     return failed
 
 

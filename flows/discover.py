@@ -5,14 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
+from diffgraph.session.hubs import hub_of
 from diffgraph.settings import Settings
-from flows.cli.printing import Result, Rows, rows
 from flows.serving.parameters import Address, Limit, Name, Place, Source
 from flows.serving.publishing import publish
-from flows.serving.watched import flow
+from flows.serving.results import Result, Rows, rows
+from flows.serving.watched import flow, one_at_a_time
 from tasks.discovery import Discovered, look_at_hub
-from tasks.hubs import hub_of
-from tasks.turns import one_at_a_time
 
 SHOWN = 40
 """Refusals that are listed one by one; of more, the reasons are counted."""

@@ -7,16 +7,16 @@ from prefect.artifacts import create_link_artifact
 
 from diffgraph.evaluation.statistics import Interval, Summary
 from diffgraph.session import Session
+from diffgraph.session.comparison import Compared, Contest, Story, evaluation_config
 from diffgraph.settings import Settings
-from flows.cli.printing import Result, Rows, rows
-from flows.cli.targets import demand_new, demand_suffix
+from diffgraph.targets import demand_new, demand_suffix
 from flows.serving.parameters import Limit, Methods, Name, Place, Seeds
 from flows.serving.publishing import publish
+from flows.serving.results import Result, Rows, rows
 from flows.serving.runners import runner_for
-from flows.serving.watched import flow
-from tasks.evaluation import Compared, Contest, Story, compare, evaluation_config
+from flows.serving.watched import flow, one_at_a_time
+from tasks.evaluation import compare
 from tasks.tracking import Recorded, record_evaluation
-from tasks.turns import one_at_a_time
 
 REPORTS = (".html", ".htm")
 MARK, MARK_WITHIN = b'content="diffgraph evaluate"', 512  # bytes of a report's beginning

@@ -9,10 +9,10 @@ from diffgraph.families import get_family
 from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot
 from diffgraph.homes import SEEN, family_folder, read_pointer, write_pointer
 from diffgraph.planner.planner import Planner
+from diffgraph.session.hubs import Hub, hub_of
 from diffgraph.session.planners import champion_folder, planner_folder
 from diffgraph.settings import Settings
 from flows.build_graph import Build, build
-from flows.cli.printing import Result, Rows
 from flows.discover import Discovery, discover
 from flows.serving.alive import found_dead
 from flows.serving.parameters import (
@@ -27,10 +27,9 @@ from flows.serving.parameters import (
     TrainingPrompts,
 )
 from flows.serving.publishing import publish
-from flows.serving.watched import flow
+from flows.serving.results import Result, Rows
+from flows.serving.watched import flow, one_at_a_time
 from flows.train_planner import Training, train
-from tasks.hubs import Hub, hub_of
-from tasks.turns import one_at_a_time
 
 DUE_AFTER = 0.1
 """The share of a graph's experts that are news to the planner before it is trained again."""

@@ -22,19 +22,18 @@ from diffgraph.planner.training import (
     history,
 )
 from diffgraph.planner.training import train as train_planner
+from diffgraph.progress import report
 from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
 from diffgraph.session.planners import planner_folder, planner_in_force, planners_folder
 from diffgraph.settings import Settings
-from flows.cli.printing import Result, Rows
 from flows.serving.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
 from flows.serving.publishing import publish
+from flows.serving.results import Result, Rows
 from flows.serving.runners import runner_for
-from flows.serving.watched import flow
-from tasks.progress import report
+from flows.serving.watched import flow, one_at_a_time
 from tasks.tracking import Recorded, record_training
 from tasks.training import choose_experts, promote, score_rollouts, try_planner
-from tasks.turns import one_at_a_time
 
 ONE_IN = 8
 """One in so many training prompts is kept back: planners are compared on them."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard
 from diffgraph.graph.reference_prompts import ReferencePrompt
+from diffgraph.progress import go_on
 from diffgraph.session import Session
 from tasks.policies import LOCAL, named, task
-from tasks.progress import go_on
 
 TESTED = ("train", "bench", "freeform")
 """The bundled sets whose prompts must not be reference prompts too."""

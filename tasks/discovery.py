@@ -6,11 +6,12 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from diffgraph.experts.expert import Expert
+from diffgraph.progress import report
+from diffgraph.session.hubs import Hub, Limits, opened
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
-from tasks.hubs import Hub, opened
+from tasks.limits import download_slot, shared_turn
 from tasks.policies import CRAWL, named, task
-from tasks.progress import report
 
 
 class Refusal(BaseModel, frozen=True):
@@ -69,11 +70,12 @@ def look_at_hub(
         metadata_only=metadata_only or None,
         content=overrides.of(ContentConfig()),
     )
-    with opened(hub, library, get_family(family), config.since, overrides) as (crawler, total):
+    known, limits = get_family(family), Limits(shared_turn, download_slot)
+    with opened(hub, library, known, config.since, overrides, limits) as (crawler, total):
         found = discover(
             crawler,
             library,
-            get_family(family),
+            known,
             on_progress=lambda done, name: report("discover", done, total, name),
             config=config,
         )

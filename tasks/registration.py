@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from diffgraph.progress import report
 from tasks.policies import LOCAL, NETWORK, named, task
-from tasks.progress import report
 
 PAGES_A_TASK = {"offline": 500, "claude": 5_000}
 """A task costs a fifth of a second, whatever it does; a batch of a language model up to an hour."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from diffgraph.merging.plan import MergePlan
 from diffgraph.planner.selection import Selection
+from diffgraph.progress import go_on, report
 from diffgraph.session import Session
 from diffgraph.session.planners import planners_folder
 from tasks.policies import LOCAL, named, task
-from tasks.progress import go_on, report
 
 IMAGES_TOGETHER = 8
 SEED_OF_TRIALS = 7_000_003

@@ -1,6 +1,7 @@
 """What is true of the whole repository, whatever is in it."""
 
 import ast
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -34,16 +35,30 @@ def test_no_room_without_a_question():
     assert not names & {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
-def test_every_room_is_in_the_contract():
+@pytest.mark.parametrize("package", ["diffgraph", "flows"])
+def test_every_room_is_in_the_contract(package):
     contracts = settings()["tool"]["importlinter"]["contracts"]
-    rooms = next(contract for contract in contracts if contract.get("exhaustive"))["layers"]
-    listed = {name.strip(" ()") for layer in rooms for name in layer.split(":")}
+    (rooms,) = (one for one in contracts if one.get("containers") == [package])
+    assert rooms["exhaustive"]
+    listed = {name.strip(" ()") for layer in rooms["layers"] for name in layer.split(":")}
     found = {
         path.stem
-        for path in (ROOT / "diffgraph").iterdir()
+        for path in (ROOT / package).iterdir()
         if (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").is_file()
     }
     assert found == listed
+
+
+def test_flows_holds_flows():
+    """A person who looks for the nightly run sees six files."""
+    from prefect import Flow
+
+    files = {path.stem for path in (ROOT / "flows").glob("*.py")} - {"__init__"}
+    assert len(files) == 6
+    for name in files:
+        module = importlib.import_module(f"flows.{name}")
+        own = [one for one in vars(module).values() if isinstance(one, Flow)]
+        assert [flow for flow in own if flow.fn.__module__ == module.__name__], name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=ids)

@@ -146,6 +146,13 @@ class Expert(BaseModel, frozen=True):
         ExpertRef.parse(value)
         return value
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether it will never be merged, unlike one whose weights are not here yet."""
+        return self.status == "rejected" or (
+            self.status == "registered_only" and not self.licence.allow_derivatives
+        )
+
     def as_listed(self, listing: Listing, page_sha256: str) -> "Expert":
         """Return the row with what its page says of source, hash and scans."""
         file = listing.file

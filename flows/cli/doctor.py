@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Literal
 
 from diffgraph.settings import Settings
-from flows.cli.printing import Result, Rows, rows
+from flows.serving.results import Result, Rows, rows
 
 GIBIBYTE = 1 << 30
 LITTLE_ROOM = 2 * GIBIBYTE

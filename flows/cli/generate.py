@@ -22,8 +22,8 @@ from diffgraph.errors import (
 from diffgraph.session import Decision, Session
 from diffgraph.session.agents import spent_since
 from diffgraph.settings import Settings
-from flows.cli.printing import Result, Rows, rows
-from flows.cli.targets import demand_folder
+from diffgraph.targets import demand_folder
+from flows.serving.results import Result, Rows, rows
 
 if TYPE_CHECKING:
     from diffgraph.merging.plan import MergePlan

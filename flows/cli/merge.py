@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
+from diffgraph.progress import report
 from diffgraph.session.known_experts import KnownExperts
 from diffgraph.settings import Settings
+from diffgraph.targets import demand_new, model_target
 from flows.cli.options import FileLayout, FileType, PromptSyntax
-from flows.cli.printing import Result, Rows, rows
-from flows.cli.targets import demand_new, model_target
-from tasks.progress import report
+from flows.serving.results import Result, Rows, rows
 
 if TYPE_CHECKING:
     from diffgraph.experts.delta import Delta

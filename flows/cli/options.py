@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from diffgraph.targets import FileLayout as FileLayout
 from flows.serving.parameters import LARGEST_SEED
 
 
@@ -98,13 +99,6 @@ class GraphFormat(StrEnum):
 
     NPZ = "npz"
     PYG = "pyg"
-
-
-class FileLayout(StrEnum):
-    """How a merged model is laid out."""
-
-    SINGLE_FILE = "single-file"
-    DIFFUSERS = "diffusers"
 
 
 class FileType(StrEnum):

@@ -43,7 +43,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Watch the whole system work on the bundled family: hub, graph, training, images, report."""
-    from flows.cli.targets import demand_folder
+    from diffgraph.targets import demand_folder
 
     demand_folder(out, settings_of(config=config), force, ("report.html",), begun="home")
     settings = settings_of(home=out / "home", config=config)
@@ -70,7 +70,7 @@ def discover(
 ) -> None:
     """Bring a hub's experts into the library; say which were refused, and why."""
     settings = settings_of(home, family, config=config, **hub_settings(source, url))
-    from tasks.hubs import hub_of
+    from diffgraph.session.hubs import hub_of
 
     hub_of(source, path, url, settings.family)  # what cannot be meant is told before it starts
     with pipeline(settings):
@@ -142,7 +142,7 @@ def refresh(
         workers=workers,
         **hub_settings(source, url),
     )
-    from tasks.hubs import hub_of
+    from diffgraph.session.hubs import hub_of
 
     # what cannot be meant is told before it starts
     hub_of(source, path, url, settings.family)

@@ -17,8 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from diffgraph.progress import listening
 from diffgraph.telling import told
-from tasks.progress import listening
 
 SECONDS_BETWEEN_LINES = 5.0
 

@@ -14,7 +14,7 @@ from diffgraph.evaluation.retrieval import (
 )
 from diffgraph.session import Session
 from diffgraph.settings import Settings
-from flows.cli.printing import Result, Rows, rows
+from flows.serving.results import Result, Rows, rows
 
 SHOWN = 10  # prompts whose misses are printed; the JSON has them all
 LONGEST = 100  # characters of a prompt in the list of misses

@@ -30,7 +30,7 @@ from flows.cli.starting import settings_of
 
 if TYPE_CHECKING:
     from flows.cli.generate import Several
-    from flows.cli.printing import Result
+    from flows.serving.results import Result
 
 LONGEST_PROMPT = 80
 

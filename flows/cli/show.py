@@ -10,9 +10,9 @@ from diffgraph.errors import MissingInput
 from diffgraph.families import get_family
 from diffgraph.session import Session
 from diffgraph.settings import Settings
+from diffgraph.targets import demand_folder
 from flows.cli.options import GraphFormat
-from flows.cli.printing import Result, Rows, rows
-from flows.cli.targets import demand_folder
+from flows.serving.results import Result, Rows, rows
 
 if TYPE_CHECKING:
     from diffgraph.experts.expert import Expert
@@ -157,18 +157,10 @@ class Exported(Result):
 
 def graph(settings: Settings, which: str | None) -> Graph:
     """Return the graph in force."""
+    from diffgraph.graph.gains import strongest
+
     snapshot = Session.of(settings, snapshot=which).snapshot
     kinds = list(snapshot.kinds)
-    means = snapshot.edge_gains(snapshot.refs).mean(axis=1)
-    from diffgraph.scoring.reward import SCORE_NAMES
-
-    strongest = {
-        name: tuple(
-            (snapshot.refs[row], snapshot.names[row], round(float(means[row, column]), 3))
-            for row in means[:, column].argsort()[::-1][:3]
-        )
-        for column, name in enumerate(SCORE_NAMES)
-    }
     return Graph(
         snapshot=snapshot.id,
         family=snapshot.family,
@@ -177,7 +169,10 @@ def graph(settings: Settings, which: str | None) -> Graph:
         only_known=snapshot.manifest.experts - len(kinds),
         reference_prompts=len(snapshot.prompt_ids),
         edges=len(kinds) * len(snapshot.prompt_ids),
-        strongest=strongest,
+        strongest={
+            score: tuple((ref, name, round(gain, 3)) for ref, name, gain in best)
+            for score, best in strongest(snapshot, 3).items()
+        },
         score_notes=_score_notes(snapshot.family),
     )
 
@@ -194,7 +189,7 @@ def experts(settings: Settings, which: str | None, rejected: bool = False) -> Ex
 
     known = Library(settings.home).experts()
     if rejected:
-        refused = (_decision(expert) for expert in known if _is_refused(expert))
+        refused = (_decision(expert) for expert in known if expert.is_refused)
         wanted = (row for row in refused if which in (None, row["decision"], row["kind"]))
         return Refused(experts=tuple(wanted))
     found = [expert.model_dump(mode="json") for expert in known]
@@ -203,13 +198,6 @@ def experts(settings: Settings, which: str | None, rejected: bool = False) -> Ex
     if which:
         found = [row for row in found if which in (row["status"], row["kind"], row["format"])]
     return Experts(experts=tuple(found))
-
-
-def _is_refused(expert: "Expert") -> bool:
-    """Tell those that will never be merged from those whose weights are not here yet."""
-    return expert.status == "rejected" or (
-        expert.status == "registered_only" and not expert.licence.allow_derivatives
-    )
 
 
 def _decision(expert: "Expert") -> dict[str, Any]:
@@ -233,7 +221,7 @@ def _decision(expert: "Expert") -> dict[str, Any]:
 def expert(settings: Settings, which: str) -> OneExpert:
     """Return one expert by its reference."""
     from diffgraph.experts.library import Library
-    from diffgraph.scoring.reward import SCORE_NAMES
+    from diffgraph.graph.gains import mean_gains
 
     known = Library(settings.home).find(which)
     try:
@@ -248,8 +236,7 @@ def expert(settings: Settings, which: str) -> OneExpert:
         )
     gains = {}
     if snapshot and which in snapshot.refs:
-        means = snapshot.edge_gains([which])[0].mean(axis=0)
-        gains = {name: round(float(mean), 3) for name, mean in zip(SCORE_NAMES, means, strict=True)}
+        gains = {name: round(gain, 3) for name, gain in mean_gains(snapshot, which).items()}
     facts = {**(node or {}), **(known.model_dump(mode="json") if known else {})}
     notes = _score_notes(snapshot.family) if snapshot and gains else {}
     return OneExpert(expert=facts, gains=gains, score_notes=notes, coverage=_coverage(facts))

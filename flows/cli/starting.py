@@ -65,9 +65,9 @@ def pipeline(settings: "Settings") -> Iterator[None]:
     from prefect.exceptions import ParameterTypeError
 
     from diffgraph.artifacts import new_file
+    from diffgraph.progress import report
     from flows.cli.progress import shown
     from flows.serving.server import prefect_api
-    from tasks.progress import report
 
     _demand_plain_name(settings.home)
     with new_file(settings.home / ".writable"):

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from flows.cli.app import app, tell
 from flows.cli.options import Home, Json
-from flows.cli.printing import Result, Rows, rows
 from flows.cli.starting import settings_of
+from flows.serving.results import Result, Rows, rows
 
 if TYPE_CHECKING:
     from diffgraph.session.cleaning import Spare
@@ -136,7 +136,7 @@ def _cleaned(found: "list[Spare]", kinds: tuple[str, ...], done: bool) -> Cleane
 @contextmanager
 def _nobody_else(home: Path) -> Iterator[None]:
     """Wait until no stage is at work on a home, and hold the others up."""
-    from tasks.turns import LOCKS, turn
+    from diffgraph.turns import LOCKS, turn
 
     with ExitStack() as stack:
         for work in WORK:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from diffgraph.permissions import make_folder
 from diffgraph.settings import Settings
-from tasks.downloads import free_all_places
+from tasks.limits import free_all_places
 
 if TYPE_CHECKING:
     from prefect import Flow

@@ -1,12 +1,13 @@
 """How does a server show what a flow found? Each line in the log of its run, all as an artifact."""
 
+import re
 from collections.abc import Iterator
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from diffgraph.telling import told
-from flows.cli.printing import Printable, Rows, markdown
+from flows.serving.results import Printable, Rows
 
 
 def publish(result: Printable, key: str) -> None:
@@ -28,3 +29,20 @@ def _lines(result: Printable) -> Iterator[str]:
             yield from (told("  ".join(row)) for row in part.rows)
         else:
             yield told(part)
+
+
+def markdown(*parts: str | Rows) -> str:
+    """Return lines and tables for a Prefect artifact; what they say is text and never markup."""
+    return "\n\n".join(_plain(part) if isinstance(part, str) else _table(part) for part in parts)
+
+
+def _table(table: Rows) -> str:
+    body = [map(_plain, table.columns), ("---",) * len(table.columns)]
+    body += [map(_plain, row) for row in table.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in body)
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"[\\`*_\[\]|~]", r"\\\g<0>", told(text).strip())
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"^(#|>|[-+] )", r"\\\1", text)

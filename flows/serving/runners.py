@@ -5,13 +5,16 @@ this run that nobody else has: other users of the machine can reach their ports,
 """
 
 import logging
-from types import TracebackType
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
+from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from diffgraph.progress import report, stopping
 from diffgraph.settings import Settings
-from tasks.progress import stopping
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 HERE = "127.0.0.1"
@@ -28,11 +31,11 @@ def runner_for(settings: Settings) -> TaskRunner[Any]:
     and torch uses the cores.
     """
     if settings.scheduler and settings.scheduler != "local":
-        return _dask(address=settings.scheduler, client_kwargs={"timeout": PATIENCE})
+        return dask_runner(address=settings.scheduler, client_kwargs={"timeout": PATIENCE})
     if len(settings.gpus) > 1:
-        return _dask(cluster_class=one_worker_a_gpu, cluster_kwargs={"gpus": settings.gpus})
+        return dask_runner(cluster_class=one_worker_a_gpu, cluster_kwargs={"gpus": settings.gpus})
     if settings.scheduler == "local" or settings.workers > 1:
-        return _dask(
+        return dask_runner(
             cluster_class="distributed.LocalCluster",
             cluster_kwargs={
                 "n_workers": settings.workers,
@@ -48,25 +51,49 @@ def runner_for(settings: Settings) -> TaskRunner[Any]:
     return OneThread(max_workers=1)
 
 
+def results_of(
+    shards: Sequence[tuple[PrefectFuture[T], int]], stage: str, total: int
+) -> Iterator[T]:
+    """Yield what shards came to as each ends; report how far their stage is.
+
+    Args:
+        shards: what is at work, and how many steps it is.
+        stage: what the steps are of.
+        total: the steps of all.
+    """
+    steps, done = dict(shards), 0
+    report(stage, 0, total, f"{len(shards)} shards")
+    for future in as_completed(list(steps)):
+        yield future.result()
+        done += steps[future]
+        report(stage, done, total)
+
+
 class OneThread(ThreadPoolTaskRunner[Any]):
     """One thread of this process. A run that is stopped waits for a step, not for a shard."""
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None:
-            super().__exit__(exc_type, exc_value, traceback)
+    def __exit__(self, *failure: Any) -> None:
+        if failure[0] is None:
+            super().__exit__(*failure)
             return
         log.warning("stopping: what is at work ends at its next step, and what is finished is kept")
         with stopping():
-            super().__exit__(exc_type, exc_value, traceback)
+            super().__exit__(*failure)
 
 
-def _dask(**options: Any) -> TaskRunner[Any]:
-    from flows.serving.dask_runner import Dask
+def dask_runner(**options: Any) -> TaskRunner[Any]:
+    """Return Dask's workers. All of a run's results are here before its cluster is closed."""
+    from prefect_dask import DaskTaskRunner  # imports all of Dask
+
+    class Dask(DaskTaskRunner):  # type: ignore[misc]  # prefect-dask ships no types
+        def __exit__(self, *failure: Any) -> None:
+            """Close what was started; a worker that does not stop in time costs a run nothing."""
+            try:
+                super().__exit__(*failure)
+            except Exception as error:  # the run has its results, or an error of its own
+                if error is failure[1]:
+                    raise
+                log.warning("Dask's workers did not stop in time and are killed: %r", error)
 
     return Dask(**options)
 

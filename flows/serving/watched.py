@@ -16,9 +16,9 @@ from prefect import Flow
 from prefect.context import FlowRunContext
 
 from diffgraph.settings import Settings
+from diffgraph.turns import LOCKS, turn
 from flows.serving.alive import drop_life_sign, hold_life_sign
 from tasks.policies import telling_no_secret
-from tasks.turns import LOCKS, turn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,6 +44,20 @@ def flow(**options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
         return prefect.flow(**HOOKS, **options)(telling_no_secret(run))
 
     return make
+
+
+def one_at_a_time(work: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Have a flow wait until nobody does the same work on the same home."""
+
+    def wrap(flow: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(flow)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            with turn(Settings().home / LOCKS, work):
+                return flow(*args, **kwargs)
+
+        return wrapped
+
+    return wrap
 
 
 def _turn_of_the_deployed() -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ _NAMES = re.compile(
 def keep_out(home: Path) -> None:
     """Let neither this process nor those that it starts take settings or code from where it is."""
     # else Python looks for modules in the current folder first, where `-m` or a spawn starts it
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    os.environ["PYTHONSAFEPATH"] = "1"
     prefect = Path(os.environ.get("PREFECT_HOME") or home / "prefect")
     # else Prefect looks for the place of its profiles in `.env` and `prefect.toml`
     os.environ.setdefault("PREFECT_PROFILES_PATH", str(prefect / "profiles.toml"))

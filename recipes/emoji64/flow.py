@@ -17,12 +17,14 @@ from pathlib import Path
 
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.homes import family_folder
+from diffgraph.progress import report
 from diffgraph.session.planners import SHIPPED, champion_folder
 from diffgraph.settings import Settings
 from flows.build_graph import build
-from flows.cli.printing import Result, Rows, write
+from flows.cli.printing import write
 from flows.discover import discover
 from flows.serving.publishing import publish
+from flows.serving.results import Result, Rows
 from flows.serving.watched import flow
 from flows.train_planner import train
 from recipes.emoji64.__main__ import add_workshop, workshop_of
@@ -30,7 +32,6 @@ from recipes.emoji64.publish import publish_graph
 from recipes.emoji64.stages import run_stage
 from recipes.emoji64.workshop import Workshop
 from tasks.policies import LOCAL, named, task
-from tasks.progress import report
 
 FAMILY = "emoji64"
 

@@ -1,19 +1,13 @@
 """How does the home's own MLflow database come to be? Whole: its tables take hundreds of steps."""
 
-import logging
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
-from diffgraph.artifacts import holding, lock_at, new_file, scratch_folder, set_aside
-
-log = logging.getLogger(__name__)
+from diffgraph.artifacts import holding, lock_at, new_file, scratch_folder
+from diffgraph.databases import set_aside_if_damaged
 
 NAME = "mlflow.db"
 ARTIFACTS = "mlartifacts"
-DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-"""What SQLite says of a file that no second try opens; the last, of a table that is not there."""
 
 
 def address_of(home: Path) -> str:
@@ -32,25 +26,13 @@ def make_database(home: Path) -> None:
     """
     path = home / NAME
     with holding(lock_at(home / "locks" / "mlflow.lock")):
-        if path.is_file() and _is_damaged(path):
-            aside = set_aside(path)
-            log.warning("%s is damaged, is set aside as %s and made again", path, aside.name)
+        set_aside_if_damaged(path, filled="alembic_version")
         if path.is_file():
             return
         with scratch_folder(path) as folder:
             _make(folder / NAME, home / ARTIFACTS)
             with new_file(path) as part:
                 shutil.copyfile(folder / NAME, part)
-
-
-def _is_damaged(path: Path) -> bool:
-    """Return whether a file is no database, or its tables were never finished."""
-    try:
-        with closing(sqlite3.connect(path)) as database:
-            (versions,) = database.execute("SELECT count(*) FROM alembic_version").fetchone()
-    except sqlite3.Error as error:
-        return error.sqlite_errorcode & 0xFF in DAMAGED  # the rest of the number says more
-    return not versions
 
 
 def _make(path: Path, artifacts: Path) -> None:

@@ -248,8 +248,8 @@ def counts(home: Path, has_snapshot: bool) -> dict[str, Any]:
 
 def do(stage: str, home: Path, url: str) -> None:
     """Do what a command does, without its server; print what came of it."""
+    from diffgraph.session.hubs import Hub
     from tasks.discovery import look_at_hub
-    from tasks.hubs import Hub
     from tasks.registration import find_unregistered, register_experts
 
     if stage == "discover":

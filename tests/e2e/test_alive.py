@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Cancelling, Pending
 from flows.serving import alive
 from flows.serving.alive import mark_the_dead
 from flows.serving.watched import flow
-from tasks import downloads
+from tasks import limits
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,7 +52,7 @@ def at_home(prefect_server, monkeypatch, tmp_path) -> Path:
     monkeypatch.setenv("DIFFGRAPH_HOME", str(tmp_path / "home"))
     # other tests report to the same server meanwhile
     monkeypatch.setattr(alive, "TAG", f"test-{uuid4()}")
-    monkeypatch.setattr(downloads, "LIMIT", f"test-{uuid4()}")
+    monkeypatch.setattr(limits, "DOWNLOADS", f"test-{uuid4()}")
     return tmp_path / "home"
 
 
@@ -94,16 +94,16 @@ def tasks_of(run: UUID) -> list:
 
 def occupy(places: int) -> None:
     """Take places for downloads, as a run did that was killed."""
-    downloads._make(2)
+    limits.make_limit(limits.DOWNLOADS, 2)
     with get_client(sync_client=True) as client:
         client.update_global_concurrency_limit(
-            downloads.LIMIT, GlobalConcurrencyLimitUpdate(active_slots=places)
+            limits.DOWNLOADS, GlobalConcurrencyLimitUpdate(active_slots=places)
         )
 
 
 def places_taken() -> int:
     with get_client(sync_client=True) as client:
-        return client.read_global_concurrency_limit_by_name(downloads.LIMIT).active_slots
+        return client.read_global_concurrency_limit_by_name(limits.DOWNLOADS).active_slots
 
 
 def test_a_killed_run_is_marked_by_the_next_one_and_told(at_work, at_home, caplog):

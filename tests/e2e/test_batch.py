@@ -60,11 +60,11 @@ class TestWhatDraws:
         self, home, prompts, tmp_path, monkeypatch
     ):
         import flows.batch
-        from tasks import generation
+        from diffgraph.session import batches
 
         monkeypatch.setattr(flows.batch, "ROWS_A_SHARD", 1)
         whole = run_batch(prompts, tmp_path / "undisturbed")
-        draw, drawn = generation._draw, []
+        draw, drawn = batches._draw, []
 
         def draw_and_change(row, *others):
             told = draw(row, *others)
@@ -73,7 +73,7 @@ class TestWhatDraws:
             drawn.append(row)
             return told
 
-        monkeypatch.setattr(generation, "_draw", draw_and_change)
+        monkeypatch.setattr(batches, "_draw", draw_and_change)
         told = run_batch(prompts, tmp_path / "out")
         assert len(drawn) == 3
         assert (told.snapshot, told.planner) == (whole.snapshot, whole.planner)

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from tasks import downloads
-from tasks.downloads import download_slot
+from tasks import limits
+from tasks.limits import download_slot
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 def own_limit(monkeypatch) -> str:
     """The server is everybody's, and a limit that is there stays: each test has its own."""
     name = f"diffgraph-downloads-{uuid4()}"
-    monkeypatch.setattr(downloads, "LIMIT", name)
+    monkeypatch.setattr(limits, "DOWNLOADS", name)
     return name
 
 

@@ -13,10 +13,10 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from diffgraph.secrets import keep_secret
-from flows.cli.printing import Result, rows
+from diffgraph.turns import LOCKS, turn
 from flows.serving.publishing import publish
+from flows.serving.results import Result, rows
 from flows.serving.watched import flow
-from tasks.turns import LOCKS, turn
 from tests.waiting import PATIENCE, wait_for
 
 SECRET = "a-secret-token"

@@ -29,7 +29,7 @@ from flows.serving.runners import OneThread
 from flows.cli.starting import pipeline, settings_of
 from flows.serving.watched import flow
 from tasks.policies import LOCAL, task
-from tasks.progress import go_on, report
+from diffgraph.progress import go_on, report
 
 @task(**LOCAL)
 def shard():

@@ -6,7 +6,9 @@ import pytest
 
 from diffgraph.secrets import keep_secret
 from diffgraph.telling import harmless
-from flows.cli.printing import Result, markdown, rows, write
+from flows.cli.printing import write
+from flows.serving.publishing import markdown
+from flows.serving.results import Result, rows
 
 
 class Answer(Result):

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
+from diffgraph.progress import report
 from flows.cli import progress
-from tasks.progress import report
 
 
 def shown(is_terminal: bool) -> str:

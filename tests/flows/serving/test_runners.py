@@ -10,8 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 import flows.serving.runners
 from diffgraph.settings import Settings
-from flows.serving.dask_runner import Dask
-from flows.serving.runners import OneThread, one_worker_a_gpu, runner_for
+from flows.serving.runners import OneThread, dask_runner, one_worker_a_gpu, runner_for
 
 
 def runner(**settings):
@@ -102,7 +101,7 @@ class NeverClosed(LocalCluster):
 def end_run(error: Exception | None = None) -> None:
     """Be a run whose workers do not stop in time."""
     kwargs = {**runner(workers=2).cluster_kwargs, "n_workers": 0}
-    with Dask(cluster_class=NeverClosed, cluster_kwargs=kwargs) as chosen:
+    with dask_runner(cluster_class=NeverClosed, cluster_kwargs=kwargs) as chosen:
         assert chosen.client.scheduler_info()["workers"] == {}
         if error is not None:
             raise error

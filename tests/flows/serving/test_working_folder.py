@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from diffgraph.errors import MissingInput
+from diffgraph.session.hubs import Hub, _token_for
 from diffgraph.settings import Settings
 from flows.serving.working_folder import ignored, keep_out, read_no_relative_settings
-from tasks.hubs import Hub, _token_for
 from tests.waiting import PATIENCE
 
 OURS = "\n".join(
@@ -202,13 +202,15 @@ class TestPrefect:
         assert str(folder / "pyproject.toml") in second
 
 
-def test_processes_that_we_start_do_not_look_for_code_where_they_are(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("before", ["", None], ids=["empty", "unset"])
+def test_processes_that_we_start_do_not_look_for_code_where_they_are(
+    folder, tmp_path, monkeypatch, before
+):
     import multiprocessing
-    import subprocess
-    import sys
 
-    monkeypatch.setenv("PYTHONSAFEPATH", "")
-    del os.environ["PYTHONSAFEPATH"]
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # which Python takes for unset
+    if before is None:
+        del os.environ["PYTHONSAFEPATH"]
     monkeypatch.setenv("PREFECT_PROFILES_PATH", "")
     keep_out(tmp_path / "home")
     for name in ("types", "json", "multiprocessing"):
@@ -250,11 +252,11 @@ class TestTokens:
         assert "DIFFGRAPH_CIVITAI_URL" in caplog.text
 
     def test_are_sent_where_the_command_line_says(self, diffgraph, tmp_path, monkeypatch):
-        import tasks.hubs
+        from diffgraph.session import hubs
 
         monkeypatch.setenv("DIFFGRAPH_CIVITAI_TOKEN", "t-civitai")
         asked = []
-        monkeypatch.setattr(tasks.hubs, "hub_of", lambda *a: asked.append(Settings()) or 1 / 0)
+        monkeypatch.setattr(hubs, "hub_of", lambda *a: asked.append(Settings()) or 1 / 0)
         with pytest.raises(ZeroDivisionError):
             diffgraph("discover", "--source", "civitai", "--url", "http://m.example", "--home", "h")
         hub = Hub(source="civitai", url="http://m.example")

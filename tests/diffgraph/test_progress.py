@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tasks.progress import Stopped, go_on, listening, report, stopping
+from diffgraph.progress import Stopped, go_on, listening, report, stopping
 
 
 def test_a_listener_hears_reports_while_it_listens():
@@ -52,9 +52,9 @@ def test_a_task_in_a_thread_stops_at_its_next_step(step):
 
 
 def test_who_loses_patience_twice_leaves_it_stopped():
-    import tasks.progress
+    import diffgraph.progress
 
     with pytest.raises(KeyboardInterrupt), stopping():
         raise KeyboardInterrupt
     assert [type(error) for error in in_a_thread(go_on)] == [Stopped]
-    tasks.progress._stop.clear()
+    diffgraph.progress._stop.clear()

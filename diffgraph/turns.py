@@ -6,29 +6,23 @@ Who holds it stands beside it, to be told to whoever waits. What only reads neve
 """
 
 import contextlib
-import functools
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from diffgraph.artifacts import storing, write_text
 from diffgraph.permissions import make_folder, mode_of
-from diffgraph.settings import Settings
-from tasks.progress import report
+from diffgraph.progress import report
 
 log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 SECONDS_BETWEEN_TRIES = 0.2
 LOCKS = "locks"
@@ -45,20 +39,6 @@ class Holder(BaseModel, frozen=True):
     def __str__(self) -> str:
         since = f"{self.since:%Y-%m-%d %H:%M:%S}"
         return f"{self.work} by process {self.pid} on {self.host}, since {since}"
-
-
-def one_at_a_time(work: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Have a flow wait until nobody does the same work on the same home."""
-
-    def wrap(flow: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(flow)
-        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            with turn(Settings().home / LOCKS, work):
-                return flow(*args, **kwargs)
-
-        return wrapped
-
-    return wrap
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from diffgraph.artifacts import demand_local
 from diffgraph.errors import InputError, StorageError
 from diffgraph.permissions import OURS
 from diffgraph.settings import Settings
-from flows.cli.options import FileLayout
 
 WEIGHTS = (".safetensors", ".sft")
 """How the names of the weights files end that are written; other tools open others by pickle."""
@@ -24,6 +24,13 @@ KEPT = sorted(OURS - {"images", "reports"})
 
 Identity = tuple[int, int]
 """Of a file or folder, whatever it is called: its device and its number there."""
+
+
+class FileLayout(StrEnum):
+    """How a merged model is laid out."""
+
+    SINGLE_FILE = "single-file"
+    DIFFUSERS = "diffusers"
 
 
 def model_target(text: str, layout: FileLayout | None) -> tuple[Path, FileLayout]:

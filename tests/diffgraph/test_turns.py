@@ -11,14 +11,14 @@ from threading import Event
 import pytest
 
 from diffgraph.errors import DiffgraphError, StorageError
-from tasks.turns import turn
+from diffgraph.turns import turn
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent
 HOLD = """
 import sys
 from pathlib import Path
-from tasks.turns import turn
+from diffgraph.turns import turn
 with turn(Path(sys.argv[1]), "build"):
     print("held", flush=True)
     sys.stdin.read()
@@ -41,9 +41,9 @@ class Watch(logging.Handler):
 @pytest.fixture
 def watch():
     handler = Watch()
-    logging.getLogger("tasks.turns").addHandler(handler)
+    logging.getLogger("diffgraph.turns").addHandler(handler)
     yield handler
-    logging.getLogger("tasks.turns").removeHandler(handler)
+    logging.getLogger("diffgraph.turns").removeHandler(handler)
 
 
 @pytest.fixture

@@ -1,0 +1,160 @@
+"""Which method is best on which prompts? Draws, scores, and writes the report that shows it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.evaluation.statistics import Summary
+from diffgraph.progress import report
+from diffgraph.session import Session
+
+if TYPE_CHECKING:
+    from diffgraph.evaluation.harness import Evaluation, EvaluationConfig
+    from diffgraph.evaluation.prompt_sets import EvaluationPrompt
+
+
+class Contest(BaseModel, frozen=True):
+    """What is compared on what."""
+
+    methods: tuple[str, ...] | None = None
+    prompts: str = "bench"
+    limit: int | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+class Story(BaseModel, frozen=True):
+    """What a report tells beside the comparison itself."""
+
+    title: str = "DiffGraph"
+    broken_pages: tuple[BrokenPage, ...] = ()
+    training: Path | None = None
+    """The folder of a training whose curves are shown."""
+    durations: Mapping[str, float] = {}
+
+
+class Compared(BaseModel, frozen=True):
+    """How the methods did."""
+
+    summary: Summary
+    prompts: int
+    drawn: int
+    left_out: dict[str, str]
+    table: Path
+    report: Path | None
+
+
+def compare(
+    session: Session, contest: Contest, folder: Path, page: Path | None, story: Story
+) -> Compared:
+    """Draw and score every method on every prompt, and write the report."""
+    from diffgraph.evaluation.harness import evaluate
+    from diffgraph.evaluation.prompt_sets import load_prompts
+    from diffgraph.evaluation.statistics import summarise
+
+    start = time.monotonic()
+    prompts = _spread(load_prompts(contest.prompts, family=session.family_name), contest.limit)
+    config = evaluation_config(session, contest)
+    methods = config.methods
+    evaluation = evaluate(
+        prompts,
+        _bench(session),
+        folder,
+        config,
+        on_progress=lambda done, total: report("evaluate", done, total),
+    )
+    reference = "diffgraph" if "diffgraph" in methods else methods[-1]
+    summary = summarise(evaluation.table, reference)
+    if page is not None:
+        durations = {**story.durations, "evaluate": time.monotonic() - start}
+        _write_report(page, session, evaluation, summary, story, contest, durations)
+    return Compared(
+        summary=summary,
+        prompts=len(prompts) - len(evaluation.left_out),
+        drawn=evaluation.drawn,
+        left_out=dict(evaluation.left_out),
+        table=folder / "results.parquet",
+        report=page,
+    )
+
+
+def evaluation_config(session: Session, contest: Contest) -> "EvaluationConfig":
+    """Return how to compare: as asked for, else as the config file says, else the default."""
+    from diffgraph.evaluation.harness import EvaluationConfig
+
+    return session.overrides.of(EvaluationConfig(), methods=contest.methods, seeds=contest.seeds)
+
+
+def _spread(
+    prompts: "Sequence[EvaluationPrompt]", limit: int | None
+) -> "Sequence[EvaluationPrompt]":
+    """Return at most `limit` of the prompts, spread over the whole set."""
+    from diffgraph.evaluation.harness import evenly
+
+    return prompts if limit is None else evenly(prompts, limit)
+
+
+def _bench(session: Session) -> Any:
+    from diffgraph.evaluation.harness import Bench
+    from diffgraph.scoring import identity_of, score
+
+    sampler = session.family.sampler.model_dump_json()
+    return Bench(
+        make_plans=session.plans,
+        render=session.renderer.render,
+        score=lambda images, prompts: score(session.scorers, images, prompts),
+        reward=session.snapshot.reward.of,
+        identity=f"{session.family_name}|{sampler}|{identity_of(session.family_name)}",
+    )
+
+
+def _write_report(
+    page: Path,
+    session: Session,
+    evaluation: "Evaluation",
+    summary: Summary,
+    story: Story,
+    contest: Contest,
+    durations: Mapping[str, float],
+) -> None:
+    from diffgraph.evaluation.gathering import comparisons, graph_view, training_curves
+    from diffgraph.evaluation.report import ReportData, write_report
+    from diffgraph.experts.library import Library
+    from diffgraph.generation import code_version
+    from diffgraph.planner.training import history
+
+    snapshot = session.snapshot
+    seeds = evaluation_config(session, contest).seeds
+    nodes = snapshot.nodes.select(["ref", "name", "summary"]).to_pylist()
+    selections = {prompt.text: session.plans.selection(prompt.text) for prompt in evaluation.shown}
+    data = ReportData(
+        title=story.title,
+        family=session.family.title,
+        experts=Library(session.home).experts(),
+        broken_pages=story.broken_pages,
+        summaries={node["ref"]: node["summary"] for node in nodes},
+        graph=graph_view(snapshot),
+        curves=training_curves(history(story.training)) if story.training else (),
+        summary=summary,
+        scorers=session.family.scorers,
+        comparisons=comparisons(
+            evaluation, {node["ref"]: node["name"] for node in nodes}, selections
+        ),
+        left_out=evaluation.left_out,
+        made_by={
+            "snapshot": snapshot.id,
+            "planner": session.planner_id,
+            "prompts": f"{contest.prompts}, seeds {', '.join(map(str, seeds))}",
+            "sampler": f"{session.family.sampler.steps} steps, "
+            f"guidance {session.family.sampler.guidance:g}",
+            "device": str(session.renderer.device),
+            "diffgraph": code_version(),
+            "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        },
+        durations=durations,
+    )
+    write_report(page, data)

@@ -1,0 +1,145 @@
+"""Where are experts looked for, and what reads them there?"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from diffgraph.errors import InputError, MissingInput
+from diffgraph.families import get_family
+from diffgraph.session.overrides import Overrides
+from diffgraph.settings import Settings
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from diffgraph.crawlers.crawler import Crawler
+    from diffgraph.crawlers.web import Turn
+    from diffgraph.experts.library import Library
+    from diffgraph.families import Family
+
+log = logging.getLogger(__name__)
+
+
+LIVE = {"civitai": "Civitai", "huggingface": "Hugging Face"}
+
+
+class Hub(BaseModel, frozen=True):
+    """A folder, or a server."""
+
+    source: Literal["folder", "civitai", "huggingface"] = "folder"
+    path: Path | None = None
+    """Of a folder."""
+    url: str = ""
+    """Of a live hub."""
+
+    def __str__(self) -> str:
+        """Return what the hub is called in a list of runs."""
+        return str(self.path) if self.source == "folder" else self.source
+
+
+def hub_of(source: str, path: Path | None, url: str | None, family: str) -> Hub:
+    """Return the hub that is meant.
+
+    Args:
+        source: Its kind.
+        path: The hub folder; the one that ships with the family if unset.
+        url: The address of a live hub; the setting's if unset.
+        family: Whose experts are wanted.
+
+    Raises:
+        MissingInput: No hub folder ships with the family.
+        InputError: Kind and place do not go together, or the address cannot be used.
+    """
+    if source == "folder":
+        if url is not None:
+            raise InputError("--url is the address of a live hub: say which kind with --source")
+        path = path or get_family(family).hub
+        if path is None:
+            raise MissingInput(f"no hub ships with {family}: say which with --path or --source")
+        return Hub(path=path)
+    if path is not None:
+        raise InputError(f"--path is for a hub folder; {source} has an address: --url")
+    if source not in LIVE:
+        raise InputError(f"no kind of hub is called {source!r}")
+    names = get_family(family).hub_names
+    # a model of Hugging Face has its owner before it
+    if not any(("/" in name) == (source == "huggingface") for name in names):
+        raise InputError(f"{family} has no base model on {LIVE[source]} to ask for")
+    return Hub.model_validate({"source": source, "url": _address(source, url, Settings())})
+
+
+class Limits(NamedTuple):
+    """How processes that read one hub stay polite together; by themselves if nothing is said."""
+
+    turn: "Callable[[str, float | None], Turn | None]"
+    """A hub's name and its requests a minute → what to await before a request."""
+    slot: Callable[[int], Callable[[], AbstractContextManager[object]]]
+    """Files at once → what to enter for as long as one is fetched."""
+
+
+@contextmanager
+def opened(
+    hub: Hub,
+    library: "Library",
+    family: "Family",
+    since: datetime | None,
+    overrides: Overrides,
+    limits: Limits | None = None,
+) -> "Iterator[tuple[Crawler, int | None]]":
+    """Open a hub; yield what reads it, and how many listings it has, if that is known."""
+    from diffgraph.crawlers.folder import FolderCrawler
+
+    if hub.source == "folder":
+        if hub.path is None:
+            raise InputError("a hub folder has a path")
+        folder = FolderCrawler(hub.path)
+        yield folder, sum(1 for _ in folder.listings())
+        return
+    from diffgraph.crawlers.civitai import CivitaiCrawler
+    from diffgraph.crawlers.civitai_client import CivitaiClient
+    from diffgraph.crawlers.downloads import DownloadConfig, Downloader
+    from diffgraph.crawlers.huggingface import HuggingFaceCrawler
+    from diffgraph.crawlers.web import Web, WebConfig, per_minute
+
+    config, downloads = overrides.of(WebConfig()), overrides.of(DownloadConfig())
+    token = _token_for(hub, Settings())
+    turn = limits and limits.turn(hub.source, per_minute(hub.url, token is not None, config))
+    slot = limits and limits.slot(downloads.at_once)
+    with Downloader(library.folder / "unfinished", token, [hub.url], downloads, slot) as downloader:
+        how: dict[str, Any] = {"since": since, "downloader": downloader}
+        live: CivitaiCrawler | HuggingFaceCrawler
+        if hub.source == "civitai":
+            client = CivitaiClient(hub.url, token, config, turn)
+            live = CivitaiCrawler(library.folder.parent, family, client, **how)
+        else:
+            web = Web(hub.url, token, config, turn)
+            live = HuggingFaceCrawler(library, family, web, **how)
+        with live:
+            yield live, None
+
+
+def _token_for(hub: Hub, settings: Settings) -> "SecretStr | None":
+    """Return the token that goes with a live hub: it is for the address in the settings only.
+
+    Whoever may start a run on a shared Prefect server may name any address as its parameter.
+    """
+    token = getattr(settings, f"{hub.source}_token")
+    own = _address(hub.source, None, settings)
+    if token is None or urlsplit(hub.url)[:2] == urlsplit(own)[:2]:
+        return token  # type: ignore[no-any-return]
+    variable = f"DIFFGRAPH_{hub.source.upper()}_URL"
+    log.warning("%s is asked without a token: that is for %s (%s)", hub.url, own, variable)
+    return None
+
+
+def _address(source: str, url: str | None, settings: Settings) -> str:
+    from diffgraph.crawlers.web import address_of
+
+    own = getattr(settings, f"{source}_url")
+    return address_of(url or own, f"DIFFGRAPH_{source.upper()}_URL")
