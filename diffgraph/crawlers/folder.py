@@ -54,7 +54,8 @@ class FolderCrawler(Crawler):
 
     def begin(self, library: Library) -> None:
         """Claim the hub's name for this folder; raises `InputError` if another one bears it."""
-        claim(self.source, self.folder, library)
+        pages = (found for found in self.listings() if isinstance(found, Listing))
+        claim(self.source, self.folder, library, pages)
 
     @property
     def pages(self) -> tuple[Path, ...]:

@@ -1,16 +1,18 @@
 """Which folder speaks for a hub's name? Two of one name would retire each other's experts.
 
 `library/hubs.json` says for which folder a name was used last. A folder that was moved may keep its
-name; one whose name another folder still bears may not, but for the hubs that ship.
+name, and so may a copy, however much was changed in it: it shares a page with what is known.
 """
 
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from diffgraph.artifacts import set_aside, write_text
 from diffgraph.errors import InputError, MissingInput
-from diffgraph.experts.library import Library
+from diffgraph.experts.expert import Listing
+from diffgraph.experts.library import Library, page_hash
 from diffgraph.families import FAMILIES
 from diffgraph.foreign_files import parse_json, read_foreign
 
@@ -19,19 +21,27 @@ log = logging.getLogger(__name__)
 MOST_BYTES, MOST_VALUES = 1 << 20, 1 << 15
 
 
-def claim(name: str, folder: Path, library: Library) -> None:
+def claim(name: str, folder: Path, library: Library, listings: Iterable[Listing]) -> None:
     """Note that a folder speaks for a name.
 
+    Args:
+        name: What the hub calls itself.
+        folder: Where it is.
+        library: What is known so far.
+        listings: What the hub offers; read only if another folder bears the name.
+
     Raises:
-        InputError: another folder does, is still there and still bears the name.
-        StorageError: the library cannot be written.
+        InputError: Another folder does, still bears the name, and is another hub.
+        StorageError: The library cannot be written.
     """
     with library.writing():
         noted = _noted(library.folder / "hubs.json")
         other = Path(noted.get(name, folder))
         if other == folder and name in noted:
             return
-        if other != folder and not _ships(folder) and name_of(other) == name:
+        known = {expert.page_sha256 for expert in library.experts()}
+        is_taken = other != folder and not _ships(folder) and name_of(other) == name
+        if is_taken and known.isdisjoint(map(page_hash, listings)):
             raise InputError(
                 f"{folder} names itself {name!r}, as {other} does: each would retire the other's "
                 f"experts. Give it another name in its hub.json, or move {other} away"

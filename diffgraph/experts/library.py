@@ -30,6 +30,8 @@ from diffgraph.artifacts import (
     lock_at,
     new_file,
     scratch_folder,
+    set_aside,
+    sha256_of,
     storing,
     sweep,
     write_text,
@@ -147,6 +149,25 @@ class Library:
         except MissingInput:
             return False
 
+    def set_damaged_weights_aside(self, is_thorough: bool = False) -> tuple[str, ...]:
+        """Set weights aside that are not what was kept, tell it, and return whose they are.
+
+        The next discover brings them again. By their sizes, or by every byte: minutes a terabyte.
+        """
+        found = []
+        for expert in self.experts():
+            file = self._file_path(expert.sha256)
+            if not expert.sha256 or not file.is_file():
+                continue
+            is_whole = expert.size_bytes in (0, file.stat().st_size)
+            if is_whole and is_thorough:
+                is_whole = sha256_of(file) == expert.sha256
+            if not is_whole:
+                found.append(expert.ref)
+                log.warning("%s of %s is damaged; it is set aside as %s, and discover brings it "
+                            "again", file, expert.ref, set_aside(file).name)  # fmt: skip
+        return tuple(found)
+
     def add(self, expert: Expert, listing: Listing, file: Path | None = None) -> Expert:
         """Add or replace an expert, with its page and its file, and return its row.
 
@@ -254,12 +275,13 @@ class Library:
             yield
 
     def sweep(self) -> None:
-        """Remove what killed runs have left half-made, and pages that nobody points at any more."""
+        """Clear away what killed runs have left, pages of nobody, and weights of a wrong size."""
         if len(self._pages) > SPARE_ROWS:
             wanted = {expert.page_sha256 for expert in self._current().values()}
             if len(self._pages) > 2 * len(wanted) + SPARE_ROWS:
                 with self.writing():
                     self._pages.keep_only(wanted)
+        self.set_damaged_weights_aside()
         for folder in (self.folder, *self.folder.glob("[!.]*/")):
             if folder.is_dir():
                 sweep(folder)

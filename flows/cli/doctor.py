@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from typing import Literal
 
@@ -45,10 +46,12 @@ class Examination(Result):
         yield "all well" if self.is_healthy else "something is in the way, see above"
 
 
-def examine(settings: Settings) -> Examination:
+def examine(settings: Settings, is_thorough: bool = False) -> Examination:
     """Look at everything; what cannot be looked at is a problem like any other."""
     checks: list[Check] = []
-    for name, look in LOOKS.items():
+    library = partial(_library, is_thorough=is_thorough)
+    looks: dict[str, Callable[[Settings], Finding]] = {**LOOKS, "library": library}
+    for name, look in looks.items():
         try:
             status, found, advice = look(settings)
         except Exception as error:  # a doctor must not fall ill of what it finds
@@ -115,6 +118,19 @@ def _home(settings: Settings) -> Finding:
             "choose another with --home or DIFFGRAPH_HOME",
         )
     return "ok", f"{home}{'' if home.exists() else ' (made when first needed)'}", ""
+
+
+def _library(settings: Settings, is_thorough: bool) -> Finding:
+    from diffgraph.experts.library import Library
+
+    library = Library(settings.home)
+    damaged = library.set_damaged_weights_aside(is_thorough)
+    how = "every byte read" if is_thorough else "sizes looked at; --thorough reads every byte"
+    found = f"{len(library.experts())} experts, {how}"
+    if damaged:
+        advice = f"damaged weights of {', '.join(damaged)}: `diffgraph discover` brings them again"
+        return "problem", found, advice
+    return "ok", found, ""
 
 
 def _disk(settings: Settings) -> Finding:

@@ -178,11 +178,17 @@ def export_graph(
 
 
 @app.command()
-def doctor(home: Home = None, json: Json = False) -> None:
+def doctor(
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Read every byte of the library's weights, too.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
     """Check the installation, devices, disk, services and keys, and say what to do."""
     settings = settings_of(home)
     from flows.cli.doctor import examine
 
-    examination = examine(settings)
+    examination = examine(settings, thorough)
     tell(examination, json)
     raise typer.Exit(0 if examination.is_healthy else 1)

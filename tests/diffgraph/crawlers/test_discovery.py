@@ -422,6 +422,25 @@ class TestPartOfAHub:
         assert hub.status("hub:2@21") == "ready"
 
 
+@pytest.mark.parametrize("damage", ["cut", "a flipped bit"])
+def test_weights_that_rot_are_set_aside_and_brought_again(hub: Hub, damage: str) -> None:
+    hub.publish(1, (11, "2023-05-01"))
+    hub.publish(2, (21, "2023-05-01"))
+    hub.discover()
+    file = hub.library.path_of(hub.library.get("hub:1@11").sha256)
+    whole = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(whole[:-9] if damage == "cut" else whole[:-1] + bytes([whole[-1] ^ 1]))
+    if damage != "cut":  # no size tells it: somebody has to ask for every byte to be read
+        assert hub.library.set_damaged_weights_aside() == ()
+        assert hub.library.set_damaged_weights_aside(is_thorough=True) == ("hub:1@11",)
+    report = hub.discover()
+    assert hub.crawler.fetched == ["hub:1@11"]
+    assert not report.rejected
+    assert file.read_bytes() == whole
+    assert file.with_name(f"{file.name}.damaged").is_file()
+
+
 class TestTwoFamilies:
     """One hub, one home, two bases: neither family loses an expert to the other's discover."""
 
@@ -486,6 +505,16 @@ class TestTwoFoldersOfOneName:
         moved = FolderCrawler(tmp_path / "other")
         report = discover(moved, hub.library, get_family("emoji64"), parameters=PARAMETERS)
         assert refs(report.unchanged) == ["hub:1@11"]
+
+    def test_a_copy_that_changed_may_take_its_place(self, hub: Hub, tmp_path: Path) -> None:
+        hub.publish(1, (11, "2023-05-01"))
+        hub.publish(2, (21, "2023-05-01"))
+        hub.discover()
+        shutil.copytree(hub.folder, tmp_path / "newer")
+        (tmp_path / "newer" / "models" / "1.json").unlink()
+        newer = FolderCrawler(tmp_path / "newer")
+        report = discover(newer, hub.library, get_family("emoji64"), parameters=PARAMETERS)
+        assert refs(report.retired) == ["hub:1@11"]
 
     def test_a_damaged_note_is_told_and_made_again(self, hub: Hub, caplog: Any) -> None:
         hub.publish(1, (11, "2023-05-01"))

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,33 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     assert equal(whole, broken)
     assert history(whole) == history(broken)
     assert Planner.load(whole).config == Planner.load(broken).config
+
+
+def test_a_training_that_is_stopped_among_rewards_ends_as_if_it_had_not_been(
+    small_snapshot: GraphSnapshot, tmp_path: Path
+) -> None:
+    """SIGTERM ends the drawing of a batch: before any step, within any, at a validation."""
+    practice, trials = prompts(small_snapshot, 4), prompts(small_snapshot, 1, first=4)
+    calls = 0
+
+    def stopped(*what: Any) -> list[float]:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise Killed
+        return low_is_good(*what)
+
+    stop_at = 0
+    train(small_snapshot, practice, stopped, CONFIG, tmp_path / "whole", validation=trials)
+    every = range(1, calls + 1)
+    assert len(every) == 1 + CONFIG.steps + 2
+    for stop_at in every:
+        calls, folder = 0, tmp_path / str(stop_at)
+        with pytest.raises(Killed):
+            train(small_snapshot, practice, stopped, CONFIG, folder, validation=trials)
+        train(small_snapshot, practice, low_is_good, CONFIG, folder, validation=trials)
+        assert equal(tmp_path / "whole", folder)
+        assert history(tmp_path / "whole") == history(folder)
 
 
 def test_a_damaged_checkpoint_is_passed_over(small_snapshot: GraphSnapshot, tmp_path: Path) -> None:
