@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffgraph.artifacts import sha256_of
+from diffgraph.errors import MissingInput
 from diffgraph.families.family import Family, SamplerConfig
 from diffgraph.families.scorer import PUBLISHED, FamilyScorer, Scorer
 from diffgraph.families.vocabulary import Vocabulary
@@ -47,9 +48,11 @@ def load_scorer(name: str, device: "str | torch.device" = "cpu") -> Scorer:
 
 
 def _identity(name: str) -> str:
-    """Return the hashes of a scorer's files."""
-    files = (ASSETS / "scorers" / name / part for part in ("config.json", "scorer.safetensors"))
-    return "\n".join(sha256_of(file) if file.is_file() else "" for file in files)
+    """Return the hashes of a scorer's files; raises `MissingInput`."""
+    files = [ASSETS / "scorers" / name / part for part in ("config.json", "scorer.safetensors")]
+    if missing := [file for file in files if not file.is_file()]:
+        raise MissingInput(f"scorer {name}: {missing[0]} is missing")
+    return "\n".join(map(sha256_of, files))
 
 
 STAND_INS = {

@@ -3,7 +3,7 @@
 import pytest
 
 from diffgraph.errors import MissingInput, UnknownFamily
-from diffgraph.families import FAMILIES, get_family
+from diffgraph.families import FAMILIES, emoji64, get_family
 from diffgraph.graph.snapshot import open_snapshot
 from diffgraph.scoring import SCORE_NAMES, get_scorers, identity_of
 
@@ -29,3 +29,11 @@ class TestWithoutScorers:
 def test_the_graph_that_ships_was_scored_by_the_scorers_that_ship():
     shipped = open_snapshot(get_family("emoji64").assets / "snapshot")
     assert shipped.manifest.scorers == identity_of("emoji64")
+
+
+@pytest.mark.parametrize("ask", [get_scorers, identity_of])
+def test_a_scorer_whose_files_are_not_there_is_named(ask, tmp_path, monkeypatch):
+    (tmp_path / "base").symlink_to(emoji64.ASSETS / "base")
+    monkeypatch.setattr(emoji64, "ASSETS", tmp_path)
+    with pytest.raises(MissingInput, match=r"scorer clip_score: .*config\.json is missing"):
+        ask("emoji64")
