@@ -31,20 +31,6 @@ log = logging.getLogger(__name__)
 PAGE_ONLY = "only its page was read: its weights are fetched by a discover without --metadata-only"
 
 
-class BaseParameters:
-    """The base model's tensors, loaded when the first file has to be read."""
-
-    def __init__(self, family: Family, given: "Mapping[str, Tensor] | None" = None) -> None:
-        self._family = family
-        self._given = given
-
-    def get(self) -> Mapping[str, "Tensor"]:
-        """Return them by name."""
-        if self._given is None:
-            self._given = self._family.load("cpu").parameters()
-        return self._given
-
-
 def admit(
     listing: Listing,
     crawler: Crawler,

@@ -4,18 +4,19 @@ It is read in smaller parts, so that one expert whose page breaks an answer cost
 not the hundred around it.
 """
 
+from typing import NamedTuple
+
 from diffgraph.crawlers.civitai_client import CivitaiClient, GarbledList, ModelPage, ModelQuery
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.web import BadAnswer, TokenRefused
 from diffgraph.errors import ServiceError, ServiceUnavailable
 
 
-class PageRead:
+class PageRead(NamedTuple):
     """A page of the list, and what of it could not be read."""
 
-    def __init__(self, page: ModelPage, broken: tuple[BrokenPage, ...] = ()) -> None:
-        self.page = page
-        self.broken = broken
+    page: ModelPage
+    broken: tuple[BrokenPage, ...] = ()
 
 
 class PageReader:

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, get_args
 
 from diffgraph.crawlers.admission import (
     PAGE_ONLY,
-    BaseParameters,
     admit,
     is_settled,
     page_only,
@@ -22,7 +22,7 @@ from diffgraph.crawlers.admission import (
 )
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import DiscoveryConfig, check, examine
-from diffgraph.crawlers.weights import Owed, fetch_weights, left_over
+from diffgraph.crawlers.weights import Base, Owed, fetch_weights, left_over
 from diffgraph.errors import ExpertError, ServiceError
 from diffgraph.experts.expert import Expert, Listing, Status
 from diffgraph.experts.library import Library, page_hash
@@ -100,7 +100,7 @@ def discover(
     look = _Look(
         crawler,
         library,
-        BaseParameters(family, parameters),
+        cache(lambda: family.load("cpu").parameters() if parameters is None else parameters),
         family,
         config or DiscoveryConfig(),
         on_progress,
@@ -167,7 +167,7 @@ class _Look:
         self,
         crawler: Crawler,
         library: Library,
-        base: BaseParameters,
+        base: Base,
         family: Family,
         config: DiscoveryConfig,
         on_progress: Callable[[int, str], None] | None,
@@ -309,7 +309,7 @@ class _Look:
             if not is_held:  # a run that is stopped finds in the library whom it owes
                 self._to_write(page_only(listing, self.family), listing, before)
         else:
-            base = self.base.get()
+            base = self.base()
             after = admit(listing, self.crawler, self.library, base, self.family, self.config)
             self._note(_change(before, after), listing)
 

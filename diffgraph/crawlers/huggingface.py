@@ -81,7 +81,6 @@ FIELDS = [
 SORTS = ("lastModified", "createdAt", "downloads")
 """What cannot be passed in one order is elsewhere in another."""
 CARDS_AT_ONCE = 8
-CARD_BYTES = 4 << 20
 
 
 class HuggingFaceCrawler(LiveCrawler):

@@ -51,11 +51,6 @@ class CrawlJournal:
         self._read()
 
     @property
-    def is_begun(self) -> bool:
-        """Whether an earlier run was stopped half-way."""
-        return bool(self.records)
-
-    @property
     def refs(self) -> set[str]:
         """All experts on the pages so far."""
         return {ref for record in self.records for ref in record.refs}

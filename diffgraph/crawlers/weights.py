@@ -6,11 +6,11 @@ A run that is stopped finds what it still owes in the library.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from diffgraph.crawlers.admission import PAGE_ONLY, BaseParameters, admit
+from diffgraph.crawlers.admission import PAGE_ONLY, admit
 from diffgraph.crawlers.ahead import FetchingAhead
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import DiscoveryConfig, examine
@@ -20,9 +20,16 @@ from diffgraph.experts.expert import Expert, Listing
 from diffgraph.experts.library import Library
 from diffgraph.families import Family
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 log = logging.getLogger(__name__)
 
 FAILURES_IN_A_ROW = 5  # that speak of the hub, not of one file: nobody is asked any more
+
+
+Base = Callable[[], "Mapping[str, Tensor]"]
+"""Gives the base model's tensors, loaded when the first file has to be read."""
 
 
 class Owed(NamedTuple):
@@ -57,7 +64,7 @@ def fetch_weights(
     owed: Sequence[Owed],
     crawler: Crawler,
     library: Library,
-    base: BaseParameters,
+    base: Base,
     family: Family,
     config: DiscoveryConfig,
     on_progress: Callable[[str], None] | None = None,
@@ -75,7 +82,7 @@ def fetch_weights(
     with library.workbench() as folder, FetchingAhead(crawler, listings, folder) as ahead:
         for number, one in enumerate(owed, 1):
             try:
-                after = admit(one.listing, ahead, library, base.get(), family, config)
+                after = admit(one.listing, ahead, library, base(), family, config)
             except ServiceError as error:
                 fetched.failed.append(_failure(str(one.listing.ref), error, crawler.source))
                 of_the_hub = isinstance(error, ServiceUnavailable | TokenRefused)

@@ -6,10 +6,10 @@ its addresses may be used, and connect to those by number. TLS still checks the 
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore
@@ -19,6 +19,9 @@ from diffgraph.fetching.addresses import Reach
 
 if TYPE_CHECKING:
     import ssl
+
+
+Way = TypeVar("Way", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 class Deadline:
@@ -171,53 +174,51 @@ class AsyncBackend(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-class Transport(httpx.BaseTransport):
-    """Sends requests to whom they may go, through the proxy that the environment names, if any."""
+class _Ways(Generic[Way]):
+    """Straight to whom requests may go, or through the proxy that the environment names, if any."""
+
+    def __init__(self, make: Callable[..., Way], pool: Callable[..., Any], backend: object) -> None:
+        self._make: Callable[..., Way] = make
+        context = httpx.create_ssl_context()
+        direct: Any = make(verify=context)
+        # httpx has no parameter for the network backend; httpcore's pool has
+        direct._pool = pool(ssl_context=context, network_backend=backend)
+        self._ways: dict[str | None, Way] = {None: direct}
+
+    def _way(self, request: httpx.Request) -> Way:
+        proxy = proxy_of(request.url)
+        if proxy not in self._ways:
+            self._ways[proxy] = self._make(proxy=proxy)
+        return self._ways[proxy]
+
+
+class Transport(_Ways[httpx.HTTPTransport], httpx.BaseTransport):
+    """Sends the requests of threads."""
 
     def __init__(self, reach: Reach, inner: httpcore.NetworkBackend | None = None) -> None:
-        context = httpx.create_ssl_context()
-        self._direct = httpx.HTTPTransport(verify=context)
-        # httpx has no parameter for the network backend; httpcore's pool has
-        self._direct._pool = httpcore.ConnectionPool(
-            ssl_context=context, network_backend=Backend(reach, inner)
-        )
-        self._proxies: dict[str, httpx.HTTPTransport] = {}
+        super().__init__(httpx.HTTPTransport, httpcore.ConnectionPool, Backend(reach, inner))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        proxy = proxy_of(request.url)
-        if proxy is None:
-            return self._direct.handle_request(request)
-        if proxy not in self._proxies:
-            self._proxies[proxy] = httpx.HTTPTransport(proxy=proxy)
-        return self._proxies[proxy].handle_request(request)
+        return self._way(request).handle_request(request)
 
     def close(self) -> None:
-        for transport in (self._direct, *self._proxies.values()):
-            transport.close()
+        for way in self._ways.values():
+            way.close()
 
 
-class AsyncTransport(httpx.AsyncBaseTransport):
-    """The same for an event loop."""
+class AsyncTransport(_Ways[httpx.AsyncHTTPTransport], httpx.AsyncBaseTransport):
+    """Sends the requests of an event loop."""
 
     def __init__(self, reach: Reach, inner: httpcore.AsyncNetworkBackend | None = None) -> None:
-        context = httpx.create_ssl_context()
-        self._direct = httpx.AsyncHTTPTransport(verify=context)
-        self._direct._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context, network_backend=AsyncBackend(reach, inner)
-        )
-        self._proxies: dict[str, httpx.AsyncHTTPTransport] = {}
+        backend = AsyncBackend(reach, inner)
+        super().__init__(httpx.AsyncHTTPTransport, httpcore.AsyncConnectionPool, backend)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        proxy = proxy_of(request.url)
-        if proxy is None:
-            return await self._direct.handle_async_request(request)
-        if proxy not in self._proxies:
-            self._proxies[proxy] = httpx.AsyncHTTPTransport(proxy=proxy)
-        return await self._proxies[proxy].handle_async_request(request)
+        return await self._way(request).handle_async_request(request)
 
     async def aclose(self) -> None:
-        for transport in (self._direct, *self._proxies.values()):
-            await transport.aclose()
+        for way in self._ways.values():
+            await way.aclose()
 
 
 def proxy_of(url: httpx.URL) -> str | None:

@@ -1,0 +1,69 @@
+"""A home folder, and crawls of a Hugging Face hub into it, for tests."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import SecretStr
+
+from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
+from diffgraph.crawlers.huggingface import HuggingFaceCrawler
+from diffgraph.crawlers.web import Web, WebConfig
+from diffgraph.experts.library import Library
+from diffgraph.families import get_family
+from tests.servers.huggingface import HuggingFaceServer, repository
+
+SD15 = get_family("sd15")
+
+
+OLD_BASE = "runwayml/stable-diffusion-v1-5"
+
+
+QUICK = WebConfig(page_size=4, first_wait=0.001, longest_wait=0.002, silence=600.0, tries=3)
+
+
+TOKEN = "a-secret-token"
+
+
+LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+PARAMETERS = {f"{LAYER}.weight": torch.ones(6, 4)}
+
+
+class Home:
+    """A home folder, and crawls into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def library(self) -> Library:
+        return Library(self.folder, bundled=())
+
+    @property
+    def names(self) -> list[str]:
+        return [expert.ref.split(":")[1].split("@")[0] for expert in self.library.experts()]
+
+    def discover(
+        self,
+        hub: HuggingFaceServer,
+        config: DiscoveryConfig | None = None,
+        token: str | None = None,
+        on_progress: Any = None,
+        parameters: dict[str, torch.Tensor] | None = None,
+    ) -> DiscoveryReport:
+        library, config = self.library, config or DiscoveryConfig(metadata_only=True)
+        secret = SecretStr(token) if token else None
+        web = Web(hub.url, secret, QUICK)
+        with HuggingFaceCrawler(library, SD15, web, since=config.since) as crawler:
+            weights = parameters or PARAMETERS
+            return discover(crawler, library, SD15, on_progress, weights, config)
+
+
+def reasons(report: DiscoveryReport) -> list[str]:
+    return [expert.reason for expert in (*report.rejected, *report.registered_only)]
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    return [repository(f"maker/new{number}") for number in range(count)]
