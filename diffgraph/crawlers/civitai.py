@@ -9,22 +9,23 @@ what was published since. What cannot be passed is gone round: the list is read 
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 from diffgraph.crawlers.civitai_client import CivitaiClient, ModelPage, ModelQuery
 from diffgraph.crawlers.civitai_pages import read_page
-from diffgraph.crawlers.civitai_paging import PageRead, PageReader
 from diffgraph.crawlers.course import Course
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
 from diffgraph.crawlers.journal import CrawlJournal, PageRecord
 from diffgraph.crawlers.live import LiveCrawler
+from diffgraph.crawlers.paging import GarbledPage, NeverComes, PageReader
 from diffgraph.crawlers.web import BadAnswer, NotThere
 from diffgraph.errors import ServiceError, ServiceRefused, UnusableListing
 from diffgraph.experts.expert import ExpertRef, Listing
@@ -38,6 +39,14 @@ LESS_A_WALK = 14  # every walk's pages are smaller by such a part, so that they 
 IDS_AT_ONCE = 100
 SINGLE_QUESTIONS = 500  # about experts that seem to have gone, in one crawl
 NO_SCAN = "missing"
+Reader = PageReader[ModelPage]
+
+
+class PageRead(NamedTuple):
+    """A page of the list, and what of it could not be read."""
+
+    page: ModelPage
+    broken: Sequence[BrokenPage]
 
 
 class CivitaiCrawler(LiveCrawler):
@@ -169,7 +178,7 @@ class CivitaiCrawler(LiveCrawler):
         """Walk the list from a cursor to its end; the next page is fetched meanwhile."""
         whole = self._config.page_size
         largest = max(1, whole - max(1, whole // LESS_A_WALK) * (walk - 1))
-        reader = PageReader(self._client, self._query, largest)
+        reader = self._reader(self._query, largest)
         course, page = Course(cursor), self._first(reader, cursor)
         while True:
             coming, following = None, page.page.next_cursor
@@ -179,7 +188,7 @@ class CivitaiCrawler(LiveCrawler):
             if stop is not None:
                 following = None
             if following is not None:
-                coming = self._background.start(reader.read(following))
+                coming = self._background.start(_page(reader, following))
             try:
                 yield from self._entries(page, walk, following)
             except GeneratorExit:
@@ -203,11 +212,11 @@ class CivitaiCrawler(LiveCrawler):
             goes_on: The cursor where it will go on.
         """
         newest = replace(self._query, oldest_first=False)
-        reader, cursor = PageReader(self._client, newest, self._config.page_size), None
+        reader, cursor = self._reader(newest, self._config.page_size), None
         course = Course(cursor)
         while True:
             try:
-                page = self._background.wait(reader.read(cursor))
+                page = self._background.wait(_page(reader, cursor))
             except BadAnswer as error:
                 yield from self._news([BrokenPage(where="the newest pages", reason=str(error))])
                 return
@@ -218,15 +227,21 @@ class CivitaiCrawler(LiveCrawler):
             if is_over or course.stop(map(_id_of, page.page.items), cursor) is not None:
                 return
 
-    def _first(self, reader: PageReader, cursor: str | None) -> PageRead:
+    def _reader(self, query: ModelQuery, largest: int) -> Reader:
+        async def ask(cursor: str | None, size: int) -> ModelPage:
+            return await self._client.models(query, cursor, size)
+
+        return PageReader(ask, self._web, largest)
+
+    def _first(self, reader: Reader, cursor: str | None) -> PageRead:
         """Return the page at a cursor; a cursor that the hub no longer knows starts anew."""
         try:
-            return self._background.wait(reader.read(cursor))
+            return self._background.wait(_page(reader, cursor))
         except ServiceRefused as error:
             if cursor is None:
                 raise
             log.info("%s; reading the list from its start", error)
-            return self._background.wait(reader.read(None))
+            return self._background.wait(_page(reader, None))
 
     def _entries(
         self, read: PageRead, walk: int, following: str | None
@@ -315,7 +330,7 @@ class CivitaiCrawler(LiveCrawler):
             yield BrokenPage(where=where, reason=str(error))
 
     def _wait_for(self, query: ModelQuery, cursor: str | None, limit: int) -> ModelPage:
-        return self._background.wait(PageReader(self._client, query, limit).read(cursor)).page
+        return self._background.wait(_page(self._reader(query, limit), cursor)).page
 
     def _is_too_old(self, page: ModelPage) -> bool:
         """Return whether a page, and so all behind it, was published before what interests us."""
@@ -329,6 +344,26 @@ class CivitaiCrawler(LiveCrawler):
             if isinstance(entry, Listing) and entry.published_at is not None
         ]
         return bool(moments) and max(moments) < start
+
+
+async def _page(reader: Reader, cursor: str | None) -> PageRead:
+    """Return the page at a cursor; an empty one in the place of one that is garbled for good.
+
+    Raises:
+        ServiceRefused: It is refused, in any size.
+        BadAnswer: It never comes, and nobody knows where the list goes on.
+    """
+    try:
+        return PageRead(*await reader.read(cursor))
+    except NeverComes as never:
+        error = never.error
+        if isinstance(error, ServiceRefused):
+            raise error from None
+        if not isinstance(error, GarbledPage) or error.next_cursor is None:
+            raise
+        where = f"the list at {cursor[:80]}" if cursor else "the start of the list"
+        told = BrokenPage(where=where, reason=str(error))
+        return PageRead(ModelPage((), error.next_cursor), [told])
 
 
 def _id_of(item: object) -> str:

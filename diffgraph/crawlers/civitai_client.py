@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
+from diffgraph.crawlers.paging import GarbledPage
 from diffgraph.crawlers.web import BadAnswer, Query, Turn, Web, WebConfig, address_of, decoded
 
 CIVITAI = "https://civitai.com"
@@ -68,14 +69,6 @@ class ModelPage:
     is_cut: bool = False  # it goes on, and the cursor cannot be used
 
 
-class GarbledList(BadAnswer):
-    """An answer of the list that is not JSON; where to go on may still stand in it."""
-
-    def __init__(self, why: str, next_cursor: str | None) -> None:
-        super().__init__(why)
-        self.next_cursor = next_cursor
-
-
 class CivitaiClient:
     """Asks a hub that speaks Civitai's API, on one event loop.
 
@@ -108,7 +101,7 @@ class CivitaiClient:
         """Return one page of the list.
 
         Raises:
-            GarbledList: It is not JSON, or no list.
+            GarbledPage: It is not JSON, or no list.
             BadAnswer: It is too large; a smaller `limit` may do.
             ServiceError: The hub fails or refuses.
         """
@@ -116,9 +109,9 @@ class CivitaiClient:
         try:
             answer = decoded(body, "an answer")
         except BadAnswer as error:
-            raise GarbledList(str(error), _cursor_in(body)) from None
+            raise GarbledPage(str(error), _cursor_in(body)) from None
         if not isinstance(answer, Mapping) or not isinstance(answer.get("items"), list):
-            raise GarbledList("an answer has no list of items", _cursor_in(body))
+            raise GarbledPage("an answer has no list of items", _cursor_in(body))
         metadata = answer.get("metadata")
         cursor = _next_cursor(metadata)
         return ModelPage(answer["items"], cursor, cursor is None and _goes_on(metadata))

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 from diffgraph.crawlers.course import Course
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.crawlers.huggingface_pages import repository_of
-from diffgraph.crawlers.web import Background, BadAnswer, Query, Reply, TokenRefused, Web, decoded
+from diffgraph.crawlers.paging import NeverComes, PageReader
+from diffgraph.crawlers.web import Background, BadAnswer, Query, Reply, Web, decoded
 from diffgraph.errors import ServiceError
 
 PATH = "/api/models"
@@ -41,7 +42,6 @@ class HubList:
     def __init__(self, web: Web, background: Background, query: Query, name: str) -> None:
         self._web, self._background = web, background
         self._query, self._name = query, name
-        self._size = web.config.page_size
         self.is_cut = False  # whether a page never came, so that what lies behind it was not read
 
     def pages(self) -> Iterator[ListPage]:
@@ -51,15 +51,16 @@ class HubList:
             ServiceError: The hub fails or refuses, or its list cannot even be begun.
         """
         cursor, course = None, Course(None)
+        reader = PageReader(self._ask, self._web, self._web.config.page_size)
         while True:
-            told: list[BrokenPage] = []
             try:
-                items, link = self._read(cursor, told)
+                (items, link), told = self._background.wait(reader.read(cursor))
             except ServiceError as error:
                 if cursor is None:
                     raise
                 self.is_cut = True
-                yield ListPage([], (*told, self._broken(f"not read on: {error}")))
+                reason = error.error if isinstance(error, NeverComes) else error
+                yield ListPage([], (self._broken(f"not read on: {reason}"),))
                 return
             cursor = _cursor_in(link)
             stop = course.stop((str(repository_of(item)) for item in items), cursor)
@@ -74,39 +75,11 @@ class HubList:
     def _broken(self, reason: str) -> BrokenPage:
         return BrokenPage(where=self._name, reason=reason)
 
-    def _read(self, cursor: str | None, told: list[BrokenPage]) -> tuple[list[object], str | None]:
-        """Return the items at a cursor and the link behind them, in the largest size that comes."""
-        while True:
-            try:
-                reply = self._ask(cursor, self._size)
-                items = _items(reply)
-            except ServiceError as error:
-                if isinstance(error, TokenRefused) and self._web.has_token:
-                    self._web.forget_token()
-                    why = f"{error}; read on without it"
-                    told.append(BrokenPage(where="the token", reason=why))
-                    continue
-                is_there = isinstance(error, BadAnswer) or (
-                    cursor is not None and self._answers_elsewhere()
-                )
-                if self._size == 1 or not is_there:
-                    raise
-                self._size = max(1, self._size // 10)
-            else:
-                self._size = min(self._web.config.page_size, self._size * 10)
-                return items, reply.next_link
-
-    def _answers_elsewhere(self) -> bool:
-        """Return whether the hub is there, so that it is this page that is not."""
-        try:
-            self._ask(None, 1)
-        except ServiceError as error:
-            return isinstance(error, BadAnswer)
-        return True
-
-    def _ask(self, cursor: str | None, size: int) -> Reply:
+    async def _ask(self, cursor: str | None, size: int) -> tuple[list[object], str | None]:
+        """Return the items at a cursor, and the link behind them."""
         query = {**self._query, "limit": size} | ({} if cursor is None else {"cursor": cursor})
-        return self._background.wait(self._web.ask("GET", PATH, query=query))
+        reply = await self._web.ask("GET", PATH, query=query)
+        return _items(reply), reply.next_link
 
 
 def _items(reply: Reply) -> list[object]:
