@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
-from diffgraph.errors import MissingInput, SnapshotError
-from diffgraph.families import get_family
-from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot
-from diffgraph.homes import SEEN, family_folder, read_pointer, write_pointer
-from diffgraph.planner.planner import Planner
-from diffgraph.session.hubs import Hub, hub_of
-from diffgraph.session.planners import champion_folder, planner_folder
+from diffgraph.homes import SEEN, family_folder, write_pointer
+from diffgraph.session.hubs import hub_of
+from diffgraph.session.planners import planner_folder
+from diffgraph.session.training_due import is_training_due
 from diffgraph.settings import Settings
 from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
@@ -30,9 +26,6 @@ from flows.serving.publishing import publish
 from flows.serving.results import Result, Rows
 from flows.serving.watched import flow, one_at_a_time
 from flows.train_planner import Training, train
-
-DUE_AFTER = 0.1
-"""The share of a graph's experts that are news to the planner before it is trained again."""
 
 
 class Refresh(Result):
@@ -97,7 +90,9 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     built = build(
         family=family, reference_prompts=reference_prompts, candidates=candidates, exclude=exclude
     )
-    is_due, why = _is_training_due(settings, family, built, hub)
+    is_due, why = is_training_due(
+        settings.home, family, built.snapshot, hub, is_first=built.parent is None
+    )
     trained = None
     if is_due:
         trained = train(
@@ -108,43 +103,3 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     night = Refresh(discovery=found, build=built, training=trained, why=why, died=found_dead())
     publish(night, key="what-changed")
     return night
-
-
-def _is_training_due(settings: Settings, family: str, built: Build, hub: Hub) -> tuple[bool, str]:
-    """Return whether the planner knows too little of this graph, and the reason in words."""
-    if not built.mergeable:
-        return False, "training is not due: no expert can be merged"
-    try:
-        planner = Planner.load(champion_folder(settings.home, family))
-    except MissingInput:
-        return True, "training is due: there is no planner yet"
-    if planner.config.snapshot == built.snapshot:
-        return False, "training is not due: the planner was trained on this very graph"
-    if built.parent is None and hub == Hub(path=get_family(family).hub):
-        return False, "training is not due: the planner that ships was made for this hub"
-    place = family_folder(settings.home, family)
-    # since the last training, not since last night: what a killed night brought is not forgotten
-    seen = _graph_seen(place) or _graph(place, planner.config.snapshot)
-    news = open_snapshot(place, built.snapshot).difference(seen)
-    changed = len(news.new) + len(news.updated) + len(news.retired)
-    share = changed / max(built.mergeable, 1)
-    if share < DUE_AFTER:
-        return False, f"training is not due: {100 * share:.0f} % of the experts changed"
-    return True, f"training is due: {100 * share:.0f} % of the experts changed"
-
-
-def _graph_seen(place: Path) -> GraphSnapshot | None:
-    """Return the graph that training was last tried on, whether its planner won or not."""
-    try:
-        seen = read_pointer(place / SEEN)
-    except MissingInput:
-        return None
-    return _graph(place, seen) if seen else None
-
-
-def _graph(place: Path, snapshot_id: str) -> GraphSnapshot | None:
-    """Return a graph of the family; none if it is not there, or is damaged."""
-    try:
-        return open_snapshot(place, snapshot_id)
-    except SnapshotError:
-        return None

@@ -58,15 +58,11 @@ def plan_calibration(
     """Share the work out: every ready expert and the base on every prompt."""
     from diffgraph.experts.library import Library
     from diffgraph.graph.calibration import shards
-    from diffgraph.graph.registration import Cards, describable, register_all
+    from diffgraph.graph.registration import Cards, described
     from diffgraph.scoring import identity_of
 
-    library = Library(home)
     reader = Session(home, family, agent_name=agent).agent
-    own = [expert for expert in library.experts("ready") if expert.family == family]
-    cards_kept = Cards(home / "cards")
-    ready = describable(own, library, reader, cards_kept)
-    cards, _ = register_all(ready, library, reader, cards_kept)
+    ready, cards = described(Library(home), family, reader, Cards(home / "cards"), ("ready",))
     experts = [
         (expert, card.recommended_strength) for expert, card in zip(ready, cards, strict=True)
     ]

@@ -32,10 +32,7 @@ def find_unregistered(home: Path, family: str, agent: str) -> list[str]:
     cards, places = Cards(home / "cards"), EmbeddingStore(home / "embeddings")
     reader = Session(home, family, agent_name=agent).agent
     left = []
-    library = Library(home)
-    known = library.experts(("ready", "registered_only"))
-    own = [expert for expert in known if expert.family == family]
-    for expert in describable(own, library, reader, cards):
+    for expert in describable(Library(home), family, reader, cards, ("ready", "registered_only")):
         card = cards.find(expert.page_sha256, reader)
         if card is None or card.text not in places:
             left.append(expert.ref)

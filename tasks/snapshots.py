@@ -40,19 +40,16 @@ def write(
     from diffgraph.graph.calibration import parts
     from diffgraph.graph.embedding_store import EmbeddingStore
     from diffgraph.graph.in_force import mend
-    from diffgraph.graph.registration import Cards, describable, register_all
+    from diffgraph.graph.registration import Cards, described
     from diffgraph.graph.schema import ExpertNode, PromptNode
     from diffgraph.graph.snapshot import open_snapshot, write_snapshot
     from diffgraph.homes import family_folder
     from diffgraph.scoring import identity_of
 
     session = Session(home, family, agent_name=agent)
-    library = Library(home)
-    known = library.experts(("ready", "registered_only"))
-    own = [expert for expert in known if expert.family == family]
-    cards_kept = Cards(home / "cards")
-    experts = describable(own, library, session.agent, cards_kept)
-    cards, _ = register_all(experts, library, session.agent, cards_kept)
+    experts, cards = described(
+        Library(home), family, session.agent, Cards(home / "cards"), ("ready", "registered_only")
+    )
     places = EmbeddingStore(home / "embeddings")
     vectors, _ = places.embed([card.text for card in cards], session.embedder)
     embedded, _ = places.embed([prompt.text for prompt in prompts], session.embedder)

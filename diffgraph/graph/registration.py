@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from diffgraph.agents.agent import Agent
 from diffgraph.experts.card import ExpertCard
-from diffgraph.experts.expert import Expert, Listing
+from diffgraph.experts.expert import Expert, Listing, Status
 from diffgraph.experts.library import Library, page_hash
 from diffgraph.experts.line_store import LineStore
 
@@ -124,13 +124,23 @@ def register_all(
     return [found[expert.page_sha256] for expert in experts], asked
 
 
+def described(
+    library: Library, family: str, agent: Agent, cards: Cards, statuses: Sequence[Status]
+) -> tuple[list[Expert], list[ExpertCard]]:
+    """Return a family's experts of these statuses, and their cards."""
+    experts = describable(library, family, agent, cards, statuses)
+    return experts, register_all(experts, library, agent, cards)[0]
+
+
 def describable(
-    experts: Iterable[Expert], library: Library, agent: Agent, cards: Cards
+    library: Library, family: str, agent: Agent, cards: Cards, statuses: Sequence[Status]
 ) -> list[Expert]:
-    """Return the experts who have a card, or a page to write one of; the others are told."""
+    """Return a family's experts who have a card, or a page to write one of; others are told."""
     found = []
-    for expert in experts:
+    for expert in library.experts(statuses):
         page = expert.page_sha256
+        if expert.family != family:
+            continue
         if cards.find(page, agent) is not None or library.holds_page(page):
             found.append(expert)
         else:

@@ -27,7 +27,9 @@ def a_hub(*numbers: int) -> CivitaiServer:
 
 
 def test_new_experts_of_a_live_hub_come_in_once(diffgraph, home, tmp_path, monkeypatch):
-    monkeypatch.setattr("flows.refresh.DUE_AFTER", 10)  # another test sees to training
+    monkeypatch.setattr(
+        "diffgraph.session.training_due.DUE_AFTER", 10
+    )  # another test sees to training
     (tmp_path / "two.toml").write_text("[calibration]\nprompts = 2\n")
     before = set(open_snapshot(family_folder(home, "emoji64")).refs)
 

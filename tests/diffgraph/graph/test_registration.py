@@ -147,7 +147,7 @@ def test_an_expert_whose_page_is_damaged_is_told_and_left_out_unless_it_has_a_ca
         lines[line] = lines[line].replace(b'"value":', b'"value":\0')
     pages.write_bytes(b"".join(lines))
     again = Library(library.folder.parent, bundled=())
-    found = describable(again.experts(), again, agent, cards)
+    found = describable(again, experts[0].family, agent, cards, ())
     assert set(experts) - set(found) == {experts[5]}
     assert str(experts[5].ref) in caplog.text
     assert len(register_all(found, again, agent, cards)[0]) == 8
