@@ -24,13 +24,19 @@
     - ServiceUnavailable   worth another try: timeout, 429, 5xx
     - ServiceRefused       not worth another try: bad key, 404, policy
     - SpendingCapReached   asking on would cost more than was allowed
+  * MissingPackage       a package that is needed is not installed
 
 Their texts repeat what files, pages and servers say. An error masks the secrets in its own text and
 makes it harmless to a terminal when it is made: whoever prints, logs or stores it later need not
 think of them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from diffgraph.telling import told_briefly
+
+OURS = ("diffgraph", "tasks", "flows")
 
 
 class DiffgraphError(Exception):
@@ -145,3 +151,21 @@ class ServiceRefused(ServiceError):
 
 class SpendingCapReached(ServiceError):
     """Asking on would cost more than was allowed; what was answered is kept."""
+
+
+class MissingPackage(DiffgraphError):
+    """A package that is needed is not installed."""
+
+
+@contextmanager
+def packages_demanded() -> Iterator[None]:
+    """Raise `MissingPackage` where an import inside does not find another's package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] in OURS:
+            raise  # a bug of ours
+        raise MissingPackage(
+            f"{error.name} is not installed: `python -m pip install diffgraph` installs all that "
+            "it needs and that is missing"
+        ) from error

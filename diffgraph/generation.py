@@ -7,18 +7,17 @@ alone by float rounding: less than one step of 255.
 """
 
 import contextlib
-import importlib.metadata
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from diffgraph.artifacts import new_file, sha256_of
-from diffgraph.errors import DiffgraphError, LicenceForbids, MissingInput, PlanError
+from diffgraph.errors import DiffgraphError, InputError, LicenceForbids, MissingInput, PlanError
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.expert import Expert
 from diffgraph.experts.reading import open_delta
@@ -30,6 +29,11 @@ from diffgraph.merging.packing import without_copies
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.plan_groups import PlanGroups
 from diffgraph.merging.precision import whole_float32
+from diffgraph.version import version
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.PngImagePlugin import PngInfo
 
 MERGEABLE = ("ready", "superseded", "retired")
 """What was merged once stays reproducible when a newer version comes or the page goes."""
@@ -70,9 +74,7 @@ class Renderer:
     ) -> None:
         self.family = family
         self.library = library
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device) if model is None else model.device
+        self.device = device_of(device) if model is None else model.device
         self._given = model
         self._room = cache_bytes, device_bytes
         self._applied = ""  # id of the plan that the weights hold
@@ -149,6 +151,16 @@ class Renderer:
         with self._turn:
             return self._deltas(plans)
 
+    def merged(self, plan: MergePlan) -> ResidentModel:
+        """Return the base model with a plan merged in, as it stays until the next is drawn.
+
+        Raises:
+            PlanError, ExpertError: as `render`; or the plan is of K-LoRA, which makes no one model.
+        """
+        with self._turn, whole_float32():
+            self._apply(plan, self._deltas([plan]))
+        return self.model
+
     def prefetch(self, plans: Sequence[MergePlan]) -> None:
         """Read what these plans need in the background, as far as there is room; never raises."""
         if "_base" not in self.__dict__:  # once, and not by several threads
@@ -194,14 +206,18 @@ class Renderer:
         sampler = sampler or self.family.sampler
         if plan.rule == "k_lora":
             on_step = self._merge_step_by_step(plan, deltas, sampler.steps, on_step)
-        elif plan.id != self._applied:
-            self._applied = ""  # a merge that fails half-way is no plan's
-            self.merger.apply(plan, deltas)
-            self._applied = plan.id
+        else:
+            self._apply(plan, deltas)
         if not prompts:
             side = self.family.resolution
             return torch.empty(0, 3, side, side, device=self.device)
         return self.model.sample(prompts, seeds, sampler, on_step)
+
+    def _apply(self, plan: MergePlan, deltas: Mapping[str, Delta]) -> None:
+        if plan.id != self._applied:
+            self._applied = ""  # a merge that fails half-way is no plan's
+            self.merger.apply(plan, deltas)
+            self._applied = plan.id
 
     def _merge_step_by_step(
         self,
@@ -269,41 +285,66 @@ class Renderer:
         return without_copies(delta)
 
 
-def save_png(path: Path, image: Tensor, plan: MergePlan, prompt: str, seed: int) -> None:
+def device_of(name: str | torch.device) -> torch.device:
+    """Return a device by its name; `auto` is a GPU of CUDA if there is one.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if count["cuda"] else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r}: use auto, cpu, cuda or cuda:N") from None
+    if (device.index or 0) >= count.get(device.type, 0):
+        here = [f"{count[kind]} of {kind}" for kind in count if count[kind]]
+        raise InputError(f"device {str(name)!r} is not there: there is {', '.join(here)}")
+    return device
+
+
+def as_image(pixels: Tensor, plan: MergePlan) -> "Image":
+    """Return an image of 8 bits a channel from (3, height, width) in [0, 1].
+
+    Raises:
+        PlanError: it holds NaN or infinite numbers: the plan's weights are too large.
+    """
+    from PIL import Image
+
+    if not bool(pixels.isfinite().all()):
+        raise PlanError(f"plan {plan.id} draws no image: its coefficients are too large")
+    rounded = (pixels.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(rounded.permute(1, 2, 0).cpu().numpy())
+
+
+def save_png(path: Path, image: "Image", plan: MergePlan, prompt: str, seed: int) -> None:
     """Write an image whole, with what it was made from in its text chunks.
 
     Args:
         path: of the PNG file.
-        image: (3, height, width) in [0, 1].
+        image: as `as_image` makes it.
         plan: what was merged.
         prompt: what was drawn.
         seed: of the first noise.
 
     Raises:
-        PlanError: the image holds NaN or infinite numbers: the plan's weights are too large.
         StorageError: it cannot be written.
     """
-    from PIL import Image
+    with new_file(path) as part:
+        image.save(part, "PNG", pnginfo=png_info(plan, prompt, seed))
+
+
+def png_info(plan: MergePlan, prompt: str, seed: int) -> "PngInfo":
+    """Return the text chunks that say what made an image."""
     from PIL.PngImagePlugin import PngInfo
 
-    if not bool(image.isfinite().all()):
-        raise PlanError(f"plan {plan.id} draws no image: its coefficients are too large")
     info = PngInfo()
     info.add_itxt("prompt", prompt)
     info.add_text("seed", str(seed))
     info.add_itxt("plan", plan.model_dump_json())
-    info.add_text("Software", f"diffgraph {code_version()}")
-    pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    with new_file(path) as part:
-        Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(part, "PNG", pnginfo=info)
-
-
-def code_version() -> str:
-    """Return the version of this package."""
-    try:
-        return importlib.metadata.version("diffgraph")
-    except importlib.metadata.PackageNotFoundError:
-        return "from source"
+    info.add_text("Software", f"diffgraph {version()}")
+    return info
 
 
 def _demand_equal_counts(*lists: Sequence[object]) -> None:

@@ -33,6 +33,14 @@ class FileLayout(StrEnum):
     DIFFUSERS = "diffusers"
 
 
+class FileType(StrEnum):
+    """The type of the numbers in a file."""
+
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
 def model_target(text: str, layout: FileLayout | None) -> tuple[Path, FileLayout]:
     """Return where a model is written, and in which layout.
 
@@ -90,7 +98,7 @@ def demand_new(out: Path, settings: Settings, force: bool = False, ours: str = "
         raise InputError(f"{out} is there already, and is no file")
     if not force:
         raise InputError(
-            f"{out} is there already: name another, or have it written over with --force"
+            f"{out} is there already: name another, or say that it may go (--force, force=True)"
         )
 
 
@@ -148,10 +156,8 @@ def demand_not_kept(out: Path, settings: Settings) -> None:
 
 def _kept(settings: Settings) -> Iterator[tuple[str, Path]]:
     """Yield what is never written over, there or not yet: a name for it, and its place."""
-    import diffgraph
-
     places = [(f"{name}, which diffgraph keeps", settings.home / name) for name in KEPT]
-    places.append(("what ships with diffgraph", Path(diffgraph.__file__).parent))
+    places.append(("what ships with diffgraph", Path(__file__).parent))
     for family, place in settings.bases.items():
         base = Path(place).expanduser()
         described = base.with_suffix("") if base.is_file() else base

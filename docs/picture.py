@@ -32,13 +32,13 @@ def main(path: Path, ids: list[str]) -> None:
         make_plans=session.plans,
         render=session.renderer.render,
         score=lambda images, texts: score(session.scorers, images, texts),
-        reward=session.snapshot.reward.of,
+        reward=session.graph.reward.of,
         identity="picture",
     )
     config = EvaluationConfig(methods=SHOWN, seeds=(0,), keep_images=len(chosen))
     with tempfile.TemporaryDirectory() as folder:
         result = evaluate(chosen, bench, Path(folder), config)
-        names = dict(zip(session.snapshot.refs, session.snapshot.names, strict=True))
+        names = dict(zip(session.graph.refs, session.graph.names, strict=True))
         drawn = Path(folder) / "figure.png"
         write_figure(drawn, comparisons(result, names))
         with Image.open(drawn) as figure:

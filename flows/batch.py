@@ -128,7 +128,7 @@ def _draw(whole: BatchShard, out: Path, settings: Settings) -> None:
 def _tell_what_draws(out: Path, ids: Ids, session: Session) -> None:
     """Say so if a folder was begun with another graph or planner than is in force now."""
     try:
-        now = (session.snapshot.id, session.planner_id)
+        now = (session.graph.id, session.planner_id)
     except (SnapshotError, MissingInput) as error:
         log.warning("%s", error)
         return

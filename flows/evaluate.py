@@ -89,13 +89,13 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     contest = Contest(
         methods=tuple(methods) if methods else None, prompts=prompts, limit=limit, seeds=seeds
     )
-    folder = settings.home / "reports" / f"{session.snapshot.id}-{session.planner_id}"
+    folder = settings.home / "reports" / f"{session.graph.id}-{session.planner_id}"
     compared = compare(session, contest, folder, report, story or Story())
     run = record_evaluation(
         settings.home,
         settings.mlflow_tracking_uri,
         {
-            "snapshot": session.snapshot.id,
+            "snapshot": session.graph.id,
             "planner": session.planner_id,
             **contest.model_dump(),
             **evaluation_config(session, contest).model_dump(mode="json"),

@@ -101,7 +101,7 @@ def train(
 
     _practise(session, practice, trials, config, folder, _share(settings))
 
-    fixed = Session.of(settings, family, session.snapshot.id, folder)
+    fixed = Session.of(settings, family, session.graph.id, folder)
     reward = try_planner(fixed, trials)
     champion = _reward_of_champion(settings, fixed, trials, name)
     is_better = isfinite(reward) and (champion is None or reward > champion)
@@ -112,7 +112,7 @@ def train(
         settings.mlflow_tracking_uri,
         {
             "family": family,
-            "snapshot": session.snapshot.id,
+            "snapshot": session.graph.id,
             **config.model_dump(mode="json"),
             **session.configs(),
         },
@@ -127,7 +127,7 @@ def train(
     done = Training(
         planner=name,
         folder=folder,
-        snapshot=session.snapshot.id,
+        snapshot=session.graph.id,
         steps=config.steps,
         reward=reward,
         champion_reward=champion,
@@ -175,7 +175,7 @@ def _practise(
         report("train", record.step, record.steps, f"reward {record.reward:+.3f}")
 
     train_planner(
-        session.snapshot,
+        session.graph,
         [prompt for prompt in ready if prompt.text not in held_back],
         rollouts,
         config,
@@ -226,7 +226,7 @@ def _config(
 
 def _name(session: Session, config: TrainingConfig, *prompts: list[str]) -> str:
     """Return the planner's name: equal trainings have equal names, so that one goes on."""
-    facts: list[Any] = [session.snapshot.id, config.model_dump(mode="json"), *prompts]
+    facts: list[Any] = [session.graph.id, config.model_dump(mode="json"), *prompts]
     if session.overrides.tables:  # other images, other rewards
         facts.append(session.overrides.tables)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -89,7 +89,5 @@ def rewards_of(
             return [float("nan")]
         parts = zip(plans, prompts, seeds, strict=True)
         return [rewards_of(session, [plan], [prompt], [seed])[0] for plan, prompt, seed in parts]
-    rewards: list[float] = session.snapshot.reward.of(
-        score(session.scorers, images, prompts)
-    ).tolist()
+    rewards: list[float] = session.graph.reward.of(score(session.scorers, images, prompts)).tolist()
     return rewards

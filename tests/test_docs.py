@@ -22,6 +22,7 @@ DOCUMENTS = sorted(
     path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/*.md"))
 )
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -246,6 +247,25 @@ def test_the_documents_name_files_that_exist():
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r"`((?:diffgraph|flows|tasks|tests|docs)/[\w/.-]+?/?)`", text):
             assert (ROOT / name).exists(), f"{path.name} names {name}, which is not there"
+
+
+def test_every_example_in_python_runs(tmp_path, monkeypatch):
+    """In order, in an empty folder, with nothing in the home; two steps an image are enough."""
+    (tmp_path / "quick.toml").write_text("[sampler]\nsteps = 2\n")
+    monkeypatch.setenv("DIFFGRAPH_CONFIG", str(tmp_path / "quick.toml"))
+    monkeypatch.setenv("DIFFGRAPH_HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for number, example in enumerate(PYTHON.findall(text), start=1):
+        exec(compile(example, f"example {number}", "exec"), names)
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "fox",
+        "fox-lora.safetensors",
+        "fox.png",
+        "fox.safetensors",
+    ]
 
 
 def test_every_decision_is_numbered_in_order():

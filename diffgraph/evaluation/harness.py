@@ -20,7 +20,7 @@ from diffgraph.errors import ExpertError, InputError, PlanError
 from diffgraph.evaluation.methods import METHODS
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 from diffgraph.evaluation.store import Job, ScoreStore
-from diffgraph.generation import save_png
+from diffgraph.generation import as_image, save_png
 from diffgraph.merging.plan import MergePlan
 from diffgraph.scoring.reward import SCORE_NAMES
 
@@ -178,7 +178,7 @@ class _Run:
         scores = self.bench.score(images, prompts)
         for job, image, values in zip(batch, images, scores, strict=True):
             if self._is_kept(job, keep):
-                save_png(self.store.image(job), image, plan, job.prompt, job.seed)
+                save_png(self.store.image(job), as_image(image, plan), plan, job.prompt, job.seed)
             self.store.add(job, values.tolist())
         self.drawn += len(batch)
         return True

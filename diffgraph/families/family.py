@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel, Field
@@ -41,6 +41,10 @@ class ResidentModel(Protocol):
 
     def modules(self) -> Mapping[str, torch.nn.Module]:
         """Return the modules that own those tensors, by their names less `.weight` or `.bias`."""
+        ...
+
+    def pipeline(self) -> Any:
+        """Return the `DiffusionPipeline` of diffusers that these components make."""
         ...
 
     def embed(self, prompts: Sequence[str]) -> Tensor:

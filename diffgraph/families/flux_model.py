@@ -51,6 +51,20 @@ class Flux(DiffusionModel):
         self.scheduler = scheduler
         self.resolution = resolution
 
+    def pipeline(self) -> Any:
+        """Return diffusers' own pipeline of these components: a `FluxPipeline`."""
+        from diffusers import FluxPipeline
+
+        return FluxPipeline(
+            scheduler=self.scheduler,
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            text_encoder_2=self.text_encoder_2,
+            tokenizer_2=self.tokenizer_2,
+            transformer=self.transformer,
+        )
+
     @property
     def noise_shape(self) -> tuple[int, int, int]:
         """The shape of an image's latents: (channels, height, width)."""

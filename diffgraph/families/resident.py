@@ -6,6 +6,7 @@ images drawn a few at a time.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,10 @@ class DiffusionModel(ABC):
     @abstractmethod
     def noise_shape(self) -> tuple[int, int, int]:
         """The shape of an image's latents: (channels, height, width)."""
+
+    @abstractmethod
+    def pipeline(self) -> Any:
+        """Return the `DiffusionPipeline` of diffusers that these components make."""
 
     @abstractmethod
     def embed(self, prompts: Sequence[str]) -> Tensor:

@@ -3,6 +3,7 @@
 Every family of this architecture (emoji64, SD1.5) is loaded, sampled and merged by this one class.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -62,6 +63,25 @@ class StableDiffusion(DiffusionModel):
             DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
             sampler,
         )
+
+    def pipeline(self) -> Any:
+        """Return diffusers' own pipeline of these components: a `StableDiffusionPipeline`."""
+        from diffusers import StableDiffusionPipeline
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            pipeline = StableDiffusionPipeline(
+                vae=self.vae,
+                text_encoder=self.text_encoder,
+                tokenizer=self.tokenizer,
+                unet=self.unet,
+                scheduler=deepcopy(self.scheduler),
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+            )
+        pipeline.scheduler = self.scheduler  # it "corrects" one whose first step is not 1
+        return pipeline
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:

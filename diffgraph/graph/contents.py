@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from diffgraph.graph.schema import (
 )
 from diffgraph.scoring.reward import SCORE_NAMES, SMALLEST_SPREAD, Reward
 from diffgraph.tables import read_table
+from diffgraph.version import version
 
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
@@ -229,7 +229,7 @@ def build_manifest(
         id=snapshot_id,
         family=family,
         created_at=datetime.now(UTC),
-        code_version=_code_version(),
+        code_version=version(),
         files={},
         sampler=sampler,
         scorers=scorers,
@@ -290,10 +290,3 @@ def check_id(manifest: Manifest, tables: Mapping[str, Any]) -> None:
     true_id = content_id(*made, version=manifest.schema_version)
     if true_id != manifest.id:
         raise DamagedSnapshot(f"what snapshot {manifest.id} holds has the id {true_id}")
-
-
-def _code_version() -> str:
-    try:
-        return metadata.version("diffgraph")
-    except metadata.PackageNotFoundError:
-        return "unknown"

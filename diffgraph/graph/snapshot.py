@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from diffgraph.artifacts import holding, lock_at, new_folder, set_aside, sha256_of
-from diffgraph.errors import DamagedSnapshot, MissingInput, SnapshotError
+from diffgraph.errors import DamagedSnapshot, InputError, MissingInput, SnapshotError
 from diffgraph.experts.expert import Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.contents import (
@@ -50,6 +50,9 @@ from diffgraph.graph.schema import (
 )
 from diffgraph.homes import CURRENT, is_name, read_pointer, write_pointer
 from diffgraph.scoring.reward import SCORE_NAMES, Reward
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 log = logging.getLogger(__name__)
 
@@ -95,28 +98,31 @@ class GraphSnapshot:
         """The scores as an Arrow table (`schema.SCORES`)."""
         return self.table("scores")
 
-    def query(self, sql: str) -> list[dict[str, Any]]:
-        """Return the rows of a DuckDB query over `nodes`, `prompts` and `scores`.
+    def sql(self, query: str) -> "DataFrame":
+        """Return what DuckDB answers to a query over `nodes`, `prompts` and `scores`.
 
-        The query can read this snapshot's files and nothing else.
+        It sees these three tables, reads no other file and writes none.
+
+        Raises:
+            InputError: the query cannot be answered.
         """
         import duckdb
+        import pyarrow.dataset as ds
 
-        folder = str(self.folder.resolve()).replace("'", "''")
         with duckdb.connect(":memory:") as connection:
-            connection.execute(f"SET allowed_directories=['{folder}/']")
-            connection.execute("SET enable_external_access=false")
             for name in TABLES:
-                connection.execute(
-                    f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{folder}/{name}.parquet')"
-                )
+                connection.register(name, ds.dataset(self.folder / f"{name}.parquet"))
+            connection.execute("SET enable_external_access=false")
+            connection.execute("SET python_enable_replacements=false")  # variables of ours
             connection.execute("SET lock_configuration=true")
             try:
-                relation = connection.sql(sql)
-                rows = relation.to_arrow_table().to_pylist() if relation is not None else []
+                answer = connection.sql(query)
+                found = None if answer is None else answer.df()
             except duckdb.Error as error:
-                raise SnapshotError(f"the query cannot be answered: {error}") from error
-        return list(rows)
+                raise InputError(f"the query cannot be answered: {error}") from error
+        if found is None:
+            raise InputError("the query cannot be answered: it asks for nothing")
+        return found
 
     # -- mergeable experts ----------------------------------------------------------------------
 

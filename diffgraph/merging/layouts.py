@@ -7,7 +7,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +17,6 @@ from diffgraph.families import flux_layout
 from diffgraph.families.layout import Placement, Placements
 from diffgraph.merging.autoencoder_names import autoencoder_key, decoder_blocks
 from diffgraph.merging.base_files import BaseFiles, StoredTensor
-
-Layout = Literal["single-file", "diffusers"]
 
 
 @dataclass(frozen=True)

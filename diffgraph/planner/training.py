@@ -12,7 +12,6 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from diffgraph.planner.planner import Chosen, Planner, PlannerConfig
 from diffgraph.planner.search import PolicyGradient, SearchConfig
 from diffgraph.planner.subgraph import Subgraph, activate
 from diffgraph.planner.vgae import VGAE, VGAEConfig
+from diffgraph.version import version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -262,7 +262,7 @@ class _Run:
             normalisation=self.config.normalisation,
             vgae=self.config.vgae,
             seed=self.config.seed,
-            code_version=_code_version(),
+            code_version=version(),
             training=self.config.model_dump(mode="json"),
             metrics=metrics,
         )
@@ -367,10 +367,3 @@ def _set_aside(checkpoint: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     checkpoint.rename(aside)
     return aside
-
-
-def _code_version() -> str:
-    try:
-        return metadata.version("diffgraph")
-    except metadata.PackageNotFoundError:
-        return "unknown"

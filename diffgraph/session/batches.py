@@ -110,7 +110,7 @@ def ids_of(out: Path, session: Session) -> Ids:
         log.warning("%s is damaged; it is set aside as %s", begun, set_aside(begun).name)
     folder, planner = session.planner_used
     ids = Ids(
-        snapshot=session.snapshot.id,
+        snapshot=session.graph.id,
         planner=planner,
         planner_name=planner_name(session.family_name, folder),
         scorers=identity_of(session.family_name),
@@ -161,7 +161,7 @@ def collect(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
 def _draw(row: Row, shard: BatchShard, session: Session, out: Path) -> dict[str, Any]:
     """Return a row of the table; a prompt that cannot be drawn says why in it."""
     from diffgraph.errors import ExpertError, InputError, PlanError
-    from diffgraph.generation import save_png
+    from diffgraph.generation import as_image, save_png
     from diffgraph.scoring import score
 
     told: dict[str, Any] = {
@@ -174,11 +174,12 @@ def _draw(row: Row, shard: BatchShard, session: Session, out: Path) -> dict[str,
     try:
         decision = session.decide(row.prompt, shard.method)
         images = session.renderer.render(decision.plan, [row.prompt], [row.seed])
+        image = as_image(images[0], decision.plan)
     except (InputError, PlanError, ExpertError) as error:
         return {**told, "error": f"{type(error).__name__}: {error}"}
     # a prompt is never part of a path
     file = Path("images") / f"{_digest([decision.plan.id, row.prompt, row.seed])}.png"
-    save_png(out / file, images[0], decision.plan, row.prompt, row.seed)
+    save_png(out / file, image, decision.plan, row.prompt, row.seed)
     values = score(session.scorers, images, [row.prompt])
     return {
         **told,
@@ -186,7 +187,7 @@ def _draw(row: Row, shard: BatchShard, session: Session, out: Path) -> dict[str,
         "plan": decision.plan.model_dump_json(),
         "file": str(file),
         **dict(zip(session.scorers, values[0].tolist(), strict=True)),
-        "reward": float(session.snapshot.reward.of(values)[0]),
+        "reward": float(session.graph.reward.of(values)[0]),
     }
 
 

@@ -107,7 +107,7 @@ def _bench(session: Session) -> Any:
         make_plans=session.plans,
         render=session.renderer.render,
         score=lambda images, prompts: score(session.scorers, images, prompts),
-        reward=session.snapshot.reward.of,
+        reward=session.graph.reward.of,
         identity=f"{session.family_name}|{sampler}|{identity_of(session.family_name)}",
     )
 
@@ -124,10 +124,10 @@ def _write_report(
     from diffgraph.evaluation.gathering import comparisons, graph_view, training_curves
     from diffgraph.evaluation.report import ReportData, write_report
     from diffgraph.experts.library import Library
-    from diffgraph.generation import code_version
     from diffgraph.planner.training import history
+    from diffgraph.version import version
 
-    snapshot = session.snapshot
+    snapshot = session.graph
     seeds = evaluation_config(session, contest).seeds
     nodes = snapshot.nodes.select(["ref", "name", "summary"]).to_pylist()
     selections = {prompt.text: session.plans.selection(prompt.text) for prompt in evaluation.shown}
@@ -152,7 +152,7 @@ def _write_report(
             "sampler": f"{session.family.sampler.steps} steps, "
             f"guidance {session.family.sampler.guidance:g}",
             "device": str(session.renderer.device),
-            "diffgraph": code_version(),
+            "diffgraph": version(),
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         },
         durations=durations,

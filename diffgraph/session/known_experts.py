@@ -1,13 +1,18 @@
 """Which experts may a plan name? Those of a home, and those that ship with the family."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
+from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import MissingInput
-from diffgraph.experts.expert import Expert, Licence
+from diffgraph.experts.expert import Expert, Licence, Listing
 from diffgraph.experts.library import Library
 from diffgraph.families import Family
 from diffgraph.session.snapshots import snapshot_at
+
+SUFFIX = ".safetensors"
 
 
 class KnownExperts:
@@ -50,3 +55,43 @@ class KnownExperts:
             )
             for row in snapshot_at(folder).nodes.to_pylist()
         }
+
+    def as_listed(self, experts: Mapping[str, Expert]) -> tuple[dict[str, Expert], dict[str, str]]:
+        """Return experts with the licences of their pages, and what hubs call their files.
+
+        The graph that ships with a family keeps less of a page than the page, which ships as well.
+        """
+        pages = self._pages(experts)
+        told, files = {}, {}
+        for ref, expert in experts.items():
+            page = pages.get(ref)
+            told[ref] = expert
+            if page is not None:
+                shown = {"licence": page.licence, "page_url": page.page_url}
+                told[ref] = expert.model_copy(update=shown)
+            files[ref] = _file_name(expert, page)
+        return told, files
+
+    def _pages(self, experts: Mapping[str, Expert]) -> dict[str, Listing]:
+        found, shipped = {}, set()
+        for ref in experts:
+            if self.library.find(ref) is None:
+                shipped.add(ref)
+                continue
+            with suppress(MissingInput):  # a page that is gone leaves what the row says
+                found[ref] = self.library.listing(ref)
+        if shipped and self.family.hub is not None:
+            for page in FolderCrawler(self.family.hub).listings():
+                if isinstance(page, Listing) and str(page.ref) in shipped:
+                    found[str(page.ref)] = page
+        return found
+
+
+def _file_name(expert: Expert, page: Listing | None) -> str:
+    """Return what an expert's file is called by whoever downloads it from its page."""
+    file = page.file if page is not None else None
+    for text in (file.name, file.url) if file is not None else ():
+        name = text.rpartition("/")[2]
+        if name.endswith(SUFFIX):
+            return name
+    return "".join(letter if letter.isalnum() else "_" for letter in expert.name) + SUFFIX

@@ -1,16 +1,21 @@
-"""What does a process keep at hand? The models, loaded once, and the graph and planner in force.
+"""What turns a prompt into a plan, an image, a pipeline, a file?
 
-Without a snapshot or planner of its own, a home uses those that ship with the family. No Prefect
-here: the commands that serve a person use it too.
+A process keeps models at hand, loaded once, and the graph and planner in force. Without a snapshot
+or planner of its own, a home uses those that ship with the family.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
+from itertools import count as numbered
+from operator import index
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from diffgraph.errors import InputError, MissingInput
+from diffgraph.errors import InputError, MissingInput, PlanError, packages_demanded
 from diffgraph.families import Family, get_family
+from diffgraph.session import loaded
 from diffgraph.session.overrides import NO_OVERRIDES, Overrides, read_overrides
 from diffgraph.session.planners import (
     load_planner,
@@ -21,16 +26,27 @@ from diffgraph.session.planners import (
 from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from diffgraph.agents import Agent
     from diffgraph.evaluation.methods import MethodPlans
-    from diffgraph.families.family import SamplerConfig
     from diffgraph.generation import Renderer
     from diffgraph.graph.embedding import TextEmbedder
     from diffgraph.graph.snapshot import GraphSnapshot
     from diffgraph.merging.plan import MergePlan
+    from diffgraph.merging.to_file import OnProgress
     from diffgraph.planner.planner import Planner
     from diffgraph.planner.selection import Selection
     from diffgraph.scoring import Scorer
+    from diffgraph.session.drawn import Drawn
+    from diffgraph.session.known_experts import KnownExperts
+    from diffgraph.session.merged_files import MergedFile
+    from diffgraph.targets import FileLayout, FileType
+
+    GivenPlan = MergePlan | str | PathLike[str]  # a path: of any file or folder that holds one
+    OnStep = Callable[[int, int], None]
+
+LARGEST_SEED = 2**63 - 1
 
 
 class Decision(NamedTuple):
@@ -42,7 +58,7 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Session:
-    """All that is needed to turn a prompt into a plan, an image, and scores."""
+    """A home, a family and a device, and all that is done with them. Threads may share one."""
 
     home: Path
     family_name: str
@@ -96,7 +112,7 @@ class Session:
                 raise
         return replace(
             self,
-            snapshot_id=self.snapshot.id,
+            snapshot_id=self.graph.id,
             planner_folder=folder,
             planner_content=content,
         )
@@ -110,25 +126,25 @@ class Session:
     @property
     def renderer(self) -> "Renderer":
         """What draws plans; the base model stays loaded."""
-        return _renderer(self.home, self.family_name, self.device, self.family.sampler)
+        return loaded.renderer(self.home, self.family_name, self.device, self.family.sampler)
 
     @property
     def scorers(self) -> "dict[str, Scorer]":
         """The five scorers."""
-        return _scorers(self.family_name, str(self.renderer.device))
+        return loaded.scorers(self.family_name, str(self.renderer.device))
 
     @property
     def embedder(self) -> "TextEmbedder":
         """What places texts among others."""
-        return _embedder()
+        return loaded.embedder()
 
     @property
     def agent(self) -> "Agent":
         """Who reads pages and prompts."""
-        return _agent(self.agent_name, self.family_name, self.home)
+        return loaded.agent(self.agent_name, self.family_name, self.home)
 
     @cached_property
-    def snapshot(self) -> "GraphSnapshot":
+    def graph(self) -> "GraphSnapshot":
         """The graph in force: the home's, or else the one that ships with the family."""
         from diffgraph.session.snapshots import find_snapshot
 
@@ -163,9 +179,7 @@ class Session:
         """What makes every method's plans."""
         from diffgraph.evaluation.methods import MethodPlans
 
-        return MethodPlans(
-            self.snapshot, self.planner, self.embedder, self.select, self.open_planner
-        )
+        return MethodPlans(self.graph, self.planner, self.embedder, self.select, self.open_planner)
 
     def open_planner(self, planner_id: str) -> "Planner":
         """Return a planner of the home by its id; raises `MissingInput`."""
@@ -186,9 +200,7 @@ class Session:
         from diffgraph.planner.selection import SelectionConfig, select
 
         config = self.overrides.of(SelectionConfig())
-        return select(
-            prompt, self.snapshot, self.agent, self.embedder, config, self.known_drawbacks
-        )
+        return select(prompt, self.graph, self.agent, self.embedder, config, self.known_drawbacks)
 
     @cached_property
     def known_drawbacks(self) -> "dict[str, str]":
@@ -196,8 +208,153 @@ class Session:
         from diffgraph.experts.library import Library
         from diffgraph.graph.drawbacks import drawbacks
 
-        removed = Library(self.home).removed_among(self.snapshot.refs)
-        return {**drawbacks(self.snapshot), **removed}
+        removed = Library(self.home).removed_among(self.graph.refs)
+        return {**drawbacks(self.graph), **removed}
+
+    @property
+    def experts(self) -> "KnownExperts":
+        """The experts that a plan may name."""
+        from diffgraph.session.known_experts import KnownExperts
+
+        return KnownExperts(self.home, self.family)
+
+    @packages_demanded()
+    def plan(self, prompt: str, method: str = "diffgraph") -> "MergePlan":
+        """Return what is to be merged for a prompt.
+
+        Raises:
+            InputError: there is no such method, or nothing can be drawn for the prompt.
+            SnapshotError: the graph cannot be used.
+        """
+        return self.decide(prompt, method).plan
+
+    @packages_demanded()
+    def draw(
+        self,
+        prompt: str,
+        seeds: int | Sequence[int] | None = None,
+        count: int | None = None,
+        plan: "GivenPlan | None" = None,
+        method: str = "diffgraph",
+        on_step: "OnStep | None" = None,
+    ) -> "list[Drawn]":
+        """Draw a prompt, all its images with one plan.
+
+        Args:
+            prompt: what to draw.
+            seeds: of the first noise, one an image, at least 0; by default 0, 1, … `count - 1`.
+            count: how many images, where `seeds` does not say it; one by default.
+            plan: what is merged, or a path of what holds it; planned for the prompt by default.
+            method: how experts are chosen and merged, where no plan is given.
+            on_step: called after each denoising step with its number, from 1, and with how many
+                there are for all images; what it raises ends the drawing.
+
+        Raises:
+            InputError: nothing can be drawn for the prompt; a seed, the plan's file or the method
+                cannot be.
+            PlanError: the plan is of another family, or cannot be carried out.
+            ExpertError: an expert cannot be merged.
+        """
+        from diffgraph.generation import as_image
+        from diffgraph.session.drawn import Drawn
+
+        numbers, selection = _seeds(seeds, count), None
+        if not isinstance(prompt, str):
+            raise InputError(f"a prompt is one text, not {type(prompt).__name__}")
+        if plan is None:
+            selection, merged = self.decide(prompt, method)
+            reasons = selection.lines()
+        else:
+            merged, reasons = self._given(plan)
+            self.agent.parse(prompt)  # says so if there is nothing to draw
+        told = on_step and self._counting(len(numbers), on_step)
+        pixels = self.renderer.render(merged, [prompt] * len(numbers), numbers, on_step=told)
+        return [
+            Drawn(
+                image=as_image(image, merged),
+                prompt=prompt,
+                drawn_text=prompt,
+                seed=seed,
+                plan=merged,
+                sampler=self.renderer.family.sampler,
+                selection=selection,
+                reasons=reasons,
+            )
+            for image, seed in zip(pixels, numbers, strict=True)
+        ]
+
+    @packages_demanded()
+    def pipeline(self, plan: "GivenPlan") -> "DiffusionPipeline":
+        """Return a `DiffusionPipeline` of diffusers with a plan merged into its weights.
+
+        It is nobody else's: what is drawn here later does not change it. With this session's
+        sampler (`session.family.sampler`) and a CPU generator of the same seed it draws the same.
+
+        Raises:
+            InputError, PlanError, ExpertError: as `draw`; a plan of K-LoRA makes no one model.
+        """
+        from diffgraph.generation import Renderer
+
+        merged, _ = self._given(plan)
+        model = Renderer(self.family, self.experts, self.device).merged(merged)
+        return model.pipeline()
+
+    @packages_demanded()
+    def merge(
+        self,
+        plan: "GivenPlan",
+        path: str | PathLike[str],
+        layout: "FileLayout | str | None" = None,
+        type: "FileType | str" = "fp16",
+        rank: int | None = None,
+        force: bool = False,
+        on_progress: "OnProgress | None" = None,
+    ) -> "MergedFile":
+        """Write what a plan makes of its base as a file, or a folder, that other tools load.
+
+        Args:
+            plan: what is merged, or a path of what holds it.
+            path: the .safetensors file, or the folder in the diffusers layout.
+            layout: `single-file` or `diffusers`; by default what the path's name says.
+            type: of the numbers: `fp16`, `bf16` or `fp32`.
+            rank: write the LoRA of this rank instead that is nearest to the plan's PEFT experts.
+            force: write over a file that is there, or over a folder that was written so.
+            on_progress: called with the file, the numbers written and how many there are.
+
+        Raises:
+            InputError: nothing may be written at `path`.
+            LicenceForbids: an expert's licence forbids derivatives.
+            PlanError: the plan is of another family, or cannot be carried out.
+            StorageError: the file cannot be written; nothing is left of it.
+        """
+        from diffgraph.session.merged_files import MergeOptions, write_merged
+
+        merged, _ = self._given(plan)
+        settings = Settings(home=self.home)
+        how = MergeOptions.of(layout, type, rank, force)
+        return write_merged(merged, self.experts, settings, fspath(path), how, on_progress)
+
+    def _given(self, plan: "GivenPlan") -> "tuple[MergePlan, tuple[str, ...]]":
+        """Return a plan that can be carried out here, and where it was found."""
+        from diffgraph.merging.plan import MergePlan
+        from diffgraph.merging.plan_files import read_plan
+
+        found: tuple[str, ...] = ()
+        if not isinstance(plan, MergePlan):
+            plan, found = read_plan(Path(plan)).plan, (f"as planned in {plan}",)
+        if plan.family != self.family_name:
+            raise PlanError(f"the plan is for {plan.family}, not for {self.family_name}")
+        return plan, found
+
+    def _counting(self, images: int, on_step: "OnStep") -> Callable[[int], None]:
+        """Return what is called with a step of each pass, and tells how far all of them are."""
+        done = numbered(1)
+
+        def told(_: int) -> None:
+            passes = -(-images // self.renderer.model.images_at_once)
+            on_step(next(done), self.renderer.family.sampler.steps * passes)
+
+        return told
 
     def decide(self, prompt: str, method: str = "diffgraph") -> Decision:
         """Return what a method merges for a prompt.
@@ -212,6 +369,22 @@ class Session:
         return Decision(self.plans.selection(prompt), plan)
 
 
+def _seeds(seeds: int | Sequence[int] | None, count: int | None) -> list[int]:
+    """Return a seed an image, or raise `InputError`."""
+    try:
+        if seeds is None:
+            seeds = range(1 if count is None else count)
+        found = [index(seed) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
+    except TypeError:
+        raise InputError("seeds and count are whole numbers") from None
+    if not found or (count is not None and count != len(found)):
+        raise InputError(f"an image needs a seed: seeds are {len(found)}, count is {count}")
+    for seed in found:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"a seed is from 0 to {LARGEST_SEED}, not {seed}")
+    return found
+
+
 def check_method(name: str) -> None:
     """Raise `InputError` unless there is a method of this name that gives one plan a prompt."""
     from diffgraph.baselines import BASELINES
@@ -220,36 +393,3 @@ def check_method(name: str) -> None:
     known = (*BASELINES, *PLANNED)
     if name not in known:
         raise InputError(f"no method is called {name!r}: there is {', '.join(known)}")
-
-
-# Loading a model takes seconds: a process does it once, and only for the family it works on.
-
-
-@lru_cache(maxsize=1)
-def _renderer(home: Path, name: str, device: str, sampler: "SamplerConfig") -> "Renderer":
-    from diffgraph.generation import Renderer
-    from diffgraph.session.known_experts import KnownExperts
-
-    family = replace(get_family(name), sampler=sampler)
-    return Renderer(family, KnownExperts(home, family), device)
-
-
-@lru_cache(maxsize=1)
-def _scorers(family: str, device: str) -> "dict[str, Scorer]":
-    from diffgraph.scoring import get_scorers
-
-    return get_scorers(family, device)
-
-
-@lru_cache(maxsize=1)
-def _embedder() -> "TextEmbedder":
-    from diffgraph.graph.embedding import TextEmbedder
-
-    return TextEmbedder()
-
-
-@lru_cache(maxsize=4)
-def _agent(name: str, family: str, home: Path) -> "Agent":
-    from diffgraph.session.agents import make_agent
-
-    return make_agent(name, family, home)

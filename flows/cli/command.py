@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffgraph.errors import DiffgraphError, StorageError
+from diffgraph.errors import DiffgraphError, StorageError, packages_demanded
 from diffgraph.telling import guard_logs, told_traceback
 from flows.cli import pipeline_verbs, serving_verbs, tidying_verbs
 from flows.cli.app import app, complain
@@ -38,7 +38,8 @@ def main() -> None:
 def errors_told() -> Iterator[None]:
     """Make one line and exit code 1 of every error of ours or of a disk."""
     try:
-        yield
+        with packages_demanded():
+            yield
     except DiffgraphError as error:
         _fail(f"{type(error).__name__}: {error}")
     except OSError as error:

@@ -27,6 +27,7 @@ from flows.serving.results import Result, Rows, rows
 
 if TYPE_CHECKING:
     from diffgraph.merging.plan import MergePlan
+    from diffgraph.planner.selection import Selection
 
 LONGEST_NAME = 48
 HOPELESS = (StorageError, ServiceError, SnapshotError)
@@ -167,7 +168,6 @@ def generate(
     Raises:
         DiffgraphError: what fails for all prompts.
     """
-    from diffgraph.generation import save_png
     from diffgraph.merging.plan_files import read_plan
 
     demand_folder(out, settings)
@@ -176,25 +176,19 @@ def generate(
 
     def drawn(prompt: str) -> Image:
         start = time.perf_counter()
-        if given is None:
-            decision = session.decide(prompt, method)
-            merged, explanation = decision.plan, decision.selection.lines()
-            names = _names(decision.selection.model_dump())
-        else:
-            session.agent.parse(prompt)  # says so if there is nothing to draw
-            merged, explanation, names = given, (f"as planned in {plan_file}",), {}
-        image = session.renderer.render(merged, [prompt], [seed])[0]
+        (image,) = session.draw(prompt, seed, plan=given, method=method)
+        merged = image.plan
         file = _free(out / _file_name(prompt, merged.id, seed), merged, prompt, seed)
-        save_png(file, image, merged, prompt, seed)
+        image.save(file)
         return Image(
             file=file,
             prompt=prompt,
             seed=seed,
             plan_id=merged.id,
             coefficients=merged.coefficients(),
-            names=names,
-            explanation=explanation,
-            sampler=session.family.sampler.model_dump(mode="json"),
+            names=_names(image.selection),
+            explanation=image.reasons or (f"as planned in {plan_file}",),
+            sampler=image.sampler.model_dump(mode="json"),
             seconds=round(time.perf_counter() - start, 3),
         )
 
@@ -241,9 +235,9 @@ def _planned(decision: Decision, method: str) -> Planned:
     )
 
 
-def _names(selection: dict[str, Any]) -> dict[str, str]:
+def _names(selection: "Selection | None") -> dict[str, str]:
     """Return the names of the chosen experts, by reference."""
-    return {choice["ref"]: choice["name"] for choice in selection["experts"]}
+    return {choice.ref: choice.name for choice in selection.experts} if selection else {}
 
 
 def _file_name(prompt: str, plan_id: str, seed: int) -> str:

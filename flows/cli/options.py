@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from diffgraph.targets import FileLayout as FileLayout
 from flows.serving.parameters import LARGEST_SEED
 
 
@@ -99,14 +98,6 @@ class GraphFormat(StrEnum):
 
     NPZ = "npz"
     PYG = "pyg"
-
-
-class FileType(StrEnum):
-    """The type of the numbers in a file."""
-
-    FP16 = "fp16"
-    BF16 = "bf16"
-    FP32 = "fp32"
 
 
 class PromptSyntax(StrEnum):

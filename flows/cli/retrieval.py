@@ -80,13 +80,13 @@ def retrieval(settings: Settings, labels: Path, limit: int | None = None) -> Ret
     session = Session.of(settings)
     path = bundled_sets(session.family_name).get(str(labels), labels)
     wanted = read_labels(path)[:limit]
-    nodes = DescribedExperts.of(session.snapshot)
+    nodes = DescribedExperts.of(session.graph)
     config = session.overrides.of(SelectionConfig())
     finder = Selector(nodes, session.agent, session.embedder, config, session.known_drawbacks)
     summary, results = evaluate_retrieval(wanted, finder, nodes.refs)
     return RetrievalQuality(
         labels=path,
-        snapshot=session.snapshot.id,
+        snapshot=session.graph.id,
         agent=session.agent.name,
         summary=summary,
         results=results,

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffgraph.targets import FileLayout, FileType
 from flows.cli.app import app, complain, tell
 from flows.cli.options import (
     Agent,
     Config,
     Family,
-    FileLayout,
-    FileType,
     Force,
     GraphFormat,
     Home,
@@ -128,10 +127,9 @@ def merge(
     with shown():
         if syntax is not None:
             result: Any = merging.say(plan, settings, syntax)
-        elif as_lora is not None and out is not None:
-            result = merging.as_lora(plan, settings, out, as_lora, type, force)
         elif out is not None:
-            result = merging.merge(plan, settings, out, layout, type, force)
+            how = {"layout": layout, "type": type, "rank": as_lora, "force": force}
+            result = merging.merge(plan, settings, out, **how)
     tell(result, json)
 
 

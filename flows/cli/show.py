@@ -159,7 +159,7 @@ def graph(settings: Settings, which: str | None) -> Graph:
     """Return the graph in force."""
     from diffgraph.graph.gains import strongest
 
-    snapshot = Session.of(settings, snapshot=which).snapshot
+    snapshot = Session.of(settings, snapshot=which).graph
     kinds = list(snapshot.kinds)
     return Graph(
         snapshot=snapshot.id,
@@ -194,7 +194,7 @@ def experts(settings: Settings, which: str | None, rejected: bool = False) -> Ex
         return Refused(experts=tuple(wanted))
     found = [expert.model_dump(mode="json") for expert in known]
     if not found:
-        found = Session.of(settings).snapshot.nodes.drop_columns(["embedding"]).to_pylist()
+        found = Session.of(settings).graph.nodes.drop_columns(["embedding"]).to_pylist()
     if which:
         found = [row for row in found if which in (row["status"], row["kind"], row["format"])]
     return Experts(experts=tuple(found))
@@ -225,7 +225,7 @@ def expert(settings: Settings, which: str) -> OneExpert:
 
     known = Library(settings.home).find(which)
     try:
-        snapshot = Session.of(settings).snapshot
+        snapshot = Session.of(settings).graph
     except MissingInput:
         snapshot = None
     nodes = snapshot.nodes.drop_columns(["embedding"]).to_pylist() if snapshot else []
@@ -278,7 +278,7 @@ def snapshot(settings: Settings, which: str | None) -> Snapshot:
     from diffgraph.graph.snapshot import snapshot_ids
     from diffgraph.homes import family_folder
 
-    found = Session.of(settings, snapshot=which).snapshot
+    found = Session.of(settings, snapshot=which).graph
     place = family_folder(settings.home, settings.family)
     return Snapshot(manifest=found.manifest.model_dump(mode="json"), history=snapshot_ids(place))
 
@@ -312,7 +312,7 @@ def export(
         GraphFormat.PYG: (tensors.export_pyg, (tensors.PYG,)),
     }[form]
     demand_folder(out, settings, force, files)
-    snapshot = Session.of(settings, snapshot=which).snapshot
+    snapshot = Session.of(settings, snapshot=which).graph
     return Exported(folder=write(snapshot, out), snapshot=snapshot.id)
 
 

@@ -24,8 +24,6 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
     They are put into the environment, so that flows and worker processes read the same. What the
     folder in which the command was started would like to set is told and not read.
     """
-    from pydantic import ValidationError
-
     given = {"home": home and home.expanduser().absolute(), "family": family, **others}
     if given.get("gpus"):
         given["gpus"] = f"[{given['gpus']}]"
@@ -35,22 +33,17 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
         if value is not None:
             os.environ[f"DIFFGRAPH_{name.upper()}"] = str(value)
     from diffgraph.permissions import close
-    from diffgraph.settings import Settings
+    from diffgraph.session.opening import read_settings
     from flows.serving.working_folder import ignored, keep_out
 
-    try:
-        settings = Settings()
-    except (ValidationError, ValueError) as error:
-        raise InputError(f"a setting cannot be used: {_first_line(error)}") from error
+    settings = read_settings()
     keep_out(settings.home)
     close(settings.home)
-    for line in filter(None, (*ignored(), Settings.unknown())):
+    for line in filter(None, (*ignored(), settings.unknown())):
         log.warning("%s", line)
-    from diffgraph.families import get_family
     from diffgraph.session.overrides import read_overrides
 
-    get_family(settings.family)  # an unknown name is told before anything starts
-    read_overrides(settings.config)  # likewise
+    read_overrides(settings.config)  # what cannot be is told before anything starts
     return settings
 
 
@@ -97,8 +90,3 @@ def _demand_plain_name(home: Path) -> None:
                 f"the home {home.resolve()} has a {letter!r} in its name: databases in it are "
                 "named by addresses, where that means something else; choose another with --home"
             )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:3])

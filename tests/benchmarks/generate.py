@@ -9,7 +9,7 @@ started = time.perf_counter()
 
 from measuring import bundled, readable, tell  # noqa: E402 (imports are part of the wait)
 
-from diffgraph.generation import save_png  # noqa: E402
+from diffgraph.generation import as_image, save_png  # noqa: E402
 from diffgraph.merging.plan import MergePlan  # noqa: E402
 
 
@@ -26,7 +26,8 @@ def main() -> None:
         merger.apply(dict.fromkeys(chosen[turn::3][:4], 0.7), deltas)
         image = merger.model.sample(["a smiling robot, pencil sketch"], [turn])[0]
         with tempfile.TemporaryDirectory() as folder:
-            save_png(Path(folder) / "image.png", image, MergePlan(family="emoji64"), "robot", turn)
+            plan = MergePlan(family="emoji64")
+            save_png(Path(folder) / "image.png", as_image(image, plan), plan, "robot", turn)
         figures[name] = round(time.perf_counter() - start, 3)
     for count in (4, 16):
         start = time.perf_counter()

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from diffgraph.artifacts import sha256_of
-from diffgraph.errors import DamagedFile, LicenceForbids, MissingInput, PlanError
+from diffgraph.errors import DamagedFile, InputError, LicenceForbids, MissingInput, PlanError
 from diffgraph.experts.expert import Expert
 from diffgraph.families import get_family
 from diffgraph.families.family import SamplerConfig
-from diffgraph.generation import Renderer, save_png
+from diffgraph.generation import Renderer, as_image, device_of, save_png
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.plan_files import read_plan
 from recipes.emoji64.writing import write_checkpoint
@@ -237,7 +237,7 @@ def test_a_file_that_changed_is_noticed(renderer: Renderer, shelf: Shelf) -> Non
 def test_an_image_says_what_made_it(tmp_path: Path) -> None:
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1))
     path = tmp_path / "new folder" / "image.png"
-    save_png(path, image, plan_of(), "a naïve café ☕ <b>", 12)
+    save_png(path, as_image(image, plan_of()), plan_of(), "a naïve café ☕ <b>", 12)
     plan, prompt, seed = read_plan(path)
     assert (plan, prompt, seed) == (plan_of(), "a naïve café ☕ <b>", 12)
     assert [file.name for file in path.parent.iterdir()] == ["image.png"]
@@ -260,9 +260,14 @@ def test_an_image_of_someone_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_not_written_as_black(value: float, tmp_path: Path) -> None:
+def test_what_is_no_number_is_not_drawn_as_black(value: float) -> None:
     image = torch.zeros(3, 8, 8)
     image[1, 2, 3] = value
     with pytest.raises(PlanError, match=rf"plan {plan_of().id} draws no image"):
-        save_png(tmp_path / "image.png", image, plan_of(), "a cat", 12)
-    assert not any(tmp_path.iterdir())
+        as_image(image, plan_of())
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpu:1", ""])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(InputError, match="device"):
+        device_of(name)

@@ -7,8 +7,13 @@ import pytest
 from diffgraph.errors import InputError, StorageError
 from diffgraph.families import get_family
 from diffgraph.settings import Settings
-from diffgraph.targets import demand_folder, demand_new, demand_suffix, model_target
-from flows.cli.options import FileLayout
+from diffgraph.targets import (
+    FileLayout,
+    demand_folder,
+    demand_new,
+    demand_suffix,
+    model_target,
+)
 
 
 @pytest.fixture

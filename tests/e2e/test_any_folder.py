@@ -58,3 +58,16 @@ def test_a_batch_is_drawn_in_a_folder_full_of_strangers_code(tmp_path, workers, 
         assert str(here / name) in done.stderr
     readable = [path for path in (home, *home.rglob("*")) if path.lstat().st_mode & 0o077]
     assert readable == []
+
+
+def test_the_lines_of_the_readme_draw_in_an_empty_folder_with_an_empty_home(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    *before, last = readme.split("```python\n")[1].split("```")[0].splitlines()
+    code = "\n".join([*before, f"print(({last}).size)"])
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "DIFFGRAPH_"))}
+    command, env = [sys.executable, "-c", code], {**kept, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "(64, 64)\n"), done.stderr
+    assert not (tmp_path / ".local").exists()

@@ -132,11 +132,11 @@ class TestWhatDraws:
         from diffgraph.session import Session
 
         here = Session(home, "emoji64")
-        snapshot, planner = here.snapshot.id, here.planner_id
+        snapshot, planner = here.graph.id, here.planner_id
         data = pickle.dumps(here)
         change_what_is_in_force(home)
         there = pickle.loads(data)  # noqa: S301 (our own)
-        assert (there.snapshot.id, there.planner_id) == (snapshot, planner)
+        assert (there.graph.id, there.planner_id) == (snapshot, planner)
         assert Session(home, "emoji64").planner_id != planner
 
 

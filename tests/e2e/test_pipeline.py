@@ -337,9 +337,9 @@ def test_an_expert_whose_file_was_damaged_later_is_told(diffgraph, home, tmp_pat
     assert diffgraph(*draw).code == 0
     file = library.path_of(library.get(ref).sha256)
     file.write_bytes(file.read_bytes()[:-50])
-    from diffgraph.session import session
+    from diffgraph.session import loaded
 
-    session._renderer.cache_clear()
+    loaded.renderer.cache_clear()
     told = diffgraph(*draw)
     assert told.code == 1
     assert file.name in told.err.strip().splitlines()[-1]

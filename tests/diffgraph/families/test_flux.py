@@ -50,6 +50,25 @@ def test_images_are_those_of_diffusers_pipeline(model: Any, tiny_flux_folder: Pa
     assert_images_are_the_pipelines(model, tiny_flux_folder)
 
 
+def test_its_components_make_diffusers_pipeline(model: Any) -> None:
+    from diffusers import FluxPipeline
+
+    pipeline = model.pipeline()
+    assert type(pipeline) is FluxPipeline
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        PROMPTS[0],
+        num_inference_steps=SAMPLER.steps,
+        guidance_scale=SAMPLER.guidance,
+        generator=torch.Generator("cpu").manual_seed(3),
+        height=32,
+        width=32,
+        max_sequence_length=48,
+        output_type="pt",
+    ).images
+    torch.testing.assert_close(model.sample(PROMPTS[:1], [3], SAMPLER), theirs, rtol=0, atol=1e-4)
+
+
 def test_without_guidance_built_in_too(tiny_flux_folder: Path, tmp_path: Path) -> None:
     """FLUX.1 schnell: no guidance to embed, noise levels that do not depend on the size."""
     folder = tmp_path / "schnell"

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from diffgraph.errors import SnapshotError, StorageError
+from diffgraph.errors import InputError, SnapshotError, StorageError
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import Expert, Licence
 from diffgraph.families.family import SamplerConfig
@@ -158,13 +158,21 @@ def test_queries_see_the_three_tables_and_no_other_file(tmp_path: Path) -> None:
     write(tmp_path, [node("folder:a@1")], scores(ALONE + BASE_ROWS))
     snapshot = open_snapshot(tmp_path)
     sql = "SELECT name, avg(hps) AS mean FROM scores JOIN nodes ON ref = expert GROUP BY name"
-    assert snapshot.query(sql) == [{"name": "folder:a@1", "mean": 7.0}]
+    assert snapshot.sql(sql).to_dict("records") == [{"name": "folder:a@1", "mean": 7.0}]
     secret = tmp_path / "secret.csv"
     secret.write_text("a,b\n1,2\n")
-    with pytest.raises(SnapshotError):
-        snapshot.query(f"SELECT * FROM read_csv('{secret}')")
-    with pytest.raises(SnapshotError):
-        snapshot.query("SELECT * FROM nowhere")
+    for refused in (
+        f"SELECT * FROM read_csv('{secret}')",
+        f"COPY (SELECT 1) TO '{snapshot.folder}/more.parquet'",  # a snapshot never changes
+        "SET enable_external_access=true",
+        "SELECT * FROM secret",  # no variable of this process is a table
+        "SELECT * FROM nowhere",
+        "",
+        "nonsense",
+    ):
+        with pytest.raises(InputError, match="the query cannot be answered"):
+            snapshot.sql(refused)
+    open_snapshot(tmp_path)
 
 
 def test_difference_names_new_updated_and_retired(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
 from diffgraph.errors import InputError, MissingInput
-from diffgraph.generation import save_png
+from diffgraph.generation import as_image, save_png
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.plan_files import ABOUT, METADATA, read_plan
 
@@ -52,7 +52,7 @@ def test_json(tmp_path: Path, content: Any) -> None:
 
 @pytest.mark.parametrize("name", ["image.png", "image"])
 def test_an_image(tmp_path: Path, name: str) -> None:
-    save_png(tmp_path / name, torch.zeros(3, 8, 8), PLAN, "a cat", 7)
+    save_png(tmp_path / name, as_image(torch.zeros(3, 8, 8), PLAN), PLAN, "a cat", 7)
     assert read_plan(tmp_path / name) == (PLAN, "a cat", 7)
 
 

@@ -210,9 +210,9 @@ class TestSeveralPrompts:
     def test_that_were_done_are_told_though_the_disk_is_full_then(
         self, diffgraph, tmp_path, monkeypatch
     ):
-        from diffgraph import generation
+        from diffgraph.session import drawn
 
-        save, saved = generation.save_png, []
+        save, saved = drawn.save_png, []
 
         def once(path, *rest):
             if saved:
@@ -220,7 +220,7 @@ class TestSeveralPrompts:
             saved.append(path)
             save(path, *rest)
 
-        monkeypatch.setattr(generation, "save_png", once)
+        monkeypatch.setattr(drawn, "save_png", once)
         prompts = ("a cat", "a dog", "a fox")
         told = diffgraph("generate", *prompts, "--method", "base", "--out", tmp_path, "--json")
         assert told.code == 1

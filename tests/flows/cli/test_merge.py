@@ -229,12 +229,12 @@ class TestPlansThatAreRead:
     def test_an_image(self, tmp_path):
         import torch
 
-        from diffgraph.generation import save_png
+        from diffgraph.generation import as_image, save_png
         from diffgraph.merging.plan import MergePlan
         from diffgraph.merging.plan_files import read_plan
 
         plan = MergePlan(family="emoji64", normalisation="softmax")
-        save_png(tmp_path / "image.png", torch.zeros(3, 8, 8), plan, "a cat", 1)
+        save_png(tmp_path / "image.png", as_image(torch.zeros(3, 8, 8), plan), plan, "a cat", 1)
         assert read_plan(tmp_path / "image.png") == (plan, "a cat", 1)
 
     @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""What was drawn, with what, and why?"""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL.Image import Image
+
+from diffgraph.families.family import SamplerConfig
+from diffgraph.generation import png_info, save_png
+from diffgraph.merging.plan import MergePlan
+from diffgraph.planner.selection import Selection
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An image, and all that made it; a notebook shows it."""
+
+    image: Image
+    prompt: str
+    drawn_text: str
+    """What the base model was told."""
+    seed: int
+    plan: MergePlan
+    sampler: SamplerConfig
+    selection: Selection | None = None
+    """Which experts were chosen for the prompt; nothing where the plan was given."""
+    reasons: tuple[str, ...] = ()
+    """Why these experts, a line each."""
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a PNG file, whole, that says its plan, prompt and seed; return where it is.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        save_png(Path(path), self.image, self.plan, self.prompt, self.seed)
+        return Path(path)
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows: the file that `save` writes."""
+        written = io.BytesIO()
+        self.image.save(written, "PNG", pnginfo=png_info(self.plan, self.prompt, self.seed))
+        return written.getvalue()
