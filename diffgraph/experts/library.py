@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -39,8 +39,8 @@ from diffgraph.artifacts import (
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.line_store import LineStore
+from diffgraph.experts.removals import Removals
 from diffgraph.families import FAMILIES
-from diffgraph.foreign_files import parse_strict, read_foreign
 from diffgraph.homes import demand_readable
 from diffgraph.permissions import make_folder
 
@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 
 SPARE_ROWS = 1000  # out-of-date rows that are never worth rewriting the file for
 LOCK_SECONDS = 60.0
-REMOVED_BYTES = 16 << 20
 SEALED = 0o400
 """Weights are mapped into memory: whoever cuts one short while it is used kills the process."""
 
@@ -87,6 +86,7 @@ class Library:
         self.folder = home / "library"
         self._bundled = tuple(_bundled_hubs() if bundled is None else bundled)
         self._lock = lock_at(self.folder / ".lock", timeout=LOCK_SECONDS)
+        self.removals = Removals(self.folder / "removed.json")
         self._pages = LineStore(self.folder / "listings.jsonl")
         self._rows: dict[str, Expert] = {}
         self._read_state: tuple[int, int, int] | None = None  # inode, bytes and time at last read
@@ -213,24 +213,9 @@ class Library:
             self.get(ref).model_copy(update={"status": "retired", "reason": reason}) for ref in refs
         )
 
-    def removed(self) -> dict[str, str]:
-        """Return why experts were taken out for good, by reference or `source:model`."""
-        try:
-            text = read_foreign(self._removals, REMOVED_BYTES) if self._removals.exists() else b"{}"
-            return {str(ref): str(why) for ref, why in parse_strict(text).items()}
-        except (ValueError, AttributeError) as error:
-            # to go on would bring back what somebody had to take down
-            raise MissingInput(f"{self._removals} is damaged: {error}; mend it by hand") from error
-
     def why_removed(self, ref: str | ExpertRef) -> str | None:
-        """Return why this expert was taken out; None if it was not."""
-        return self.removed_among([str(ref)]).get(str(ref))
-
-    def removed_among(self, refs: Iterable[str]) -> dict[str, str]:
-        """Return which of these experts were taken out, and why."""
-        removed = self.removed()
-        found = ((ref, _removal(ref, removed)) for ref in refs)
-        return {ref: why for ref, why in found if why is not None}
+        """Return why this expert was taken out for good; None if it was not."""
+        return self.removals.among([str(ref)]).get(str(ref))
 
     def remove(self, ref: str, reason: str) -> tuple[Expert, ...]:
         """Take an expert, or all versions of `source:model`, out for good; return what is left.
@@ -239,18 +224,16 @@ class Library:
         `purge`, once whatever else is known of it has gone.
         """
         with self.writing():
-            self._keep_removals({**self.removed(), ref: reason})
+            self.removals.add(ref, reason)
+        self._read_state = None
         self._current()
         return tuple(self._leaving)
 
     def allow(self, ref: str) -> bool:
         """Let what was taken out come back with the next discover; return whether it was."""
         with self.writing():
-            removed = self.removed()
-            was = removed.pop(ref, None) is not None
-            if was:
-                self._keep_removals(removed)
-        return was
+            self._read_state = None
+            return self.removals.discard(ref)
 
     def purge(self) -> None:
         """Remove rows, pages and files of experts that were taken out: the rows last."""
@@ -291,14 +274,6 @@ class Library:
         """Yield an empty folder for a file that is to be judged, on the disk of the library."""
         with scratch_folder(self.folder / "judging") as folder:
             yield folder
-
-    @property
-    def _removals(self) -> Path:
-        return self.folder / "removed.json"
-
-    def _keep_removals(self, removed: Mapping[str, str]) -> None:
-        write_text(self._removals, json.dumps(removed, indent=1, ensure_ascii=False))
-        self._read_state = None
 
     def _current_or_new(self, expert: Expert) -> Expert:
         self.get(expert.ref)
@@ -353,7 +328,7 @@ class Library:
                 len(self._damaged),
             )
         self._out_of_date = len(lines) - len(rows)
-        self._leaving = [rows.pop(ref) for ref in self.removed_among(list(rows))]
+        self._leaving = [rows.pop(ref) for ref in self.removals.among(list(rows))]
         return rows
 
     def _append(self, experts: Collection[Expert]) -> None:
@@ -393,10 +368,6 @@ class Library:
         with storing(target):
             target.chmod(SEALED)
             file.unlink(missing_ok=True)
-
-
-def _removal(ref: str, removed: Mapping[str, str]) -> str | None:
-    return removed.get(ref, removed.get(ref.rpartition("@")[0])) if removed else None
 
 
 def _line(expert: Expert) -> str:

@@ -90,6 +90,6 @@ def _graphs_with(home: Path, library: Library) -> dict[str, str]:
         except SnapshotError:
             continue  # whoever uses it is told
         refs = graph.nodes["ref"].to_pylist() if graph else []
-        if graph and library.removed_among(refs):
+        if graph and library.removals.among(refs):
             found[folder.name] = graph.id
     return found

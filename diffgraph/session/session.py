@@ -208,7 +208,7 @@ class Session:
         from diffgraph.experts.library import Library
         from diffgraph.graph.drawbacks import drawbacks
 
-        removed = Library(self.home).removed_among(self.graph.refs)
+        removed = Library(self.home).removals.among(self.graph.refs)
         return {**drawbacks(self.graph), **removed}
 
     @property

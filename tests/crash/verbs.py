@@ -98,6 +98,12 @@ VERBS: Mapping[str, Verb] = {
         Verb("train", _train, after="build"),
         Verb("refresh", _refresh, after="record"),
         Verb(
+            "remove",
+            _command("remove", "smallhub:9001@90011", "--reason", "its maker asked", *HOME),
+            after="build",
+        ),
+        Verb("clean", _command("clean", "graphs", "planners", "--yes", *HOME), after="train"),
+        Verb(
             "evaluate",
             _command("evaluate", "--methods", "base,uniform", "--limit", "2", *SHORT),
             after="build",
