@@ -91,9 +91,9 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
         )
         whole.session(settings.home, settings.device)  # what has gone is told before all else
         _draw(whole, out, settings)
-        known = known_rows(out)
+        known = known_rows(out, ids.scores)
         drawn = [{"id": row.id, **known[whole.key(row)]} for row in whole.rows]
-        table = collect(drawn, out)
+        table = collect(drawn, out, ids.scores)
     failed = [f"{row['id']}: {row['error']}" for row in drawn if row["error"]]
     told = Batch(
         table=table,
@@ -111,7 +111,7 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
 
 def _draw(whole: BatchShard, out: Path, settings: Settings) -> None:
     """Draw the rows that are not drawn yet, each once however often it is in the file."""
-    drawn = {key for key, row in known_rows(out).items() if not row["error"]}
+    drawn = {key for key, row in known_rows(out, whole.ids.scores).items() if not row["error"]}
     left = {key: row for row in whole.rows if (key := whole.key(row)) not in drawn}
     shards = [
         whole.model_copy(update={"rows": tuple(list(left.values())[start : start + ROWS_A_SHARD])})

@@ -59,7 +59,7 @@ def plan_calibration(
     from diffgraph.experts.library import Library
     from diffgraph.graph.calibration import shards
     from diffgraph.graph.registration import Cards, described
-    from diffgraph.scoring import identity_of
+    from diffgraph.scoring import identity_of, scorers_of
 
     reader = Session(home, family, agent_name=agent).agent
     ready, cards = described(Library(home), family, reader, Cards(home / "cards"), ("ready",))
@@ -73,6 +73,7 @@ def plan_calibration(
         config,
         identity_of(family),
         scores_folder(home) if only_missing else None,
+        tuple(scorers_of(family)),
     )
 
 
@@ -87,8 +88,8 @@ def calibrate_shard(shard: Shard, home: Path, device: str) -> Calibrated:
     from diffgraph.graph.calibration import calibrate
     from diffgraph.scoring import identity_of
 
-    if (found := identity_of(shard.family)) != shard.scorers:
+    if (found := identity_of(shard.family, shard.scores)) != shard.scorers:
         raise MissingInput(f"the scorers of {shard.family} are {found} here, not {shard.scorers}")
     session = Session(home, shard.family, device)
-    folder = scores_folder(home)
-    return calibrate(shard, session.renderer, session.scorers, folder, lambda _: go_on())
+    folder, scorers = scores_folder(home), session.scorers_of(shard.scores)
+    return calibrate(shard, session.renderer, scorers, folder, lambda _: go_on())

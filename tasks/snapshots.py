@@ -38,13 +38,13 @@ def write(
     """Write experts, cards and scores as a snapshot, and make it the current one."""
     from diffgraph.experts.library import Library
     from diffgraph.graph.calibration import parts
+    from diffgraph.graph.contents import read_parts
     from diffgraph.graph.embedding_store import EmbeddingStore
     from diffgraph.graph.in_force import mend
     from diffgraph.graph.registration import Cards, described
     from diffgraph.graph.schema import ExpertNode, PromptNode
     from diffgraph.graph.snapshot import open_snapshot, write_snapshot
     from diffgraph.homes import family_folder
-    from diffgraph.scoring import identity_of
 
     session = Session(home, family, agent_name=agent)
     experts, cards = described(
@@ -67,9 +67,9 @@ def write(
             PromptNode(prompt.id, prompt.text, prompt.seed, vector, prompt.features)
             for prompt, vector in zip(prompts, embedded, strict=True)
         ],
-        parts(work, scores_folder(home)),
+        read_parts(parts(work, scores_folder(home)), work[0].scores),
         sampler,
-        identity_of(family),
+        work[0].scorers,
     )
     after = open_snapshot(place, snapshot_id)
     change = after.difference(before)

@@ -39,7 +39,8 @@ class GraphView:
     prompt_embeddings: Array
     """(prompts, width)"""
     gains: Array
-    """(experts, prompts, 5): each score less the base model's, in standard deviations."""
+    """(experts, prompts, scores): each less the base model's, in standard deviations."""
+    scores: Sequence[str]
 
 
 Spot = tuple[float, float]
@@ -192,7 +193,7 @@ class HeatRow:
     score_titles: Sequence[str]
 
 
-def draw_heat_map(view: GraphView, score_names: Sequence[str]) -> list[HeatRow]:
+def draw_heat_map(view: GraphView) -> list[HeatRow]:
     """Return a row per expert, best mean gain first within its kind.
 
     Prompts are ordered by the expert that helps them most, so that specialists form a diagonal.
@@ -214,7 +215,7 @@ def draw_heat_map(view: GraphView, score_names: Sequence[str]) -> list[HeatRow]:
             scores=_shares(scores)[row].tolist(),
             score_titles=[
                 f"{view.names[row]}, {name}: {signed(gain)}"
-                for name, gain in zip(score_names, scores[row], strict=True)
+                for name, gain in zip(view.scores, scores[row], strict=True)
             ],
         )
         for row in rows

@@ -35,6 +35,7 @@ def graph_view(snapshot: "GraphSnapshot") -> GraphView:
         prompts=snapshot.prompt_texts,
         prompt_embeddings=np.asarray(snapshot.prompt_embeddings, dtype=np.float64),
         gains=np.asarray(snapshot.edge_gains(snapshot.refs), dtype=np.float64),
+        scores=snapshot.score_names,
     )
 
 

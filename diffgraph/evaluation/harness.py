@@ -42,11 +42,13 @@ class Bench:
     render: Callable[[MergePlan, Sequence[str], Sequence[int]], Tensor]
     """(plan, prompts, seeds) → (images, 3, height, width), in [0, 1]."""
     score: Callable[[Tensor, Sequence[str]], Tensor]
-    """(images, prompts) → (images, 5), in the order of SCORE_NAMES."""
+    """(images, prompts) → (images, scores)."""
     reward: Callable[[Tensor], Tensor]
-    """(images, 5) → (images,)."""
+    """(images, scores) → (images,)."""
     identity: str
     """Family, sampler and scorers in writing: results of another identity are not mixed in."""
+    scores: tuple[str, ...] = SCORE_NAMES
+    """What `score` returns, in its order."""
 
 
 class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
@@ -63,7 +65,7 @@ class Evaluation:
     """What came out."""
 
     table: pa.Table
-    """A row per method, prompt and seed, with plan_id, the five scores and the reward."""
+    """A row per method, prompt and seed, with plan_id, the scores and the reward."""
     plans: Mapping[Key, MergePlan]
     """(method, prompt id) → the plan that was compared; of an oracle, that of the first seed."""
     images: Mapping[Key, Path]
@@ -118,7 +120,7 @@ class _Run:
     ) -> None:
         self.prompts = {prompt.id: prompt for prompt in prompts}
         self.bench, self.config = bench, config
-        self.store = ScoreStore(folder, bench.identity)
+        self.store = ScoreStore(folder, bench.identity, bench.scores)
         self.candidates: dict[Key, Sequence[MergePlan]] = {}
         self.chosen: dict[Key, Mapping[int, MergePlan]] = {}  # for each seed
         self.left_out: dict[str, str] = {}
@@ -206,6 +208,7 @@ class _Run:
         if not plans:
             example = next(iter(self.left_out.items()), ("", "there are no prompts"))
             raise InputError(f"no prompt could be evaluated; {example[0]}: {example[1]}")
+        names = self.bench.scores
         rows = [
             {
                 "method": key[0],
@@ -213,12 +216,12 @@ class _Run:
                 "prompt": job.prompt,
                 "seed": job.seed,
                 "plan_id": job.plan_id,
-                **dict(zip(SCORE_NAMES, self.store.scores(job), strict=True)),
+                **dict(zip(names, self.store.scores(job), strict=True)),
             }
             for key, own in chosen.items()
             for job in (self._job(plan, key, seed) for seed, plan in own.items())
         ]
-        rewards = self.bench.reward(tensor([[row[name] for name in SCORE_NAMES] for row in rows]))
+        rewards = self.bench.reward(tensor([[row[name] for name in names] for row in rows]))
         table = pa.Table.from_pylist(rows).append_column(
             "reward", pa.array(rewards.double().numpy())
         )

@@ -19,7 +19,6 @@ from diffgraph.evaluation.drawing import Curve, GraphView
 from diffgraph.evaluation.statistics import Summary
 from diffgraph.experts.expert import Expert
 from diffgraph.families.scorer import FamilyScorer
-from diffgraph.scoring.reward import SCORE_NAMES
 from diffgraph.secrets import masked
 from diffgraph.telling import harmless, told
 
@@ -196,10 +195,10 @@ def _everything(data: ReportData) -> dict[str, object]:
         "ready": sorted(ready, key=lambda expert: (expert.kind, expert.name)),
         "aside": aside,
         "graph": drawing.draw_graph(graph) if graph else None,
-        "heat": drawing.draw_heat_map(graph, SCORE_NAMES) if graph else [],
+        "heat": drawing.draw_heat_map(graph) if graph else [],
         "curves": [found for curve in data.curves if (found := drawing.draw_curve(curve))],
         "leads": drawing.draw_leads(data.summary) if data.summary else None,
-        "columns": ("reward", *SCORE_NAMES),
+        "columns": data.summary.columns if data.summary else (),
         "best": _best(data.summary) if data.summary else {},
         "reference": reference,
         "hero": [
@@ -209,7 +208,6 @@ def _everything(data: ReportData) -> dict[str, object]:
             if picture.method == reference
         ],
         "total": sum(data.durations.values()),
-        "score_names": SCORE_NAMES,
     }
 
 
@@ -217,5 +215,5 @@ def _best(summary: Summary) -> dict[str, str]:
     """Return the method with the best mean, by column."""
     return {
         column: max(summary.methods, key=lambda method: method.scores[column].mean).method
-        for column in ("reward", *SCORE_NAMES)
+        for column in summary.columns
     }

@@ -12,12 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from diffgraph.scoring.reward import SCORE_NAMES
-
 Values = NDArray[np.float64]
 
-COLUMNS = ("reward", *SCORE_NAMES)
-"""What methods are compared by, the reward first."""
+FACTS = ("method", "prompt_id", "prompt", "seed", "plan_id")
+"""What a row says beside its reward and its scores, which methods are compared by."""
 
 SAMPLES = 10_000
 CHUNK = 1_000
@@ -57,6 +55,11 @@ class Summary(BaseModel, frozen=True):
     reference: str
     seeds: int
     methods: tuple[MethodSummary, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What methods were compared by: the reward first, then each score."""
+        return tuple(self.methods[0].scores)
 
     def of(self, method: str) -> MethodSummary:
         """Return one method's part."""
@@ -135,10 +138,10 @@ def summarise(
         MethodSummary(
             method=name,
             prompts=len(values["reward"]),
-            scores={column: draw(values[column]) for column in COLUMNS},
+            scores={column: draw(values[column]) for column in values},
             lead={}
             if name == reference
-            else {column: draw(champion[column] - values[column]) for column in COLUMNS},
+            else {column: draw(champion[column] - values[column]) for column in values},
             win_rate=None if name == reference else win_rate(champion["reward"], values["reward"]),
         )
         for name, values in by_method.items()
@@ -149,10 +152,11 @@ def summarise(
 
 def _by_method(table: pa.Table) -> tuple[dict[str, dict[str, Values]], int]:
     """Return method → column → one value per prompt, in one order; and the seeds a prompt."""
+    columns = ("reward", *(n for n in table.column_names if n not in (*FACTS, "reward")))
     cells: dict[str, dict[str, list[list[float]]]] = {}
     for row in table.to_pylist():
         cell = cells.setdefault(row["method"], {}).setdefault(row["prompt_id"], [])
-        cell.append([row[column] for column in COLUMNS])
+        cell.append([row[column] for column in columns])
     if not cells:
         raise ValueError("nothing was evaluated: the table is empty")
     prompts = sorted(next(iter(cells.values())))
@@ -167,5 +171,5 @@ def _by_method(table: pa.Table) -> tuple[dict[str, dict[str, Values]], int]:
     }
     seeds = max(len(values) for found in cells.values() for values in found.values())
     return {
-        name: dict(zip(COLUMNS, values.T, strict=True)) for name, values in means.items()
+        name: dict(zip(columns, values.T, strict=True)) for name, values in means.items()
     }, seeds

@@ -13,11 +13,6 @@ from diffgraph.tables import find_table, write_table
 FLUSH = 64
 """Scored pictures a part file: the most that a killed run can lose."""
 
-SCHEMA = pa.schema(
-    [("plan_id", pa.string()), ("prompt", pa.string()), ("seed", pa.int64())]
-    + [(name, pa.float64()) for name in SCORE_NAMES]
-)
-
 
 class Job(NamedTuple):
     """A picture, named by what is in it."""
@@ -30,17 +25,21 @@ class Job(NamedTuple):
 class ScoreStore:
     """The scores of finished pictures; parts are named by what they hold and never change."""
 
-    def __init__(self, folder: Path, identity: str) -> None:
+    def __init__(self, folder: Path, identity: str, names: Sequence[str] = SCORE_NAMES) -> None:
         """Open what is there.
 
         Args:
             folder: where parts and images are kept.
             identity: family, sampler and scorers in writing; another identity sees nothing of this.
+            names: the scores, in the order in which they are added.
         """
         name = digest(identity)
         self.parts = folder / "parts" / name
         self.pictures = folder / "images" / name
-        self.identity = identity
+        self.names = tuple(names)
+        columns = [("plan_id", pa.string()), ("prompt", pa.string()), ("seed", pa.int64())]
+        columns += [(name, pa.float64()) for name in self.names]
+        self.schema = pa.schema(columns, {"identity": identity})
         self._scores: dict[Job, list[float]] = {}
         self._fresh: list[Job] = []
         for part in sorted(self.parts.glob("*.parquet")):
@@ -50,7 +49,7 @@ class ScoreStore:
         return job in self._scores
 
     def scores(self, job: Job) -> list[float]:
-        """Return the five scores, in the order of SCORE_NAMES."""
+        """Return a picture's scores, in their order."""
         return self._scores[job]
 
     def image(self, job: Job) -> Path:
@@ -69,20 +68,19 @@ class ScoreStore:
         if not self._fresh:
             return
         rows = [
-            {**job._asdict(), **dict(zip(SCORE_NAMES, self._scores[job], strict=True))}
+            {**job._asdict(), **dict(zip(self.names, self._scores[job], strict=True))}
             for job in self._fresh
         ]
         name = digest(*(text for job in self._fresh for text in map(str, job)))
-        schema = SCHEMA.with_metadata({"identity": self.identity})
-        write_table(self.parts / f"{name}.parquet", pa.Table.from_pylist(rows, schema))
+        write_table(self.parts / f"{name}.parquet", pa.Table.from_pylist(rows, self.schema))
         self._fresh.clear()
 
     def _read(self, part: Path) -> None:
-        table = find_table(part, SCHEMA.with_metadata({"identity": self.identity}))
+        table = find_table(part, self.schema)
         rows = table.to_pylist() if table is not None else ()
         for row in rows:
             job = Job(row["plan_id"], row["prompt"], row["seed"])
-            self._scores[job] = [row[name] for name in SCORE_NAMES]
+            self._scores[job] = [row[name] for name in self.names]
 
 
 def digest(*parts: str) -> str:

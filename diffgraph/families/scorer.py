@@ -24,13 +24,19 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class FamilyScorer:
-    """A scorer as its family names it."""
+    """A scorer as its family, or a package that adds it, names it."""
 
     title: str  # at the head of a column
     load: Callable[..., Scorer] | None = field(default=None, repr=False)  # (device) -> scorer
     identity: Callable[[], str] = field(default=str, repr=False)
     """Equal identities give equal scores: a hash of the weights, as a rule."""
     note: str = ""  # what a reader of its numbers must know
+    families: tuple[str, ...] = ()
+    """Of a package's own scorer: whose images it rates; of all families if empty."""
+
+    def rates(self, family: str) -> bool:
+        """Whether it rates a family's images."""
+        return not self.families or family in self.families
 
 
 PUBLISHED: Mapping[str, FamilyScorer] = {

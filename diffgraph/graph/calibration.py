@@ -1,7 +1,7 @@
 """What can each expert really do? Its images for the reference prompts, scored.
 
 DiffGraph section 3.1, node calibration (https://arxiv.org/abs/2603.20470). Every expert draws every
-reference prompt alone, from the same noise as all the others, and five scorers rate what it drew.
+reference prompt alone, from the same noise as all the others, and scorers rate what it drew.
 The untouched base is calibrated like an expert, so that a score can be read as a gain.
 
 The scores of one expert are one Parquet file, named by everything they depend on. So nothing is
@@ -25,7 +25,7 @@ from diffgraph.errors import ExpertError, MissingInput, PlanError
 from diffgraph.experts.expert import Expert, Kind
 from diffgraph.families.family import SamplerConfig
 from diffgraph.families.scorer import Scorer
-from diffgraph.graph.schema import BASE, SCORES
+from diffgraph.graph.schema import BASE, scores_schema
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.scoring.reward import SCORE_NAMES
 from diffgraph.tables import find_table, write_table
@@ -76,6 +76,7 @@ class Shard(BaseModel, frozen=True):
     seeds: int
     sampler: SamplerConfig
     scorers: str = Field(description="identity of the scorers")
+    scores: tuple[str, ...] = SCORE_NAMES
     batch_size: int
 
     @property
@@ -100,7 +101,7 @@ class Shard(BaseModel, frozen=True):
                 self.seeds,
                 self.sampler.model_dump(),
                 self.scorers,
-                SCORE_NAMES,
+                self.scores,
             ]
         )
 
@@ -148,6 +149,7 @@ def shards(
     config: CalibrationConfig,
     scorers: str,
     folder: Path | None = None,
+    scores: Sequence[str] = SCORE_NAMES,
 ) -> list[Shard]:
     """Return the work of a calibration, the base included.
 
@@ -158,6 +160,7 @@ def shards(
         config: how.
         scorers: identity of the scorers.
         folder: where parts are kept; experts whose part is there and whole are left out.
+        scores: names of the scorers, in their order.
     """
     whole = Shard(
         family=family,
@@ -166,6 +169,7 @@ def shards(
         seeds=config.seeds,
         sampler=config.sampler,
         scorers=scorers,
+        scores=tuple(scores),
         batch_size=config.batch_size,
     )
     left = [e for e in whole.experts if folder is None or not is_kept(whole, e, folder)]
@@ -188,7 +192,7 @@ def is_kept(shard: Shard, expert: ShardExpert, folder: Path) -> bool:
     Raises:
         StorageError: a damaged file cannot be set aside, or the disk does not give it.
     """
-    return find_table(part_path(shard, expert, folder), SCORES) is not None
+    return find_table(part_path(shard, expert, folder), scores_schema(shard.scores)) is not None
 
 
 def part_path(shard: Shard, expert: ShardExpert, folder: Path) -> Path:
@@ -211,7 +215,7 @@ def calibrate(
     Args:
         shard: what to draw.
         renderer: draws a plan.
-        scorers: the five, by name.
+        scorers: those of the shard's scores, by name.
         folder: where parts are kept.
         on_progress: told how many images are newly done, already known ones included.
     """
@@ -273,7 +277,7 @@ def _scores_of(
     scorers: Mapping[str, Scorer],
     advance: Callable[[int], None],
 ) -> Any:
-    """Return an expert's scores on every prompt and seed, as a table of `schema.SCORES`."""
+    """Return an expert's scores on every prompt and seed, as a table of its scores."""
     from diffgraph.scoring import score
 
     plan = plan_alone(shard.family, expert)
@@ -282,19 +286,20 @@ def _scores_of(
         for number in range(shard.seeds)
         for prompt in shard.prompts
     ]
+    rating = {name: scorers[name] for name in shard.scores}
     values: list[Tensor] = []
     for start in range(0, len(drawn), shard.batch_size):
         batch = drawn[start : start + shard.batch_size]
         texts = [prompt.text for prompt, _ in batch]
         images = renderer.render(plan, texts, [seed for _, seed in batch], sampler=shard.sampler)
-        values.append(score(scorers, images, texts).float().cpu())
+        values.append(score(rating, images, texts).float().cpu())
         advance(len(batch))
     table = torch.cat(values)
     if not torch.isfinite(table).all():
         raise ExpertError(
             f"{expert.ref} draws images that no scorer can rate: a score is not finite"
         )
-    columns = {name: table[:, place].numpy() for place, name in enumerate(SCORE_NAMES)}
+    columns = {name: table[:, place].numpy() for place, name in enumerate(shard.scores)}
     return pa.table(
         {
             "expert": [expert.ref] * len(drawn),
@@ -302,7 +307,7 @@ def _scores_of(
             "seed": [seed for _, seed in drawn],
             **columns,
         },
-        schema=SCORES,
+        schema=scores_schema(shard.scores),
     )
 
 

@@ -23,14 +23,16 @@ from diffgraph.graph.schema import (
     BASE,
     COVERAGE,
     NODES,
+    OTHER_SCORES,
     PROMPTS,
     READABLE_VERSIONS,
     SCHEMA_VERSION,
-    SCORES,
     ExpertNode,
     Manifest,
     PromptNode,
     coverage_row,
+    names_of_scores,
+    scores_schema,
 )
 from diffgraph.scoring.reward import SCORE_NAMES, SMALLEST_SPREAD, Reward
 from diffgraph.tables import read_table
@@ -66,20 +68,20 @@ def build_tables(
         ),
         "prompts": pa.Table.from_pylist([prompt.row() for prompt in prompts], schema=PROMPTS),
     }
-    table = scores if isinstance(scores, pa.Table) else read_parts(scores)
-    tables["scores"] = _known_scores(table, tables["nodes"], tables["prompts"])
+    tables["scores"] = _known_scores(scores, tables["nodes"], tables["prompts"])
     return tables
 
 
-def read_parts(paths: Sequence[Path]) -> Any:
+def read_parts(paths: Sequence[Path], names: Sequence[str]) -> Any:
     """Return the scores of calibration's parts as one table; raises `DamagedTable`."""
-    parts = [read_table(path, SCORES) for path in paths]
-    return pa.concat_tables([SCORES.empty_table(), *parts])
+    schema = scores_schema(names)
+    return pa.concat_tables([schema.empty_table(), *(read_table(path, schema) for path in paths)])
 
 
 def _known_scores(table: Any, nodes: Any, prompts: Any) -> Any:
     """Return the scores of these nodes and prompts only, sorted, none of them twice."""
-    if not table.schema.equals(SCORES):
+    names = names_of_scores(table)
+    if not names or not table.schema.equals(scores_schema(names)):
         raise SnapshotError(f"the scores do not have the columns of schema {SCHEMA_VERSION}")
     experts = pa.array([BASE, *nodes["ref"].to_pylist()], type=pa.string())
     known = pc.and_(
@@ -127,6 +129,11 @@ def content_id(
     return digest.hexdigest()[:16]
 
 
+def version_of(tables: Mapping[str, Any]) -> int:
+    """Return the version that tables are written in; who reads no other scores refuses them."""
+    return SCHEMA_VERSION if names_of_scores(tables["scores"]) == SCORE_NAMES else OTHER_SCORES
+
+
 def _as_json(column: Any) -> Iterator[bytes]:
     """Yield the JSON list of a column in parts: ten thousand embeddings are 80 MB of text."""
     yield b"["
@@ -151,7 +158,7 @@ def as_current(nodes: Any, version: int) -> Any:
 
 
 def mean_scores(scores: Any, prompt_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Return each expert's scores, (prompts, 5), as a mean over seeds; NaN where one is missing."""
+    """Return each expert's (prompts, scores) as a mean over seeds; NaN where one is missing."""
     if not scores.num_rows:
         return {}
     experts = scores["expert"].combine_chunks().dictionary_encode()
@@ -161,13 +168,14 @@ def mean_scores(scores: Any, prompt_ids: Sequence[str]) -> dict[str, NDArray[np.
     cells = experts.indices.to_numpy().astype(np.int64) * len(prompt_ids) + columns
     size = len(names) * len(prompt_ids)
     counts = np.bincount(cells, minlength=size)
-    cube = np.full((size, len(SCORE_NAMES)), np.nan)
-    for place, name in enumerate(SCORE_NAMES):
+    score_names = names_of_scores(scores)
+    cube = np.full((size, len(score_names)), np.nan)
+    for place, name in enumerate(score_names):
         sums = np.bincount(
             cells, weights=scores[name].to_numpy().astype(np.float64), minlength=size
         )
         np.divide(sums, counts, out=cube[:, place], where=counts > 0)
-    shape = (len(names), len(prompt_ids), len(SCORE_NAMES))
+    shape = (len(names), len(prompt_ids), len(score_names))
     return dict(zip(names, cube.reshape(shape), strict=True))
 
 
@@ -179,14 +187,16 @@ def fit_reward(scores: Any) -> Reward | None:
     base's own scores would measure how prompts differ instead: a scorer that rates every image of
     the base alike would then outweigh all others as soon as an expert changes anything.
     """
-    finite = scores.filter(pc.is_finite(pc.add(*(scores[name] for name in SCORE_NAMES[:2]))))
-    for name in SCORE_NAMES[2:]:
+    finite = scores
+    for name in names_of_scores(scores):
         finite = finite.filter(pc.is_finite(finite[name]))
     if not finite.num_rows:
         return None
-    values = np.stack([finite[name].to_numpy() for name in SCORE_NAMES], axis=1).astype(np.float64)
+    values = _values(finite)
     of_base = values[pc.equal(finite["expert"], BASE).to_numpy()]
-    plain = Reward.fit(torch.from_numpy(of_base if len(of_base) else values))
+    plain = Reward.fit(
+        torch.from_numpy(of_base if len(of_base) else values), names=names_of_scores(scores)
+    )
     _, prompt = np.unique(finite["prompt"].to_numpy(), return_inverse=True)
     counts = np.bincount(prompt)
     means = np.stack([np.bincount(prompt, weights=column) / counts for column in values.T], axis=1)
@@ -196,15 +206,21 @@ def fit_reward(scores: Any) -> Reward | None:
     return plain.model_copy(update={"spread": tuple(spread.tolist())})
 
 
+def _values(scores: Any) -> NDArray[np.float64]:
+    """Return (rows, scores)."""
+    columns = [scores[name].to_numpy() for name in names_of_scores(scores)]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
 def units_of_base(scores: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and deviation of the base's scores (of all, if it has none): (5,) each.
+    """Return mean and deviation of the base's scores (of all, if it has none): (scores,) each.
 
     Edges are kept in these units, since they stay as they are when experts come and go. A score
     that never varied has a deviation of 1: it counts for nothing either way.
     """
     rows = scores.filter(pc.equal(scores["expert"], BASE))
     rows = rows if rows.num_rows else scores
-    values = np.stack([rows[name].to_numpy() for name in SCORE_NAMES], axis=1).astype(np.float64)
+    values = _values(rows)
     spread = np.nanstd(values, axis=0)
     return np.nanmean(values, axis=0), np.where(spread > SMALLEST_SPREAD, spread, 1.0)
 
@@ -226,6 +242,8 @@ def build_manifest(
         ref for ref in candidates if ref not in cube or not np.isfinite(cube[ref]).all()
     )
     return Manifest(
+        schema_version=version_of(tables),
+        scores=names_of_scores(tables["scores"]),
         id=snapshot_id,
         family=family,
         created_at=datetime.now(UTC),

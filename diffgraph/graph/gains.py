@@ -1,13 +1,12 @@
 """What is an expert good at, and who is best at it? Means of what calibration measured."""
 
 from diffgraph.graph.snapshot import GraphSnapshot
-from diffgraph.scoring.reward import SCORE_NAMES
 
 
 def mean_gains(snapshot: GraphSnapshot, ref: str) -> dict[str, float]:
     """Return an expert's mean gain over the base by score, in deviations of the base."""
     means = snapshot.edge_gains([ref])[0].mean(axis=0)
-    return {name: float(mean) for name, mean in zip(SCORE_NAMES, means, strict=True)}
+    return {name: float(mean) for name, mean in zip(snapshot.score_names, means, strict=True)}
 
 
 def strongest(snapshot: GraphSnapshot, count: int) -> dict[str, list[tuple[str, str, float]]]:
@@ -18,5 +17,5 @@ def strongest(snapshot: GraphSnapshot, count: int) -> dict[str, list[tuple[str, 
             (snapshot.refs[row], snapshot.names[row], float(means[row, column]))
             for row in means[:, column].argsort()[::-1][:count]
         ]
-        for column, name in enumerate(SCORE_NAMES)
+        for column, name in enumerate(snapshot.score_names)
     }

@@ -5,15 +5,15 @@ what it does not understand rather than guess. docs/snapshot-format.md says the 
 for people.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.coverage import CoverageReport
@@ -23,8 +23,10 @@ from diffgraph.graph.reference_prompts import ReferencePrompt
 from diffgraph.scoring.reward import SCORE_NAMES, Reward
 
 SCHEMA_VERSION = 2
-READABLE_VERSIONS = (1, 2)
-"""2 tells how well each expert's file was understood; in 1 nobody had counted."""
+OTHER_SCORES = 3
+READABLE_VERSIONS = (1, 2, OTHER_SCORES)
+"""2 tells how well each expert's file was understood; in 1 nobody had counted. 3 names its scores,
+where they are others than the paper's five."""
 EMBEDDING_WIDTH = 384  # of all-MiniLM-L6-v2
 BASE = "base"
 """The untouched base model, where a score names its expert. No ExpertRef is written like this."""
@@ -79,14 +81,25 @@ PROMPTS = pa.schema(
     ]
 )
 
-SCORES = pa.schema(
-    [
-        pa.field("expert", pa.string(), nullable=False),
-        pa.field("prompt", pa.string(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        *(pa.field(name, pa.float32(), nullable=False) for name in SCORE_NAMES),
-    ]
+_SCORED = (
+    pa.field("expert", pa.string(), nullable=False),
+    pa.field("prompt", pa.string(), nullable=False),
+    pa.field("seed", pa.int64(), nullable=False),
 )
+
+
+def scores_schema(names: Sequence[str]) -> Any:
+    """Return the columns of a table of these scores."""
+    return pa.schema([*_SCORED, *(pa.field(name, pa.float32(), nullable=False) for name in names)])
+
+
+def names_of_scores(table: Any) -> tuple[str, ...]:
+    """Return which scores a table of them holds, in their order."""
+    return tuple(table.schema.names[len(_SCORED) :])
+
+
+SCORES = scores_schema(SCORE_NAMES)
+"""Of the paper's five; a graph may hold others: its manifest says which."""
 
 TABLES: Mapping[str, Any] = {"nodes": NODES, "prompts": PROMPTS, "scores": SCORES}
 
@@ -177,6 +190,9 @@ class PromptNode:
         }
 
 
+ScoreName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
 class Manifest(BaseModel, frozen=True, extra="forbid"):
     """What made a snapshot, and the hashes that prove it whole."""
 
@@ -189,6 +205,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     files: dict[str, str] = Field(description="file name → SHA-256")
     sampler: SamplerConfig
     scorers: str = Field(description="identity of the scorers: equal identities, equal scores")
+    scores: tuple[ScoreName, ...] = Field(default=SCORE_NAMES, min_length=1)
     reward: Reward | None = Field(
         description="from the base's mean, in units of what experts change on one prompt"
     )
@@ -197,6 +214,12 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     uncalibrated: tuple[str, ...] = Field(
         default=(), description="ready experts with missing scores: shown, never merged"
     )
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "Manifest":
+        if self.reward is not None and self.reward.names != self.scores:
+            raise ValueError("the reward is of other scores than the graph")
+        return self
 
 
 def _vector(embedding: NDArray[np.float32], owner: str) -> NDArray[np.float32]:

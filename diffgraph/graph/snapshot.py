@@ -37,6 +37,7 @@ from diffgraph.graph.contents import (
     mean_scores,
     read_manifest,
     units_of_base,
+    version_of,
 )
 from diffgraph.graph.history import Difference, difference_of
 from diffgraph.graph.schema import (
@@ -47,9 +48,10 @@ from diffgraph.graph.schema import (
     ExpertNode,
     Manifest,
     PromptNode,
+    scores_schema,
 )
 from diffgraph.homes import CURRENT, is_name, read_pointer, write_pointer
-from diffgraph.scoring.reward import SCORE_NAMES, Reward
+from diffgraph.scoring.reward import Reward
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -81,6 +83,11 @@ class GraphSnapshot:
         """The family that all experts belong to."""
         return self.manifest.family
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The scores on the edges, in their order."""
+        return self.manifest.scores
+
     # -- tables ---------------------------------------------------------------------------------
 
     @cached_property
@@ -95,7 +102,7 @@ class GraphSnapshot:
 
     @cached_property
     def scores(self) -> Any:
-        """The scores as an Arrow table (`schema.SCORES`)."""
+        """The scores as an Arrow table (`schema.scores_schema`)."""
         return self.table("scores")
 
     def sql(self, query: str) -> "DataFrame":
@@ -212,10 +219,10 @@ class GraphSnapshot:
         return _matrix(self.prompts["embedding"])
 
     def edge_features(self, refs: Sequence[str]) -> NDArray[np.float32]:
-        """Return the standardised scores of experts: (experts, prompts, 5), mean over the seeds.
+        """Return experts' standardised scores: (experts, prompts, scores), mean over the seeds.
 
         Standardised by the base model's mean and deviation, which stay as they are when experts
-        come and go. The order of the last axis is `SCORE_NAMES`.
+        come and go. The order of the last axis is `score_names`.
         """
         self.index(refs)
         edges = np.stack([self._cube[ref] for ref in refs]) if refs else _no_edges(self)
@@ -265,9 +272,11 @@ class GraphSnapshot:
             raise SnapshotError(f"{self.folder / name}.parquet cannot be read: {error}") from error
         if name == "nodes":
             table = as_current(table, self.manifest.schema_version)
-        if not table.schema.equals(TABLES[name]):
+        columns = scores_schema(self.score_names) if name == "scores" else TABLES[name]
+        if not table.schema.equals(columns):
             raise SnapshotError(
-                f"{self.folder / name}.parquet has other columns than schema {SCHEMA_VERSION}"
+                f"{self.folder / name}.parquet has other columns than schema "
+                f"{self.manifest.schema_version}"
             )
         return table
 
@@ -288,7 +297,7 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
         family: of all the experts.
         nodes: experts to keep; those neither ready nor registered are left out.
         prompts: the reference prompts.
-        scores: an Arrow table (`schema.SCORES`), or the paths of parts that calibration wrote.
+        scores: an Arrow table (`schema.scores_schema`): its columns say which scores there are.
         sampler: how the scored images were sampled.
         scorers: identity of the scorers.
 
@@ -297,7 +306,7 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
         StorageError: it cannot be written.
     """
     tables = build_tables(family, nodes, prompts, scores)
-    snapshot_id = content_id(family, tables, sampler, scorers)
+    snapshot_id = content_id(family, tables, sampler, scorers, version_of(tables))
     with writing(place) as root:
         folder, parent = root / snapshot_id, None
         if folder.exists() and (damage := _damage(place, snapshot_id)):
@@ -314,7 +323,10 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
                         "files": {file.name: sha256_of(file) for file in sorted(part.iterdir())},
                     }
                 )
-                (part / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+                # a manifest without `scores` is read by older code as well: it holds the five
+                unsaid = {"scores"} if manifest.schema_version == SCHEMA_VERSION else None
+                written = manifest.model_dump_json(indent=2, exclude=unsaid)
+                (part / MANIFEST).write_text(written, encoding="utf-8")
                 (part / SEAL).write_text(sha256_of(part / MANIFEST), encoding="utf-8")
         write_pointer(place / CURRENT, snapshot_id)
     log.info("snapshot %s: %d experts", snapshot_id, tables["nodes"].num_rows)
@@ -397,4 +409,4 @@ def _matrix(column: Any) -> NDArray[np.float32]:
 
 
 def _no_edges(snapshot: GraphSnapshot) -> NDArray[np.float64]:
-    return np.zeros((0, len(snapshot.prompt_ids), len(SCORE_NAMES)))
+    return np.zeros((0, len(snapshot.prompt_ids), len(snapshot.score_names)))

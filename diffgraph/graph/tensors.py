@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from diffgraph.artifacts import new_file, write_text
 from diffgraph.errors import SnapshotError
 from diffgraph.graph.snapshot import GraphSnapshot
-from diffgraph.scoring.reward import SCORE_NAMES
 
 NAMES, NODES, EDGES = "graph.json", "nodes.npz", "edges.npz"
 PYG = "graph.pt"
@@ -37,15 +36,15 @@ class GraphArrays:
     strengths: NDArray[np.float32]  # (experts,)
     prompts_x: NDArray[np.float32]  # (prompts, 384)
     edge_index: NDArray[np.int64]  # (2, edges): expert row, prompt row
-    edge_features: NDArray[np.float32]  # (edges, 5), standardised, in the order of SCORE_NAMES
-    edge_gains: NDArray[np.float32]  # (edges, 5), above the base
+    edge_features: NDArray[np.float32]  # (edges, scores), standardised
+    edge_gains: NDArray[np.float32]  # (edges, scores), above the base
 
 
 def to_arrays(snapshot: GraphSnapshot) -> GraphArrays:
     """Return the mergeable experts, the reference prompts and the edges between them."""
     experts, prompts = len(snapshot.refs), len(snapshot.prompt_ids)
     rows, columns = np.divmod(np.arange(experts * prompts, dtype=np.int64), max(prompts, 1))
-    width = len(SCORE_NAMES)
+    width = len(snapshot.score_names)
     return GraphArrays(
         snapshot_id=snapshot.id,
         family=snapshot.family,
@@ -83,7 +82,7 @@ def export_npz(snapshot: GraphSnapshot, folder: Path) -> Path:
         "experts": arrays.refs,
         "kinds": arrays.kinds,
         "prompts": arrays.prompts,
-        "scores": SCORE_NAMES,
+        "scores": snapshot.score_names,
     }
     write_text(folder / NAMES, json.dumps(names, indent=1))
     return folder
@@ -127,7 +126,7 @@ def to_pyg(snapshot: GraphSnapshot) -> Any:
     """Return the graph as a `torch_geometric.data.HeteroData` (needs torch_geometric).
 
     Node types `expert` and `prompt`; edge type `("expert", "scored_on", "prompt")` whose
-    `edge_attr` holds the five scores, then the five gains over the base.
+    `edge_attr` holds the scores (`snapshot.score_names`), then as many gains over the base.
     """
     import torch
     from torch_geometric.data import HeteroData

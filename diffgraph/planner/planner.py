@@ -24,6 +24,7 @@ from diffgraph.merging.plan import MergePlan, Normalisation
 from diffgraph.merging.plan_files import reason_of
 from diffgraph.planner.subgraph import Subgraph, activate, collate
 from diffgraph.planner.vgae import VGAE, VGAEConfig
+from diffgraph.scoring.reward import SCORE_NAMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,9 @@ class PlannerConfig(BaseModel, frozen=True, extra="forbid"):
     version: int = PLANNER_VERSION
     family: str
     snapshot: str = Field(description="id of the snapshot it was trained on")
+    scores: tuple[str, ...] = Field(
+        default=SCORE_NAMES, description="what it reads of an edge, in its order"
+    )
     normalisation: Normalisation = "strength"
     vgae: VGAEConfig = VGAEConfig()
     seed: int = 0
@@ -75,7 +79,8 @@ class Planner:
     @classmethod
     def new(cls, config: PlannerConfig) -> "Planner":
         """Return an untrained planner: it plans every expert at its recommended strength."""
-        return cls(config, VGAE(config.vgae, torch.Generator().manual_seed(config.seed)))
+        generator = torch.Generator().manual_seed(config.seed)
+        return cls(config, VGAE(config.vgae, generator, len(config.scores)))
 
     @classmethod
     def load(cls, folder: Path) -> "Planner":
@@ -90,7 +95,7 @@ class Planner:
             if version not in (None, PLANNER_VERSION):
                 raise ValueError(f"planner version {version}, this code reads {PLANNER_VERSION}")
             config = PlannerConfig.model_validate(facts)
-            _demand_weights(folder / WEIGHTS, config.vgae)
+            _demand_weights(folder / WEIGHTS, config)
             if config.weights not in ("", sha256_of(folder / WEIGHTS)):
                 raise ValueError(f"{WEIGHTS} is damaged: its hash is not the one in {CONFIG}")
             planner = cls.new(config)
@@ -126,10 +131,15 @@ class Planner:
             selection: the chosen experts.
             prompt_embedding: (384,), a unit vector, of the prompt.
             normalisation: another than the planner was trained for, to compare them.
+
+        Raises:
+            MissingInput: the graph lacks a score that the planner reads.
         """
         if not selection.refs:
             return MergePlan(family=snapshot.family)
-        graph = activate(snapshot, selection.refs, prompt_embedding, selection.prompt)
+        graph = activate(
+            snapshot, selection.refs, prompt_embedding, selection.prompt, self.config.scores
+        )
         return self.plans([graph], normalisation)[0]
 
     def plans(
@@ -149,12 +159,12 @@ class Planner:
         return Planner(self.config.model_copy(update={"metrics": known}), self.vgae)
 
 
-def _demand_weights(path: Path, config: VGAEConfig) -> None:
+def _demand_weights(path: Path, config: PlannerConfig) -> None:
     """Raise `ValueError` unless a file has the weights of such a network; none is made for that."""
     with open_weights(path) as file:
         found = {name: tuple(entry.shape) for name, entry in file.entries.items()}
     with torch.device("meta"):
-        network = VGAE(config, torch.Generator())
+        network = VGAE(config.vgae, torch.Generator(), len(config.scores))
     for name, value in network.state_dict().items():
         if found.get(name) != tuple(value.shape):
             raise ValueError(

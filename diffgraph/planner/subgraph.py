@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Kind
 from diffgraph.merging.plan import STRONGEST, MergePlan, Normalisation, PlannedExpert
 
@@ -27,10 +28,16 @@ if TYPE_CHECKING:
 EMBEDDING_WIDTH = 384
 FACTS = 6  # what a node is beside its text: user, reference, checkpoint, PEFT; strength; share
 NODE_WIDTH = EMBEDDING_WIDTH + FACTS
-SCORES = 5
-EDGE_WIDTH = 2 * SCORES + 2 + 3  # scores, gains; likeness of the ends, of the prompt; type
+OTHER_FACTS = (
+    2 + 3
+)  # of an edge, behind scores and gains: likeness of the ends, of the prompt; type
 RELEVANCE_TEMPERATURE = 0.1
 """How quickly a reference prompt counts less as it is less like the user's, in cosine."""
+
+
+def edge_width(scores: int) -> int:
+    """Return how many numbers an edge has in a graph of so many scores."""
+    return 2 * scores + OTHER_FACTS
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Subgraph:
     strengths: Tensor  # (experts,), as their cards recommend
     nodes: Tensor  # (1 + prompts + experts, NODE_WIDTH)
     edge_index: Tensor  # (2, edges), both directions of each edge
-    edges: Tensor  # (edges, EDGE_WIDTH)
+    edges: Tensor  # (edges, edge_width(scores))
     weights: Tensor  # (edges,), how much a message counts
 
     def plan(self, coefficients: Sequence[float], normalisation: Normalisation) -> MergePlan:
@@ -68,7 +75,7 @@ class Batch:
 
     nodes: Tensor  # (nodes, NODE_WIDTH)
     edge_index: Tensor  # (2, edges)
-    edges: Tensor  # (edges, EDGE_WIDTH)
+    edges: Tensor  # (edges, edge_width(scores))
     weights: Tensor  # (edges,)
     users: Tensor  # (graphs,), the row of each user's prompt
     experts: Tensor  # (experts,), the row of each expert
@@ -82,6 +89,7 @@ def activate(
     refs: Sequence[str],
     prompt_embedding: "NDArray[np.float32]",
     prompt: str = "",
+    scores: Sequence[str] | None = None,
 ) -> Subgraph:
     """Return the subgraph of a prompt and the experts chosen for it.
 
@@ -90,8 +98,10 @@ def activate(
         refs: the chosen experts; none is fine.
         prompt_embedding: (384,), a unit vector, from the embedder that the graph was made with.
         prompt: the text, for the record.
+        scores: those that whoever reads the edges knows, in its order; all of the graph's if unset.
 
     Raises:
+        MissingInput: the graph lacks one of the scores.
         SnapshotError: an expert is not a mergeable expert of the snapshot.
     """
     rows = snapshot.index(refs)
@@ -100,10 +110,11 @@ def activate(
     references = torch.from_numpy(snapshot.prompt_embeddings)
     experts = torch.from_numpy(snapshot.embeddings[rows])
     strengths = torch.from_numpy(snapshot.strengths[rows])
-    scores = torch.from_numpy(snapshot.edge_features(refs))
-    gains = torch.from_numpy(snapshot.edge_gains(refs))
+    known = _columns(snapshot, snapshot.score_names if scores is None else scores)
+    features = torch.from_numpy(snapshot.edge_features(refs))[..., known]
+    gains = torch.from_numpy(snapshot.edge_gains(refs))[..., known]
     edge_index, edges, weights = _edges(
-        user, references, experts, torch.cat([scores, gains], dim=2)
+        user, references, experts, torch.cat([features, gains], dim=2)
     )
     return Subgraph(
         family=snapshot.family,
@@ -117,6 +128,16 @@ def activate(
         edges=edges,
         weights=weights,
     )
+
+
+def _columns(snapshot: "GraphSnapshot", scores: Sequence[str]) -> list[int]:
+    """Return where these scores stand on the edges of a graph."""
+    if missing := [name for name in scores if name not in snapshot.score_names]:
+        raise MissingInput(
+            f"the planner reads the scores {', '.join(missing)}, which snapshot {snapshot.id} does "
+            "not hold: train one on it with `diffgraph train`"
+        )
+    return [snapshot.score_names.index(name) for name in scores]
 
 
 def collate(subgraphs: Sequence[Subgraph]) -> Batch:
@@ -172,28 +193,30 @@ def _edges(
         user: (1, 384).
         references: (prompts, 384).
         experts: (experts, 384).
-        scores: (experts, prompts, 10), standardised scores and gains.
+        scores: (experts, prompts, 2 scores), standardised scores, then gains.
     """
+    both = scores.shape[2]
+    width = both + OTHER_FACTS
     likeness = (references @ user.T).flatten()  # (prompts,)
     relevance = torch.softmax(likeness / RELEVANCE_TEMPERATURE, dim=0)
     n_references, n_experts = len(references), len(experts)
     columns = torch.arange(1, 1 + n_references)
     rows = torch.arange(1 + n_references, 1 + n_references + n_experts)
 
-    scored = torch.zeros(n_experts, n_references, EDGE_WIDTH)
-    scored[..., : 2 * SCORES] = scores
-    scored[..., 2 * SCORES] = experts @ references.T
-    scored[..., 2 * SCORES + 1] = likeness
+    scored = torch.zeros(n_experts, n_references, width)
+    scored[..., :both] = scores
+    scored[..., both] = experts @ references.T
+    scored[..., both + 1] = likeness
     scored[..., -3] = 1.0
-    alike = torch.zeros(n_references, EDGE_WIDTH)
-    alike[:, 2 * SCORES] = likeness
-    alike[:, 2 * SCORES + 1] = likeness
+    alike = torch.zeros(n_references, width)
+    alike[:, both] = likeness
+    alike[:, both + 1] = likeness
     alike[:, -2] = 1.0
-    asked = torch.zeros(n_experts, EDGE_WIDTH)
+    asked = torch.zeros(n_experts, width)
     # what the expert scored on prompts like the user's: the nearer, the more a prompt counts
-    asked[:, : 2 * SCORES] = torch.einsum("p,eps->es", relevance, scores)
-    asked[:, 2 * SCORES] = (experts @ user.T).flatten()
-    asked[:, 2 * SCORES + 1] = 1.0
+    asked[:, :both] = torch.einsum("p,eps->es", relevance, scores)
+    asked[:, both] = (experts @ user.T).flatten()
+    asked[:, both + 1] = 1.0
     asked[:, -1] = 1.0
 
     sources = torch.cat(
@@ -202,7 +225,7 @@ def _edges(
     targets = torch.cat(
         [columns.repeat(n_experts), torch.zeros_like(columns), torch.zeros_like(rows)]
     )
-    features = torch.cat([scored.reshape(-1, EDGE_WIDTH), alike, asked])
+    features = torch.cat([scored.reshape(-1, width), alike, asked])
     # all reference prompts together weigh as much as the user's prompt, however many they are
     weights = torch.cat([relevance.repeat(n_experts), relevance, torch.ones(n_experts)])
     there_and_back = torch.stack([torch.cat([sources, targets]), torch.cat([targets, sources])])

@@ -170,11 +170,12 @@ class _Run:
         self.trials = [_subgraph(snapshot, prompt) for prompt in validation if prompt.refs]
         self.rollouts, self.config, self.folder = rollouts, config, folder
         self.snapshot_id, self.family = snapshot.id, snapshot.family
+        self.scores = snapshot.score_names
         self._begin()
 
     def _begin(self) -> None:
         generator = torch.Generator().manual_seed(self.config.seed)
-        self.vgae = VGAE(self.config.vgae, generator)
+        self.vgae = VGAE(self.config.vgae, generator, len(self.scores))
         self.search = PolicyGradient(self.vgae, self.config.search, self.config.steps, generator)
         self.records: list[StepRecord] = []
         self.best: float | None = None
@@ -221,7 +222,8 @@ class _Run:
             if name.startswith("best.")
         }
         if self.best is not None:
-            VGAE(self.config.vgae, torch.Generator()).load_state_dict(self.best_state)
+            network = VGAE(self.config.vgae, torch.Generator(), len(self.scores))
+            network.load_state_dict(self.best_state)
 
     def advance(self) -> StepRecord:
         """Take one step, validate when it is time, and keep a checkpoint when it is time."""
@@ -259,6 +261,7 @@ class _Run:
         config = PlannerConfig(
             family=self.family,
             snapshot=self.snapshot_id,
+            scores=self.scores,
             normalisation=self.config.normalisation,
             vgae=self.config.vgae,
             seed=self.config.seed,
@@ -289,7 +292,12 @@ class _Run:
     def _validate(self) -> float:
         """Return the mean reward of the expected plans, and keep the planner if it is the best."""
         planner = Planner(
-            PlannerConfig(family=self.family, snapshot=self.snapshot_id, vgae=self.config.vgae),
+            PlannerConfig(
+                family=self.family,
+                snapshot=self.snapshot_id,
+                scores=self.scores,
+                vgae=self.config.vgae,
+            ),
             self.vgae,
         )
         plans = planner.plans(self.trials, self.config.normalisation)

@@ -21,7 +21,8 @@ from torch.distributions import Beta
 from torch.nn import functional
 
 from diffgraph.merging.plan import STRONGEST
-from diffgraph.planner.subgraph import EDGE_WIDTH, NODE_WIDTH, Batch
+from diffgraph.planner.subgraph import NODE_WIDTH, Batch, edge_width
+from diffgraph.scoring.reward import SCORE_NAMES
 
 LOG_VARIANCE = (-10.0, 4.0)
 SHAPE = (-4.0, 5.0)  # limits of a and b: Beta(1.02, …) is nearly flat, Beta(150, …) nearly certain
@@ -51,7 +52,7 @@ class EdgeGraphConv(nn.Module):
     carry no edge features, and n_ij = w_ij / sqrt(d_i d_j) as in GCN.
     """
 
-    def __init__(self, width_in: int, width_out: int, edge_width: int = EDGE_WIDTH) -> None:
+    def __init__(self, width_in: int, width_out: int, edge_width: int) -> None:
         super().__init__()
         self.lin = nn.Linear(width_in, width_out, bias=False)
         self.bias = nn.Parameter(torch.zeros(width_out))
@@ -88,11 +89,11 @@ class EdgeGraphConv(nn.Module):
 class GraphNetwork(nn.Module):
     """Two graph convolutions: GNN_mu and GNN_sigma of the paper are one each."""
 
-    def __init__(self, config: VGAEConfig) -> None:
+    def __init__(self, config: VGAEConfig, edges: int) -> None:
         super().__init__()
-        self.first = EdgeGraphConv(NODE_WIDTH, config.hidden)
+        self.first = EdgeGraphConv(NODE_WIDTH, config.hidden, edges)
         self.norm = nn.LayerNorm(config.hidden)
-        self.second = EdgeGraphConv(config.hidden, config.latent)
+        self.second = EdgeGraphConv(config.hidden, config.latent, edges)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (nodes, latent)."""
@@ -122,11 +123,14 @@ class Latent:
 class VGAE(nn.Module):
     """The planner's network: subgraph → latents → a Beta distribution of each expert's weight."""
 
-    def __init__(self, config: VGAEConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: VGAEConfig, generator: torch.Generator, scores: int = len(SCORE_NAMES)
+    ) -> None:
+        """Draw new weights, of a width that reads so many scores of an edge."""
         super().__init__()
         self.config = config
-        self.mean = GraphNetwork(config)
-        self.log_variance = GraphNetwork(config)
+        self.mean = GraphNetwork(config, edge_width(scores))
+        self.log_variance = GraphNetwork(config, edge_width(scores))
         self.decoder_in = nn.Linear(2 * config.latent, config.hidden)
         self.decoder_out = nn.Linear(config.hidden, 2)
         for network in (self.mean, self.log_variance):

@@ -1,4 +1,4 @@
-"""How do five scores become one number?
+"""How do several scores become one number?
 
 Each is brought to mean 0 and standard deviation 1 on the calibration table, so that none outweighs
 another by its units, and their weighted mean is the reward.
@@ -13,7 +13,7 @@ from torch import Tensor
 from diffgraph.errors import InputError
 
 SCORE_NAMES = ("clip_score", "image_reward", "aesthetic_score", "pick_score", "hps")
-"""The five scores of an edge, in the order they are stored in. See the paper, section 3.1."""
+"""The paper's five (section 3.1), in their order: what a graph or planner holds that names none."""
 SMALLEST_SPREAD = 1e-6  # a score that never varied says nothing, rather than infinity
 
 
@@ -36,21 +36,27 @@ class Reward(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @classmethod
-    def fit(cls, table: Tensor, weights: tuple[float, ...] | None = None) -> "Reward":
-        """Return the reward standardised on a table of scores (images, scores).
+    def fit(
+        cls,
+        table: Tensor,
+        weights: tuple[float, ...] | None = None,
+        names: tuple[str, ...] = SCORE_NAMES,
+    ) -> "Reward":
+        """Return the reward standardised on a table of scores (images, scores), named in order.
 
         Raises:
             InputError: the table has no rows, the wrong columns or numbers that are not finite.
         """
-        if table.ndim != 2 or table.shape[1] != len(SCORE_NAMES) or len(table) == 0:
-            raise InputError(f"scores {tuple(table.shape)}, expected (images, {len(SCORE_NAMES)})")
+        if table.ndim != 2 or table.shape[1] != len(names) or len(table) == 0:
+            raise InputError(f"scores {tuple(table.shape)}, expected (images, {len(names)})")
         if not bool(torch.isfinite(table).all()):
             raise InputError("the scores to fit a reward on hold NaN or infinite numbers")
         table = table.double()
         return cls(
+            names=names,
             mean=tuple(table.mean(0).tolist()),
             spread=tuple(table.std(0, unbiased=False).tolist()),
-            weights=weights or (1.0,) * len(SCORE_NAMES),
+            weights=weights or (1.0,) * len(names),
         )
 
     def standardised(self, scores: Tensor) -> Tensor:

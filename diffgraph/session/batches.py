@@ -7,7 +7,7 @@ are found again wherever they have moved to, and what another graph or planner d
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from diffgraph.artifacts import set_aside, write_text
 from diffgraph.errors import MissingInput
 from diffgraph.progress import report
+from diffgraph.scoring.reward import SCORE_NAMES
 from diffgraph.session import Session
 from diffgraph.session.overrides import NO_OVERRIDES, Overrides
 from diffgraph.session.planners import planner_folder, planner_name
@@ -35,6 +36,7 @@ class Ids(BaseModel, frozen=True):
     planner_name: str
     """By which a home finds it."""
     scorers: str
+    scores: tuple[str, ...] = SCORE_NAMES
 
 
 class Row(BaseModel, frozen=True):
@@ -62,7 +64,7 @@ class BatchShard(BaseModel, frozen=True):
 
     def key(self, row: Row) -> str:
         """Return the name of a row's image: the hash of all that it depends on."""
-        by = self.model_dump(mode="json", exclude={"rows": True, "ids": {"planner_name"}})
+        by = self.model_dump(mode="json", exclude={"rows": True, "ids": {"planner_name", "scores"}})
         return _digest([row.prompt, row.seed, by])
 
     def session(self, home: Path, device: str) -> Session:
@@ -72,14 +74,6 @@ class BatchShard(BaseModel, frozen=True):
             SnapshotError: the snapshot is not there any more.
             MissingInput: the planner or the scorers are not those any more.
         """
-        from diffgraph.scoring import identity_of
-
-        found = identity_of(self.family)
-        if found != self.ids.scorers:
-            raise MissingInput(
-                f"the scorers of {self.family} are {found}, and this batch was begun with "
-                f"{self.ids.scorers}: draw into another folder"
-            )
         session = Session(
             home,
             self.family,
@@ -90,7 +84,13 @@ class BatchShard(BaseModel, frozen=True):
             self.overrides,
             self.ids.planner,
         )
-        return session.pinned()  # told now, and not as the failure of each row
+        session = session.pinned()  # told now, and not as the failure of each row
+        if (found := session.scorers_id) != self.ids.scorers:
+            raise MissingInput(
+                f"the scorers of {self.family} are {found}, and this batch was begun with "
+                f"{self.ids.scorers}: draw into another folder"
+            )
+        return session
 
 
 def ids_of(out: Path, session: Session) -> Ids:
@@ -99,8 +99,6 @@ def ids_of(out: Path, session: Session) -> Ids:
     Raises:
         StorageError: the folder cannot be written.
     """
-    from diffgraph.scoring import identity_of
-
     begun = out / BEGUN
     try:
         return Ids.model_validate_json(begun.read_bytes())
@@ -113,20 +111,21 @@ def ids_of(out: Path, session: Session) -> Ids:
         snapshot=session.graph.id,
         planner=planner,
         planner_name=planner_name(session.family_name, folder),
-        scorers=identity_of(session.family_name),
+        scorers=session.scorers_id,
+        scores=session.graph.score_names,
     )
     write_text(begun, ids.model_dump_json(indent=1))
     return ids
 
 
-def known_rows(out: Path) -> dict[str, dict[str, Any]]:
+def known_rows(out: Path, scores: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the rows of a folder's tables by their keys; damaged tables are set aside.
 
     A row whose image has gone is not among them; one that could not be drawn says why.
     """
     found: dict[str, dict[str, Any]] = {}
     for part in sorted((out / PARTS).glob("*.parquet")):
-        table = find_table(part, _schema())
+        table = find_table(part, _schema(scores))
         for row in table.to_pylist() if table is not None else ():
             if row["error"]:
                 found.setdefault(row["key"], row)
@@ -145,15 +144,15 @@ def draw(shard: BatchShard, out: Path, home: Path, device: str) -> Path:
         rows.append({"key": shard.key(row), **_draw(row, shard, session, out)})
         report("draw", done, len(shard.rows), row.prompt[:40])
     part = out / PARTS / f"{shard.id}.parquet"
-    write_table(part, pa.Table.from_pylist(rows, schema=_schema()))
+    write_table(part, pa.Table.from_pylist(rows, schema=_schema(shard.ids.scores)))
     return part
 
 
-def collect(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
+def collect(rows: Iterable[Mapping[str, Any]], out: Path, scores: Sequence[str]) -> Path:
     """Write the rows of a whole batch as one table; return its path."""
     import pyarrow as pa
 
-    schema = pa.schema([("id", pa.string()), *list(_schema())[1:]])
+    schema = pa.schema([("id", pa.string()), *list(_schema(scores))[1:]])
     write_table(out / TABLE, pa.Table.from_pylist(list(rows), schema=schema))
     return out / TABLE
 
@@ -191,10 +190,8 @@ def _draw(row: Row, shard: BatchShard, session: Session, out: Path) -> dict[str,
     }
 
 
-def _schema() -> Any:
+def _schema(scores: Sequence[str]) -> Any:
     import pyarrow as pa
-
-    from diffgraph.scoring.reward import SCORE_NAMES
 
     texts = ("plan_id", "plan", "file", "error")
     return pa.schema(
@@ -203,7 +200,7 @@ def _schema() -> Any:
             ("prompt", pa.string()),
             ("seed", pa.int64()),
             *((name, pa.string()) for name in texts),
-            *((name, pa.float64()) for name in (*SCORE_NAMES, "reward")),
+            *((name, pa.float64()) for name in (*scores, "reward")),
             ("snapshot", pa.string()),
             ("planner", pa.string()),
         ]

@@ -100,7 +100,7 @@ def _spread(
 
 def _bench(session: Session) -> Any:
     from diffgraph.evaluation.harness import Bench
-    from diffgraph.scoring import identity_of, score
+    from diffgraph.scoring import score
 
     sampler = session.family.sampler.model_dump_json()
     return Bench(
@@ -108,7 +108,8 @@ def _bench(session: Session) -> Any:
         render=session.renderer.render,
         score=lambda images, prompts: score(session.scorers, images, prompts),
         reward=session.graph.reward.of,
-        identity=f"{session.family_name}|{sampler}|{identity_of(session.family_name)}",
+        identity=f"{session.family_name}|{sampler}|{session.scorers_id}",
+        scores=session.graph.score_names,
     )
 
 
@@ -125,6 +126,7 @@ def _write_report(
     from diffgraph.evaluation.report import ReportData, write_report
     from diffgraph.experts.library import Library
     from diffgraph.planner.training import history
+    from diffgraph.scoring import scorers_of
     from diffgraph.version import version
 
     snapshot = session.graph
@@ -140,7 +142,7 @@ def _write_report(
         graph=graph_view(snapshot),
         curves=training_curves(history(story.training)) if story.training else (),
         summary=summary,
-        scorers=session.family.scorers,
+        scorers=scorers_of(session.family),
         comparisons=comparisons(
             evaluation, {node["ref"]: node["name"] for node in nodes}, selections
         ),

@@ -26,11 +26,11 @@ def renderer(home: Path, name: str, device: str, sampler: "SamplerConfig") -> "R
 
 
 @lru_cache(maxsize=1)
-def scorers(family: str, device: str) -> "dict[str, Scorer]":
-    """Return what scores images, by name."""
+def scorers(family: str, names: tuple[str, ...], device: str) -> "dict[str, Scorer]":
+    """Return what scores images, by name, in this order."""
     from diffgraph.scoring import get_scorers
 
-    return get_scorers(family, device)
+    return get_scorers(family, device, names)
 
 
 @lru_cache(maxsize=1)

@@ -130,8 +130,19 @@ class Session:
 
     @property
     def scorers(self) -> "dict[str, Scorer]":
-        """The five scorers."""
-        return loaded.scorers(self.family_name, str(self.renderer.device))
+        """The scorers of the graph in force, in the order of its scores."""
+        return self.scorers_of(self.graph.score_names)
+
+    def scorers_of(self, names: tuple[str, ...]) -> "dict[str, Scorer]":
+        """Return the family's scorers of these names."""
+        return loaded.scorers(self.family_name, names, str(self.renderer.device))
+
+    @property
+    def scorers_id(self) -> str:
+        """The identity of `scorers`: equal identities give equal scores."""
+        from diffgraph.scoring import identity_of
+
+        return identity_of(self.family_name, self.graph.score_names)
 
     @property
     def embedder(self) -> "TextEmbedder":

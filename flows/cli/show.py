@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families import get_family
 from diffgraph.session import Session
 from diffgraph.settings import Settings
 from diffgraph.targets import demand_folder
@@ -244,7 +243,9 @@ def expert(settings: Settings, which: str) -> OneExpert:
 
 def _score_notes(family: str) -> dict[str, str]:
     """Return what a reader of a family's scores must know, by score."""
-    return {name: scorer.note for name, scorer in get_family(family).scorers.items() if scorer.note}
+    from diffgraph.scoring import scorers_of
+
+    return {name: scorer.note for name, scorer in scorers_of(family).items() if scorer.note}
 
 
 def _note_lines(notes: dict[str, str]) -> Iterator[str]:

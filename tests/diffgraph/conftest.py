@@ -11,8 +11,9 @@ import pytest
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.expert import Expert, Licence
 from diffgraph.families.family import SamplerConfig
-from diffgraph.graph.schema import BASE, SCORES, ExpertNode, PromptNode
+from diffgraph.graph.schema import BASE, ExpertNode, PromptNode, scores_schema
 from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot, write_snapshot
+from diffgraph.scoring.reward import SCORE_NAMES
 
 STRENGTHS = (1.0, 1.0, 0.6, 0.9, 1.2, 0.75)
 
@@ -56,8 +57,14 @@ def make_prompts(count: int = 5, seed: int = 1) -> list[PromptNode]:
     ]
 
 
-def make_scores(refs: list[str], prompts: list[PromptNode], seed: int = 2) -> pa.Table:
+def make_scores(
+    refs: list[str],
+    prompts: list[PromptNode],
+    seed: int = 2,
+    names: tuple[str, ...] = SCORE_NAMES,
+) -> pa.Table:
     generator = np.random.default_rng(seed)
+    further = np.random.default_rng(seed)  # so that another score leaves the paper's as they are
     rows = [
         {
             "expert": ref,
@@ -65,22 +72,26 @@ def make_scores(refs: list[str], prompts: list[PromptNode], seed: int = 2) -> pa
             "seed": prompt.seed,
             **{
                 name: float(generator.normal(3.0 * place, 1.0 + place))
-                for place, name in enumerate(SCORES.names[3:])
+                for place, name in enumerate(SCORE_NAMES)
+                if name in names
             },
+            **{name: float(further.normal()) for name in names if name not in SCORE_NAMES},
         }
         for ref in [BASE, *refs]
         for prompt in prompts
     ]
-    return pa.Table.from_pylist(rows, schema=SCORES)
+    return pa.Table.from_pylist(rows, schema=scores_schema(names))
 
 
 @pytest.fixture(scope="session")
 def make_snapshot() -> Callable[..., GraphSnapshot]:
     """Write a graph of random experts into a home and open it."""
 
-    def make(home: Path, experts: int = 6, prompts: int = 5) -> GraphSnapshot:
+    def make(
+        home: Path, experts: int = 6, prompts: int = 5, names: tuple[str, ...] = SCORE_NAMES
+    ) -> GraphSnapshot:
         nodes, references = make_nodes(experts), make_prompts(prompts)
-        scores = make_scores([node.expert.ref for node in nodes], references)
+        scores = make_scores([node.expert.ref for node in nodes], references, names=names)
         write_snapshot(home, "emoji64", nodes, references, scores, SamplerConfig(), "tests")
         return open_snapshot(home)
 

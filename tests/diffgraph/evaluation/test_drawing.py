@@ -14,7 +14,7 @@ from diffgraph.evaluation.drawing import (
     short,
     signed,
 )
-from diffgraph.evaluation.statistics import COLUMNS, Interval, MethodSummary, Summary
+from diffgraph.evaluation.statistics import Interval, MethodSummary, Summary
 from diffgraph.scoring.reward import SCORE_NAMES
 
 
@@ -32,6 +32,7 @@ def view(gains, alike=()):
         prompts=[f"prompt {n}" for n in range(prompts)],
         prompt_embeddings=embeddings[experts:],
         gains=gains,
+        scores=SCORE_NAMES,
     )
 
 
@@ -88,7 +89,7 @@ def test_specialists_form_a_diagonal_in_the_heat_map():
     gains = np.zeros((4, 4, 5))
     for expert, prompt in enumerate((2, 0, 3, 1)):
         gains[expert, prompt] = 4 - expert  # the order of rows
-    rows = draw_heat_map(view(gains), SCORE_NAMES)
+    rows = draw_heat_map(view(gains))
     assert [row.name for row in rows] == [f"expert {n}" for n in range(4)]
     assert [int(np.argmax(row.cells)) for row in rows] == [0, 1, 2, 3]
     assert "prompt 2" in rows[0].titles[0]
@@ -108,7 +109,7 @@ def test_a_curve_ends_where_its_values_do():
 def summary(**leads):
     blank = Interval(mean=0, low=0, high=0)
     rows = [
-        MethodSummary(method=name, prompts=3, win_rate=0.5, scores=dict.fromkeys(COLUMNS, blank),
+        MethodSummary(method=name, prompts=3, win_rate=0.5, scores={"reward": blank},
                       lead={"reward": Interval(mean=mean, low=low, high=high)})
         for name, (mean, low, high) in leads.items()
     ]  # fmt: skip

@@ -23,10 +23,11 @@ from diffgraph.evaluation.report import (
     plain,
     write_report,
 )
-from diffgraph.evaluation.statistics import COLUMNS, summarise
+from diffgraph.evaluation.statistics import summarise
 from diffgraph.experts.expert import Expert, Licence
 from diffgraph.families import get_family
 from diffgraph.families.scorer import FamilyScorer
+from diffgraph.scoring.reward import SCORE_NAMES
 from diffgraph.secrets import keep_secret
 from diffgraph.telling import harmless
 
@@ -57,12 +58,18 @@ def graph(experts=6, prompts=4, name="Sepia", seed=0):
         prompts=[name] * prompts,
         prompt_embeddings=draws.normal(size=(prompts, 384)),
         gains=draws.normal(size=(experts, prompts, 5)),
+        scores=SCORE_NAMES,
     )
 
 
 def summary():
     rows = [
-        {"method": method, "prompt_id": f"p{n}", "seed": 0, **dict.fromkeys(COLUMNS, value + n)}
+        {
+            "method": method,
+            "prompt_id": f"p{n}",
+            "seed": 0,
+            **dict.fromkeys(("reward", *SCORE_NAMES), value + n),
+        }
         for method, value in {"base": 0.0, "best_single": 0.5, "diffgraph": 1.25}.items()
         for n in range(6)
     ]

@@ -5,13 +5,13 @@ import pyarrow as pa
 import pytest
 
 from diffgraph.evaluation.statistics import (
-    COLUMNS,
     Interval,
     bootstrap_mean,
     paired_bootstrap,
     summarise,
     win_rate,
 )
+from diffgraph.scoring.reward import SCORE_NAMES
 
 
 def generator(seed=0):
@@ -20,7 +20,12 @@ def generator(seed=0):
 
 def table(**rewards):
     rows = [
-        {"method": method, "prompt_id": f"p{prompt}", "seed": seed, **dict.fromkeys(COLUMNS, value)}
+        {
+            "method": method,
+            "prompt_id": f"p{prompt}",
+            "seed": seed,
+            **dict.fromkeys(("reward", *SCORE_NAMES), value),
+        }
         for method, values in rewards.items()
         for prompt, seeds in enumerate(values)
         for seed, value in enumerate(seeds)

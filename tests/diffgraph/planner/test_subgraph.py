@@ -6,7 +6,7 @@ import torch
 
 from diffgraph.errors import SnapshotError
 from diffgraph.graph.snapshot import GraphSnapshot
-from diffgraph.planner.subgraph import EDGE_WIDTH, NODE_WIDTH, activate, collate
+from diffgraph.planner.subgraph import NODE_WIDTH, activate, collate, edge_width
 
 
 def prompt_embedding(seed: int = 3) -> np.ndarray:
@@ -18,7 +18,7 @@ def test_has_a_node_each_and_edges_both_ways(small_snapshot: GraphSnapshot) -> N
     refs = small_snapshot.refs[1:4]
     graph = activate(small_snapshot, refs, prompt_embedding(), "a cat")
     assert graph.nodes.shape == (1 + 5 + 3, NODE_WIDTH)
-    assert graph.edges.shape == (2 * (3 * 5 + 5 + 3), EDGE_WIDTH)
+    assert graph.edges.shape == (2 * (3 * 5 + 5 + 3), edge_width(5))
     there = set(map(tuple, graph.edge_index.T.tolist()))
     assert there == {(b, a) for a, b in there}
     assert {(0, node) for node in range(1, 9)} <= there  # the prompt reaches everything

@@ -6,7 +6,7 @@ import torch
 
 from diffgraph.graph.snapshot import GraphSnapshot
 from diffgraph.merging.plan import STRONGEST
-from diffgraph.planner.subgraph import EDGE_WIDTH, Batch, Subgraph, activate, collate
+from diffgraph.planner.subgraph import Batch, Subgraph, activate, collate, edge_width
 from diffgraph.planner.vgae import VGAE, EdgeGraphConv, VGAEConfig
 
 
@@ -36,7 +36,7 @@ def batch(small_snapshot: GraphSnapshot) -> Batch:
 def test_without_edge_features_it_is_exactly_a_gcn(batch: Batch) -> None:
     """Independent oracle: torch_geometric's own GCNConv with the same weights."""
     geometric = pytest.importorskip("torch_geometric.nn")
-    ours = EdgeGraphConv(batch.nodes.shape[1], 8)
+    ours = EdgeGraphConv(batch.nodes.shape[1], 8, batch.edges.shape[1])
     ours.reset(generator())
     ours.bias.data.normal_(generator=generator())
     theirs = geometric.GCNConv(batch.nodes.shape[1], 8)
@@ -52,7 +52,7 @@ def test_edge_features_gate_and_shift_messages_as_pyg_passes_them(batch: Batch) 
     geometric = pytest.importorskip("torch_geometric.nn")
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
-    ours = EdgeGraphConv(batch.nodes.shape[1], 8)
+    ours = EdgeGraphConv(batch.nodes.shape[1], 8, batch.edges.shape[1])
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator())
     torch.nn.init.normal_(ours.edge_in.weight, std=0.2, generator=generator(1))
@@ -148,4 +148,4 @@ def test_the_same_seed_gives_the_same_network() -> None:
 
 
 def test_edges_are_as_wide_as_the_layers_expect(batch: Batch) -> None:
-    assert batch.edges.shape[1] == EDGE_WIDTH
+    assert batch.edges.shape[1] == edge_width(5)
