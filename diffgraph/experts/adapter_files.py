@@ -1,9 +1,9 @@
 """Which updates do the keys of an adapter's file make?
 
-Keys are grouped by the module they belong to; the roles of a group tell its format. A module that
-the file's maker fuses from several of ours is built whole and then cut by rows. Whole values beside
-the factors (PEFT's `modules_to_save`, trained biases) replace the base's. Whatever is left over is
-told, and refused where the module it belongs to would be read without it.
+Keys are grouped by module; the roles of a group tell its format. A module that the file fuses from
+several of ours is built whole and cut by rows. Whole values (PEFT's `modules_to_save`, trained
+biases) replace the base's. What is left over is reported, and refused where the module it belongs
+to would be read without it.
 """
 
 import math
@@ -60,11 +60,9 @@ class ParsedFile:
 
     @property
     def matched(self) -> tuple[str, ...]:
-        """The keys that became part of an update."""
         return tuple(sorted({key for keys in self.keys.values() for key in keys}))
 
     def add(self, name: str, update: Update, keys: Iterable[str]) -> None:
-        """Add an update of a parameter to those that it has already."""
         before = self.updates.get(name)
         self.updates[name] = update if before is None else SumUpdate((before, update))
         self.keys[name] = (*self.keys.get(name, ()), *keys)
@@ -88,20 +86,15 @@ def open_adapter(
 ) -> ParsedFile:
     """Return the updates of an adapter's file, of whose large tensors nothing is read.
 
-    Args:
-        file: the open file.
-        parameters: the base's weights, by our names.
-        configuration: what PEFT states of the adapter.
-
     Raises:
         DamagedFile, FamilyMismatch, UnknownFormat: parts that do not fit together or the base.
     """
-    opened = ParsedFile()
+    parsed = ParsedFile()
     forms: Counter[str] = Counter()
     rows = _Rows(file.path.name)
     alpha_missing = False
     modules = key_index(parameters).modules
-    groups, rest = _groups(file, modules, opened)
+    groups, rest = _groups(file, modules, parsed)
     read: set[Placements] = set()
     for placements, keys in groups.items():
         parts = _parts(file, placements, keys, configuration)
@@ -122,14 +115,14 @@ def open_adapter(
             forms[_described(form, update)] += form.touches == "weight"
             for name, cut in whole.cut(update):
                 rows.claim(name, form.touches, placements, keys)
-                opened.add(name, cut, [keys[role] for role in sorted(roles)])
+                parsed.add(name, cut, [keys[role] for role in sorted(roles)])
         rest.extend(key for role, key in keys.items() if role not in used)
-    rest = list(_without_whole_values(file, rest, modules, parameters, opened, rows))
-    _leave(file, rest, modules, read, opened, {name.partition(".")[0] for name in parameters})
-    opened.format = _named(forms) or "full"
+    rest = list(_without_whole_values(file, rest, modules, parameters, parsed, rows))
+    _leave(file, rest, modules, read, parsed, {name.partition(".")[0] for name in parameters})
+    parsed.format = _named(forms) or "full"
     if alpha_missing:
-        opened.remarks = ("no alpha is stated: the rank is taken",)
-    return opened
+        parsed.remarks = ("no alpha is stated: the rank is taken",)
+    return parsed
 
 
 SCALED = frozenset({"lora", "loha", "lokr", "glora"})
@@ -137,7 +130,7 @@ SCALED = frozenset({"lora", "loha", "lokr", "glora"})
 
 
 def _groups(
-    file: WeightsFile, modules: Mapping[str, Placements], opened: ParsedFile
+    file: WeightsFile, modules: Mapping[str, Placements], parsed: ParsedFile
 ) -> tuple[dict[Placements, dict[str, str]], list[str]]:
     """Return module -> role -> key, and the keys that belong to no module by their role."""
     groups: dict[Placements, dict[str, str]] = {}
@@ -147,7 +140,7 @@ def _groups(
         known = split(key)
         placements = placed(known[0], modules) if known else None
         if key.startswith(EMBEDDED) or key.endswith(CARRIES_NOTHING):
-            opened.skipped.append(key)
+            parsed.skipped.append(key)
         elif known is None or placements is None:
             rest.append(key)
         else:
@@ -171,10 +164,10 @@ def _without_whole_values(
     keys: Iterable[str],
     modules: Mapping[str, Placements],
     parameters: Mapping[str, Tensor],
-    opened: ParsedFile,
+    parsed: ParsedFile,
     rows: "_Rows",
 ) -> Iterator[str]:
-    """Add the keys that hold a whole parameter of the base to `opened`; yield the others."""
+    """Add the keys that hold a whole parameter of the base to `parsed`; yield the others."""
     for key in keys:
         name, _, last = key.rpartition(".")
         kind = KINDS.get(last) or WHOLE.get(f".{last}")
@@ -188,13 +181,13 @@ def _without_whole_values(
             continue
         for where in ours:
             rows.claim(where.name, str(kind), placements, {"": key})
-            if isinstance(opened.updates.get(where.name), RenormalisedUpdate | DerivedUpdate):
+            if isinstance(parsed.updates.get(where.name), RenormalisedUpdate | DerivedUpdate):
                 raise DamagedFile(
                     f"{file.path.name}: {shown(key)} is the whole of what another key changes"
                 )
         refuse_quantised_keys(file, [key])
         for parameter, update in checkpoint.updates_of(file, key, tuple(ours), parameters):
-            opened.add(parameter, update, [key])
+            parsed.add(parameter, update, [key])
 
 
 def _leave(
@@ -202,15 +195,15 @@ def _leave(
     keys: Iterable[str],
     modules: Mapping[str, Placements],
     read: set[Placements],
-    opened: ParsedFile,
+    parsed: ParsedFile,
     components: set[str],
 ) -> None:
-    """Keep what nobody reads in `opened`; raise where a module would be read without it."""
+    """Keep what nobody reads in `parsed`; raise where a module would be read without it."""
     stems = {known[0] for key in file.entries if (known := split(key)) and known[1] != ALPHA}
     for key in keys:
         known = split(key)
         if known is not None and known[1] == ALPHA and known[0] not in stems:
-            opened.skipped.append(key)  # of a block whose factors its maker has cut out
+            parsed.skipped.append(key)  # of a block whose factors its maker has cut out
             continue
         is_bias = key.endswith(".bias") or (known is not None and known[1] in BIASES)
         if not is_bias and any(places in read for places in places_around(key, modules)):
@@ -218,7 +211,7 @@ def _leave(
                 f"{file.path.name}: {shown(key)} belongs to a module that is read, "
                 "and no reader here knows what it means"
             )
-        opened.leave(key, components)
+        parsed.leave(key, components)
 
 
 def _parts(
@@ -252,7 +245,6 @@ def _parts(
 
 
 def _roles(form: AdapterFormat, keys: Mapping[str, str]) -> set[str]:
-    """Return the roles of a group that a format reads."""
     roles = {*form.suffixes.values(), *form.marks, ALPHA}
     if form.touches == "weight":
         roles |= RENORMALISED
@@ -269,7 +261,6 @@ class _Whole:
     def of(
         cls, placements: Placements, kind: str, parameters: Mapping[str, Tensor]
     ) -> "_Whole | None":
-        """Return the parameter of a kind, or None if the base has none."""
         names = [f"{placement.name}.{kind}" for placement in placements]
         if not all(name in parameters for name in names):
             return None
@@ -278,7 +269,6 @@ class _Whole:
 
     @property
     def is_one(self) -> bool:
-        """Whether it is a parameter of ours just as it is."""
         return not self.pieces[0][0].rows
 
     def base(self, needed: bool) -> Tensor:
@@ -296,7 +286,6 @@ class _Whole:
         return whole
 
     def cut(self, update: Update) -> Iterator[tuple[str, Update]]:
-        """Yield our parameters' names and updates."""
         for where, name, base in self.pieces:
             yield name, rows_of(update, where.rows, base) if where.rows else update
 
@@ -319,7 +308,6 @@ class _Rows:
         self._claimed: dict[str, Placements] = {}
 
     def claim(self, name: str, kind: str, placements: Placements, keys: Mapping[str, str]) -> None:
-        """Raise `DamagedFile` if another module of the file changes this parameter too."""
         if self._claimed.setdefault(name, placements) != placements:
             key = next(iter(keys.values()))
             raise DamagedFile(
@@ -336,7 +324,6 @@ def _described(form: AdapterFormat, update: Update) -> str:
 
 
 def _named(forms: Counter[str]) -> str:
-    """Return the name of a file with so many modules of each format."""
     kinds = {form for form, count in forms.items() if count}
     if kinds == {"lora", "locon"}:
         return "locon"  # convolutions beside linear layers

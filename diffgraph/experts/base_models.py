@@ -115,6 +115,11 @@ STATED = (
 """Fields in which trainers state the family."""
 NAMED = ("ss_sd_model_name", "base_model_name_or_path", "ss_pretrained_model_name_or_path")
 """Fields that name the very model: a name may say anything, so only where no other speaks."""
+EVIDENCE = (
+    *("modelspec.architecture", "ss_base_model_version", "ss_sd_model_name", "ss_v2"),
+    *("ss_network_module", "base_model_name_or_path"),
+)
+"""Fields of a header that a report of its file repeats."""
 ANOTHER = "another"
 """A base with cross-attention of a width that none of the known families has."""
 
@@ -122,13 +127,7 @@ ANOTHER = "another"
 def refuse_other_base(
     file: WeightsFile, configuration: Mapping[str, Any], parameters: Mapping[str, Tensor]
 ) -> None:
-    """Raise `FamilyMismatch` if a file's own header states another base than ours.
-
-    Args:
-        file: the open file.
-        configuration: what PEFT states beside it.
-        parameters: the base's weights by our names; only their shapes are looked at.
-    """
+    """Raise `FamilyMismatch` if a file's own header states another base than ours."""
     ours = base_of(parameters)
     if not ours:
         return
@@ -137,6 +136,11 @@ def refuse_other_base(
             raise FamilyMismatch(
                 f"{file.path.name} says that it is made for {family} ({where}), the base is {ours}"
             )
+
+
+def evidence(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a header claims of its file's base, `key=value`."""
+    return tuple(f"{key}={shown(metadata[key])[1:-1]}" for key in EVIDENCE if metadata.get(key))
 
 
 def base_of(parameters: Mapping[str, Tensor]) -> str:

@@ -33,7 +33,6 @@ class Coverage:
         return known / (known + len(self.unknown)) if known + len(self.unknown) else 0.0
 
     def report(self) -> CoverageReport:
-        """Return it as numbers that are kept with the expert's row."""
         return CoverageReport(
             matched=len(self.matched),
             skipped=len(self.skipped),
@@ -58,10 +57,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Delta:
-    """Parameter name -> update, exact, for the base it was read against.
-
-    A delta that `open_delta` made is a view of its file: nothing is read before it is used.
-    """
+    """Parameter name -> update, exact, for the base it was read against; a view of its file."""
 
     updates: Mapping[str, Update]
     format: str
@@ -69,7 +65,6 @@ class Delta:
     origin: Origin | None = None
 
     def to(self, device: torch.device | str) -> "Delta":
-        """Return the delta with its tensors on a device."""
         updates = {name: moved(update, device) for name, update in self.updates.items()}
         return replace(self, updates=updates)
 
@@ -81,7 +76,6 @@ class Delta:
 
     @property
     def file_name(self) -> str:
-        """The name of the file it was read from, for messages."""
         return self.origin.file.path.name if self.origin else ""
 
     def check(self, name: str) -> None:

@@ -4,30 +4,24 @@ Diffusers keeps a fine-tune as a folder a component. In one file each component'
 its own: `unet.conv_in.weight`. The numbers are copied as they are.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffgraph.artifacts import new_file
 from diffgraph.errors import DamagedFile
-from diffgraph.experts.weights_file import DTYPES, LENGTH_BYTES, open_weights, shown
+from diffgraph.experts.weights_file import CODES, header_bytes, open_weights, shown
 from diffgraph.foreign_files import open_foreign
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 READ_BYTES = 1 << 20
 
 
 def join_components(parts: Mapping[str, Sequence[Path]], target: Path) -> None:
-    """Write a file that holds all tensors of some files, in order.
-
-    Args:
-        parts: The files of each component.
-        target: What is written, whole or not at all.
+    """Write a file that holds all tensors of each component's files, whole or not at all.
 
     Raises:
-        UnsafeFile, DamagedFile: A file cannot be read, or two hold one tensor.
-        StorageError: The file cannot be written.
+        UnsafeFile, DamagedFile: a file cannot be read, or two hold one tensor.
+        StorageError: the file cannot be written.
     """
     header: dict[str, object] = {}
     sources: list[tuple[Path, int, int]] = []  # file, where its numbers begin, how many bytes
@@ -42,14 +36,12 @@ def join_components(parts: Mapping[str, Sequence[Path]], target: Path) -> None:
                 if name in header:
                     raise DamagedFile(f"{path.name}: {shown(key)} is in two files of {component}")
                 offsets = [entry.start - first + end, entry.end - first + end]
-                dtype, shape = _NAMES[entry.dtype], list(entry.shape)
+                dtype, shape = CODES[entry.dtype], list(entry.shape)
                 header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
             sources.append((path, first, file.size - first))
             end += file.size - first
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % LENGTH_BYTES)  # the format aligns its tensors
     with new_file(target) as part, part.open("wb") as joined:
-        joined.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
+        joined.write(header_bytes(header))
         for path, first, size in sources:
             with open_foreign(path, first + size) as source:
                 source.seek(first)

@@ -4,15 +4,15 @@ All vocabularies of one model, put together once: a key is looked up, never take
 could mean two things means none.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
 from torch import Tensor
 
-from diffgraph.experts import naming_flux
 from diffgraph.experts.naming import (
+    KOHYA_DENOISER,
     Naming,
     bare,
     comfyui,
@@ -22,9 +22,25 @@ from diffgraph.experts.naming import (
     peft,
 )
 from diffgraph.experts.naming_ldm import kohya_ldm, ldm
+from diffgraph.families import flux_layout
 from diffgraph.families.layout import Placement, Placements
 
 __all__ = ["KeyIndex", "Placement", "Placements", "key_index"]
+
+
+FLUX_PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.")
+"""What stands before the makers' names in a whole model."""
+
+FLUX_ADAPTER_PREFIXES = (
+    "",
+    "diffusion_model.",
+    "model.diffusion_model.",
+    "base_model.model.",
+    "transformer.",
+)
+"""The same in an adapter."""
+
+XLABS_PREFIXES = ("", "diffusion_model.")
 
 
 @dataclass(frozen=True)
@@ -38,11 +54,7 @@ class KeyIndex:
 
 
 def key_index(parameters: Mapping[str, Tensor]) -> KeyIndex:
-    """Return what strangers call these parameters; made once a model.
-
-    Args:
-        parameters: the base's weights by our names; only their shapes are looked at.
-    """
+    """Return what other tools call parameters of these names and shapes; made once a model."""
     return _names_of(tuple((name, tuple(value.shape)) for name, value in parameters.items()))
 
 
@@ -55,12 +67,12 @@ def _names_of(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> KeyIndex:
         parameters=_index(
             names,
             (diffusers, bare, comfyui, ldm(names)),
-            naming_flux.parameters(known),
+            _flux_parameters(known),
         ),
         modules=_index(
             modules,
             (diffusers, peft, comfyui, old_diffusers, kohya, ldm(names), kohya_ldm(names)),
-            naming_flux.modules(known),
+            _flux_modules(known),
         ),
     )
 
@@ -83,3 +95,21 @@ def _index(
         if found.setdefault(alias, placements) != placements:
             ambiguous.add(alias)
     return {alias: placements for alias, placements in found.items() if alias not in ambiguous}
+
+
+def _flux_parameters(shapes: flux_layout.Shapes) -> Iterator[tuple[str, Placements]]:
+    # in its makers' layout, where one name holds several of ours
+    for theirs, placements in flux_layout.parameters(shapes).items():
+        for prefix in FLUX_PREFIXES:
+            yield prefix + theirs, placements
+
+
+def _flux_modules(shapes: flux_layout.Shapes) -> Iterator[tuple[str, Placements]]:
+    for theirs, placements in flux_layout.modules(shapes).items():
+        for prefix in FLUX_ADAPTER_PREFIXES:
+            yield prefix + theirs, placements
+        for prefix in KOHYA_DENOISER:
+            yield prefix + theirs.replace(".", "_"), placements
+    for theirs, placements in flux_layout.xlabs_modules(shapes).items():
+        for prefix in XLABS_PREFIXES:
+            yield prefix + theirs, placements

@@ -45,7 +45,6 @@ class UNetLayout:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "UNetLayout":
-        """Read the layout off our names."""
         layers = {"down": 0, "up": 0}
         attending = set()
         for name in names:
@@ -86,9 +85,9 @@ class UNetLayout:
 
 
 def ldm(names: Iterable[str]) -> Naming:
-    """Return the vocabulary of single-file checkpoints of a model with these names.
+    """Return the names in single-file checkpoints of a model, the full name first.
 
-    The full name comes first; a UNet alone is also saved with a shorter prefix, or none.
+    A UNet alone is also saved with a shorter prefix, or none.
     """
     layout = UNetLayout.of(names)
 

@@ -36,12 +36,7 @@ ONLY = "; only safetensors is read"
 
 
 def other_format(start: bytes, longest_header: int) -> tuple[type[ExpertError], str] | None:
-    """Return what a file is, and as which error; None if it may be safetensors.
-
-    Args:
-        start: its first bytes.
-        longest_header: bytes that the header of safetensors has at most.
-    """
+    """Return which error a file's first bytes are, and why; None if it may be safetensors."""
     # the length of a header may begin like a pickle, but below 16 MB it goes on with zeros
     is_pickle = start.startswith(PICKLES) and start[3:8] != bytes(5)
     if is_pickle or start.startswith(ZIP):

@@ -20,7 +20,14 @@ from diffgraph.artifacts import new_file
 from diffgraph.errors import DamagedFile, ExpertError, MissingInput, UnknownFormat
 from diffgraph.experts.name_patterns import NamePatterns
 from diffgraph.experts.naming import COMPONENTS
-from diffgraph.experts.weights_file import LENGTH_BYTES, SHOWN, WeightsFile, open_weights, shown
+from diffgraph.experts.weights_file import (
+    LENGTH_BYTES,
+    SHOWN,
+    WeightsFile,
+    header_bytes,
+    open_weights,
+    shown,
+)
 from diffgraph.foreign_files import parse_strict, read_foreign
 
 PEFT_FILE = "adapter_config.json"
@@ -90,7 +97,7 @@ class PeftConfiguration:
 
     @classmethod
     def of(cls, file: WeightsFile, wanted: bool = True) -> "PeftConfiguration":
-        """Read the configuration, if the file has one, or PEFT left one beside it.
+        """Read the configuration in a file's header, or beside it.
 
         Args:
             file: the open file.
@@ -121,12 +128,7 @@ class PeftConfiguration:
         return found
 
     def scale(self, module: str, theirs: str = "") -> Scale:
-        """Return what is stated of a module's strength.
-
-        Args:
-            module: our name.
-            theirs: the file's, if it is another: alphas of single modules are stated by it.
-        """
+        """Return what is stated of a module's strength, by our name or the file's."""
         component, _, path = module.partition(".")
         prefix = f"{component}." if component in COMPONENTS else ""
         names = path, theirs.removeprefix(PEFT_PREFIX).removeprefix(prefix) or path
@@ -142,7 +144,6 @@ class PeftConfiguration:
         return Scale(float(alpha), rank, bool(self._of(prefix, "use_rslora")))
 
     def settings(self, module: str) -> dict[str, Any]:
-        """Return the configuration of a module's adapter, without its component's prefix."""
         prefix = f"{module.partition('.')[0]}."
         own = {
             name.removeprefix(prefix): value
@@ -200,15 +201,10 @@ _read_patterns = lru_cache(maxsize=4)(NamePatterns)  # asked for every module of
 
 
 def keep_configuration(path: Path, text: str) -> None:
-    """Write PEFT's configuration of a file into its header; the tensors stay as they are.
+    """Write PEFT's configuration of a file of our own into its header, beside the same tensors.
 
-    So that it goes wherever the weights go, and other alphas make another file: its hash names
-    both. A header that states a configuration stays as it is, and so does a file that cannot be
-    read, for whoever reads it to say why; what the configuration says is judged then too.
-
-    Args:
-        path: a safetensors file of our own, which is replaced.
-        text: what stands in `adapter_config.json`.
+    So it goes wherever the weights go, and other alphas make another hash. A header that states a
+    configuration stays, and so does a file that cannot be read: whoever reads it says why.
 
     Raises:
         StorageError: the file cannot be written.
@@ -223,18 +219,16 @@ def keep_configuration(path: Path, text: str) -> None:
     with new_file(path) as part, path.open("rb") as source, part.open("wb") as target:
         length = int.from_bytes(source.read(LENGTH_BYTES), "little")
         header = {**json.loads(source.read(length)), "__metadata__": metadata}
-        written = json.dumps(header).encode()
-        written += b" " * (-len(written) % LENGTH_BYTES)  # the format aligns its tensors
-        target.write(len(written).to_bytes(LENGTH_BYTES, "little") + written)
+        target.write(header_bytes(header))
         shutil.copyfileobj(source, target, 1 << 20)
 
 
 def configuration_beside(weights: Path, inside: Path | None = None) -> str | None:
-    """Return PEFT's configuration of a file that it saved, if there is one.
+    """Return the text of PEFT's configuration of a file, if there is one.
 
     Args:
         weights: the file that PEFT saved.
-        inside: the folder that the configuration must be in, links followed; anywhere by default.
+        inside: the folder that it must be in, links followed; anywhere by default.
 
     Raises:
         DamagedFile: it is there and cannot be read: the strength of the weights is not known.

@@ -4,24 +4,27 @@ Its keys say which format it is in; whatever that is, out comes a `Delta`. `open
 header and maps the rest; `read_delta` also looks at every number.
 """
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, ExpertError, FamilyMismatch, UnknownFormat
 from diffgraph.experts.adapter_files import ParsedFile, is_adapter, open_adapter
 from diffgraph.experts.adapter_keys import split
-from diffgraph.experts.base_models import made_for, refuse_other_base
+from diffgraph.experts.base_models import evidence, made_for, refuse_other_base
 from diffgraph.experts.delta import Coverage, Delta, Origin
 from diffgraph.experts.formats import checkpoint
-from diffgraph.experts.inspection import inspect
-from diffgraph.experts.metadata import evidence
 from diffgraph.experts.naming_index import Placements, key_index
 from diffgraph.experts.peft_configuration import PeftConfiguration
 from diffgraph.experts.unsupported_files import refuse_quantised_keys, refuse_unmergeable
+from diffgraph.experts.updates import CheckpointUpdate, Update, norm
 from diffgraph.experts.weights_file import WeightsFile, open_weights, shown
 
+LARGEST = torch.finfo(torch.float32).max
 MIN_SHARE = 0.9
 """The least share of a file's keys that must fit the base for it to count as made from it."""
 
@@ -36,16 +39,39 @@ def read_delta(
 
     Args:
         path: a safetensors file from anywhere.
-        parameters: the base's weights, by our names. They must stay as they are while the delta is
-            used: give the untouched copy of a model whose weights a merge writes.
+        parameters: the base's weights, by our names; they must not change while the delta is used.
         min_share: below this share of understood keys the file is refused.
         prediction: what the base's denoiser predicts (`epsilon`, `velocity`, `flow`), to refuse
-            models that say they predict something else; by default nobody asks.
+            models that say they predict something else; empty: not asked.
 
     Raises:
         UnsafeFile, DamagedFile, UnknownFormat, FamilyMismatch: by what is wrong with the file.
     """
-    return inspect(open_delta(path, parameters, min_share, prediction))
+    return _inspected(open_delta(path, parameters, min_share, prediction))
+
+
+def _inspected(delta: Delta) -> Delta:
+    """Return a delta with the norms of its blocks, without parameters that equal the base's."""
+    squares: dict[str, float] = {}
+    updates: dict[str, Update] = {}
+    for name, update in delta.updates.items():
+        size = norm(update)
+        if not size <= LARGEST:  # a NaN is not, either
+            delta.check(name)
+            raise DamagedFile(
+                f"{delta.file_name}: what it adds to {name} is infinite or not a number"
+            )
+        delta.release(name)
+        if size == 0 and isinstance(update, CheckpointUpdate):
+            continue
+        updates[name] = update
+        parts = name.split(".")
+        numbered = len(parts) > 2 and parts[2].isdigit()
+        block = ".".join(parts[: 3 if numbered else 2])
+        squares[block] = squares.get(block, 0.0) + size * size
+    norms = {block: math.sqrt(square) for block, square in sorted(squares.items())}
+    coverage = replace(delta.coverage, parameters=len(updates), norms=norms)
+    return replace(delta, updates=updates, coverage=coverage)
 
 
 def open_delta(
@@ -54,13 +80,9 @@ def open_delta(
     min_share: float = MIN_SHARE,
     prediction: str = "",
 ) -> Delta:
-    """Return the same from the file's header alone: its numbers are read when they are used.
+    """Return the same from the file's header alone, for a file that `read_delta` has judged before.
 
-    For a file that `read_delta` has judged before, told by its hash. Whether its numbers are
-    finite, `Delta.check` says; the norms of its coverage are missing.
-
-    Raises:
-        UnsafeFile, DamagedFile, UnknownFormat, FamilyMismatch: by what is wrong with the file.
+    Whether its numbers are finite, `Delta.check` says; the norms of its coverage are missing.
     """
     with open_weights(path) as file:
         refuse_unmergeable(file, prediction)
@@ -69,24 +91,26 @@ def open_delta(
         refuse_other_base(file, configuration.config, parameters)
         try:
             if adapts:
-                opened = open_adapter(file, parameters, configuration)
+                parsed = open_adapter(file, parameters, configuration)
             else:
-                opened = _open_checkpoint(file, parameters)
-            _demand_share(file, opened, min_share)
+                parsed = _open_checkpoint(file, parameters)
+            _demand_share(file, parsed, min_share)
         except FamilyMismatch as error:
             base = made_for(file)
             raise FamilyMismatch(f"{error}; it looks made for {base}" if base else error) from error
+    base = made_for(file)
+    shapes = (f"the shapes of {base}",) if base else ()
     coverage = Coverage(
-        matched=opened.matched,
-        skipped=tuple(sorted(opened.skipped)),
-        absent={encoder: len(keys) for encoder, keys in sorted(opened.absent.items())},
-        unknown=tuple(sorted(opened.unknown)),
-        parameters=len(opened.updates),
+        matched=parsed.matched,
+        skipped=tuple(sorted(parsed.skipped)),
+        absent={encoder: len(keys) for encoder, keys in sorted(parsed.absent.items())},
+        unknown=tuple(sorted(parsed.unknown)),
+        parameters=len(parsed.updates),
         bytes=file.size,
-        evidence=(*_shapes(file), *evidence(file.metadata), *opened.remarks),
+        evidence=(*shapes, *evidence(file.metadata), *parsed.remarks),
     )
-    updates = dict(sorted(opened.updates.items()))
-    return Delta(updates, opened.format, coverage, Origin(file, opened.keys))
+    updates = dict(sorted(parsed.updates.items()))
+    return Delta(updates, parsed.format, coverage, Origin(file, parsed.keys))
 
 
 def _open_checkpoint(file: WeightsFile, parameters: Mapping[str, Tensor]) -> ParsedFile:
@@ -94,20 +118,20 @@ def _open_checkpoint(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Par
     matched = {key: names[key] for key in sorted(file.entries) if key in names}
     _refuse_repeats(file, matched)
     rest = [key for key in file.entries if key not in matched]
-    opened = ParsedFile("checkpoint")
-    opened.skipped = [key for key in rest if checkpoint.is_skipped(key)]
+    parsed = ParsedFile("checkpoint")
+    parsed.skipped = [key for key in rest if checkpoint.is_skipped(key)]
     components = {name.partition(".")[0] for name in parameters}
     for key in rest:
         if not checkpoint.is_skipped(key):
-            opened.leave(key, components)
-    if not matched and not any(key.startswith(checkpoint.PREFIXES) for key in file.entries):
+            parsed.leave(key, components)
+    if not matched and not _are_whole(file.entries):
         raise _unreadable(file, f"no reader recognises its keys{_some(rest)}")
     refuse_quantised_keys(file, matched)
     # shapes first: a base of another size says more than a missing key
     for key, placements in matched.items():
         for name, update in checkpoint.updates_of(file, key, placements, parameters):
-            opened.add(name, update, [key])
-    return opened
+            parsed.add(name, update, [key])
+    return parsed
 
 
 def _refuse_repeats(file: WeightsFile, matched: Mapping[str, Placements]) -> None:
@@ -122,38 +146,32 @@ def _refuse_repeats(file: WeightsFile, matched: Mapping[str, Placements]) -> Non
             seen[placement.name] = key
 
 
-def _demand_share(file: WeightsFile, opened: ParsedFile, min_share: float) -> None:
-    matched, unknown = len(opened.matched), opened.unknown
+def _demand_share(file: WeightsFile, parsed: ParsedFile, min_share: float) -> None:
+    matched, unknown = len(parsed.matched), parsed.unknown
     total = matched + len(unknown)
     if total and matched / total >= min_share and matched:
         return
     message = f"{matched} of {total} keys fit the base model{_some(unknown)}"
-    if not total and opened.absent:
-        encoders = " and ".join(sorted(opened.absent))
+    if not total and parsed.absent:
+        encoders = " and ".join(sorted(parsed.absent))
         raise FamilyMismatch(f"{file.path.name}: is for {encoders} alone, which the base lacks")
     if not total:
         raise UnknownFormat(f"{file.path.name}: holds nothing that is ever merged")
-    strangers = [key for key in unknown if (split(key) or ("", "ia3_weight"))[1] == "ia3_weight"]
-    if len(strangers) > len(unknown) / 2 and not _is_whole_model(unknown):
+    unread = [key for key in unknown if (split(key) or ("", "ia3_weight"))[1] == "ia3_weight"]
+    if len(unread) > len(unknown) / 2 and not _are_whole(unknown):
         raise _unreadable(file, f"{message}; no reader understands the rest")
     raise FamilyMismatch(f"{file.path.name}: {message}")
 
 
 def _unreadable(file: WeightsFile, why: str) -> ExpertError:
-    """Return what to raise of keys that mean nothing here: perhaps they do to another base."""
     error = FamilyMismatch if made_for(file) else UnknownFormat
     return error(f"{file.path.name}: {why}")
 
 
-def _is_whole_model(keys: Iterable[str]) -> bool:
+def _are_whole(keys: Iterable[str]) -> bool:
     return any(key.startswith(checkpoint.PREFIXES) for key in keys)
 
 
 def _some(keys: Iterable[str]) -> str:
     first = next(iter(sorted(keys)), None)
     return f" (not, for one, {shown(first)})" if first is not None else ""
-
-
-def _shapes(file: WeightsFile) -> tuple[str, ...]:
-    base = made_for(file)
-    return (f"the shapes of {base}",) if base else ()

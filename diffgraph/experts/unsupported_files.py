@@ -73,7 +73,6 @@ def refuse_unmergeable(file: WeightsFile, prediction: str = "") -> None:
 
 
 def _prediction(file: WeightsFile) -> str:
-    """Return what a file says that its model predicts, or nothing."""
     said = file.metadata.get("modelspec.prediction_type", "").strip().lower()
     by_trainer = file.metadata.get("ss_v_parameterization", "").strip().lower() == "true"
     if said in VELOCITY or by_trainer or "v_pred" in file.entries:
@@ -88,12 +87,8 @@ def _first(keys: Iterable[str], fits: Callable[[str], object]) -> str:
 def refuse_quantised_keys(file: WeightsFile, read: Collection[str]) -> None:
     """Raise `UnknownFormat` if weights are integers, or 8-bit floats with a key left beside them.
 
-    Tools that quantise keep beside such numbers what these are to be multiplied by. Eight bits
-    alone are weights that were rounded; with a key beside them that is not read they are codes.
-
-    Args:
-        file: the open file.
-        read: its keys that are taken for weights.
+    Tools that quantise keep beside such numbers what they are to be multiplied by. Eight bits
+    alone are weights that were rounded; with a key beside them that nobody reads they are codes.
     """
     narrow = []
     for key in read:

@@ -1,8 +1,7 @@
 """What does an expert add to one parameter?
 
-An update stays in the factors of its file until a merge needs it. `add_to` adds it to a float32
-sum in place, with no more memory of its own than one or two tensors of the parameter's size, so
-that a merge can stream over parameters whatever the number of experts.
+An update stays in the factors of its file until a merge needs it; adding it to a sum takes no more
+memory than one or two tensors of the parameter's size.
 """
 
 import math
@@ -23,7 +22,6 @@ class Update(Protocol):
     @property
     def shape(self) -> torch.Size:
         """The shape of the parameter it belongs to."""
-        ...
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
         """Add `coefficient` times the update to a sum, in place.
@@ -32,21 +30,27 @@ class Update(Protocol):
             out: float32, contiguous, of the parameter's shape and on the update's device.
             coefficient: what the update is multiplied by.
         """
-        ...
 
     def dense(self) -> Tensor:
         """Return the whole update in float32, shaped like its parameter."""
-        ...
 
 
 class _Summed:
     """What is whole when it is added to zeros."""
 
     def dense(self: Any) -> Tensor:
-        """Return the whole update in float32, shaped like its parameter."""
         out = torch.zeros(self.shape, dtype=torch.float32, device=device_of(self))
         self.add_to(out)
         return out
+
+
+class _OfBase(_Summed):
+    """What is a function of the base's weight, kept at hand as `base`."""
+
+    @property
+    def shape(self: Any) -> torch.Size:
+        shape: torch.Size = self.base.shape
+        return shape
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,9 @@ class DenseUpdate:
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of the parameter."""
         return self.value.shape
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add it to a float32 sum."""
         out.add_(_wide(self.value), alpha=coefficient)
 
     def dense(self) -> Tensor:
@@ -82,7 +84,6 @@ class LowRankUpdate(_Summed):
     shape: torch.Size
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add the product to a float32 sum."""
         rows = out.view(self.up.shape[0], -1)
         rows.addmm_(self.up.float(), self.down.float(), alpha=coefficient * self.scale)
 
@@ -102,7 +103,6 @@ class HadamardUpdate(_Summed):
     shape: torch.Size
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add the product to a float32 sum."""
         first = self.up_1.float() @ self.down_1.float()
         second = self.up_2.float() @ self.down_2.float()
         out.view(first.shape).addcmul_(first, second, value=coefficient * self.scale)
@@ -121,7 +121,6 @@ class KroneckerUpdate(_Summed):
     shape: torch.Size
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add the product to a float32 sum."""
         (rows, columns), (height, width) = self.left.shape, self.right.shape[:2]
         left = self.left.float().reshape(rows, 1, columns, 1, 1)
         right = self.right.float().reshape(1, height, 1, width, -1)
@@ -130,23 +129,16 @@ class KroneckerUpdate(_Summed):
 
 
 @dataclass(frozen=True)
-class CheckpointUpdate(_Summed):
+class CheckpointUpdate(_OfBase):
     """A whole weight less the base's; kept as the file has it, often in half precision.
 
-    `base` must not change while the update is used: a merge writes the live weights in place, so
-    `Merger` puts its own untouched copy here (`against`).
+    `base` must not change while the update is used: `Merger` puts its untouched copy here.
     """
 
     value: Tensor
     base: Tensor
 
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of the parameter."""
-        return self.base.shape
-
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add the difference to a float32 sum, a piece at a time."""
         sums = out.view(-1)
         for part, difference in self.differences():
             sums[part].add_(difference, alpha=coefficient)
@@ -168,11 +160,10 @@ class CheckpointUpdate(_Summed):
 
 
 @dataclass(frozen=True)
-class RenormalisedUpdate(_Summed):
+class RenormalisedUpdate(_OfBase):
     """What turns the base's weight W into `magnitude * V / |V|`, with V = W + `direction`.
 
-    DoRA, https://arxiv.org/abs/2402.09353. A function of W: like every delta it is what the expert
-    adds to the base it was made from, whatever else is merged. `base` as in `CheckpointUpdate`.
+    DoRA, https://arxiv.org/abs/2402.09353. A function of W, whatever else is merged.
     """
 
     direction: Update
@@ -180,13 +171,7 @@ class RenormalisedUpdate(_Summed):
     dimension: int  # that the magnitude runs along: 0 rows, 1 columns
     base: Tensor
 
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of the parameter."""
-        return self.base.shape
-
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add the difference to a float32 sum."""
         added = self.direction.dense()
         norm = self._norm(added)
         # (m / |V|) V - W = (m / |V| - 1) V + direction: the small parts, and no large ones between
@@ -212,23 +197,14 @@ class RenormalisedUpdate(_Summed):
 
 
 @dataclass(frozen=True)
-class DerivedUpdate(_Summed):
-    """What a format that multiplies the base's weight adds to it: `change(base, *factors)`.
-
-    OFT, (IA)^3 and GLoRA. A function of the base like `RenormalisedUpdate`.
-    """
+class DerivedUpdate(_OfBase):
+    """What a format that multiplies the base's weight (OFT, (IA)^3, GLoRA) adds to it."""
 
     change: Callable[..., Tensor]  # (base in float32, *factors) -> the difference, shaped like base
     factors: tuple[Tensor, ...]
     base: Tensor
 
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of the parameter."""
-        return self.base.shape
-
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add the difference to a float32 sum."""
         out.add_(self.change(self.base.float(), *self.factors), alpha=coefficient)
 
 
@@ -245,11 +221,9 @@ class RowsUpdate(_Summed):
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of the rows."""
         return _cut_shape(self.whole.shape, self.rows)
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add the rows to a float32 sum."""
         out.add_(_cut(self.whole.dense(), self.rows).view(out.shape), alpha=coefficient)
 
 
@@ -261,11 +235,9 @@ class SumUpdate(_Summed):
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of the parameter."""
         return self.terms[0].shape
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        """Add them all to a float32 sum."""
         for term in self.terms:
             term.add_to(out, coefficient)
 
@@ -275,7 +247,7 @@ AnyUpdate = TypeVar("AnyUpdate", bound=Update)
 
 def against(update: AnyUpdate, base: Tensor) -> AnyUpdate:
     """Return an update that holds on to this copy of the base's weight, if it needs one at all."""
-    if isinstance(update, CheckpointUpdate | RenormalisedUpdate | DerivedUpdate):
+    if isinstance(update, _OfBase):
         return replace(update, base=base)
     if isinstance(update, SumUpdate):
         return replace(update, terms=tuple(against(term, base) for term in update.terms))
@@ -310,18 +282,25 @@ def _cut_shape(shape: torch.Size, rows: Rows) -> torch.Size:
     return torch.Size((sum(stop - start for start, stop in rows), *shape[1:]))
 
 
+def mapped(
+    update: AnyUpdate, change: Callable[[Tensor], Tensor], with_base: bool = True
+) -> AnyUpdate:
+    """Return an update with each of its tensors replaced, the base's own too unless left out."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return change(value)
+        if isinstance(value, tuple) and not isinstance(value, torch.Size):
+            return tuple(changed(part) for part in value)
+        return mapped(value, change, with_base) if hasattr(value, "add_to") else value
+
+    names = [item.name for item in fields(update) if with_base or item.name != "base"]  # type: ignore[arg-type]
+    return replace(update, **{name: changed(getattr(update, name)) for name in names})  # type: ignore[type-var]
+
+
 def moved(update: AnyUpdate, device: torch.device | str) -> AnyUpdate:
     """Return an update with its tensors on a device."""
-
-    def there(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(device)
-        if isinstance(value, tuple) and not isinstance(value, torch.Size):
-            return tuple(there(part) for part in value)
-        return moved(value, device) if hasattr(value, "add_to") else value
-
-    found = {item.name: getattr(update, item.name) for item in fields(update)}  # type: ignore[arg-type]
-    return replace(update, **{name: there(value) for name, value in found.items()})  # type: ignore[type-var]
+    return mapped(update, lambda value: value.to(device))
 
 
 def tensors_of(update: Any) -> Iterator[Tensor]:

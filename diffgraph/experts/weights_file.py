@@ -6,6 +6,7 @@ tensor costs nothing until it is used, and the system may take its pages back at
 https://huggingface.co/docs/safetensors/index#format
 """
 
+import json
 import math
 import mmap
 import os
@@ -54,6 +55,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
@@ -68,7 +71,6 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Bytes that the tensor takes in the file."""
         return self.end - self.start
 
 
@@ -92,11 +94,7 @@ class WeightsFile:
         self._mapping = mapping
 
     def tensor(self, key: str) -> Tensor:
-        """Return a tensor as it is stored: a view of the file, of which nothing is read yet.
-
-        Raises:
-            DamagedFile: the file has become shorter since it was opened.
-        """
+        """Return a tensor as it is stored: a view of the file, of which nothing is read yet."""
         entry = self.entries[key]
         if self._mapping.size() < self.size:  # pages that are gone would kill the process
             raise DamagedFile(f"{self.path.name}: has been cut short while {shown(key)} was read")
@@ -156,6 +154,13 @@ def open_weights(path: Path) -> Iterator[WeightsFile]:
     yield opened
 
 
+def header_bytes(header: Mapping[str, Any], **style: Any) -> bytes:
+    """Return how a file with this header begins, its tensors aligned; `style` is json's."""
+    text = json.dumps(header, **style).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
 def _mapped(file: BinaryIO) -> mmap.mmap:
     """Map a file: private, so that nothing can be written back, and none of it set aside."""
     if sys.platform == "win32":
@@ -166,7 +171,9 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
     start = file.read(BYTES)
-    _refuse_other_formats(path, start)
+    if found := other_format(start, MAX_HEADER_BYTES):
+        error, what = found
+        raise error(f"{path.name}: is {what}")
     if len(start) <= LENGTH_BYTES:
         raise DamagedFile(f"{path.name}: {size} bytes are too few for a safetensors file")
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
@@ -181,13 +188,6 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
     entries = {key: _entry(path, key, value, first) for key, value in header.items()}
     _check_layout(path, entries, first, size)
     return WeightsFile(path, _mapped(file), entries, metadata)
-
-
-def _refuse_other_formats(path: Path, start: bytes) -> None:
-    found = other_format(start, MAX_HEADER_BYTES)
-    if found is not None:
-        error, what = found
-        raise error(f"{path.name}: is {what}")
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:

@@ -57,7 +57,10 @@ def base_of(family: Family, place: str | None = None, offline: bool = False) -> 
         offline: use only what is on this machine already, as with `HF_HUB_OFFLINE=1`.
 
     Raises:
-        MissingInput, UnsafeFile, ServiceUnavailable, ServiceRefused: as `find_base` does.
+        MissingInput: nothing is there, or not all of it.
+        UnsafeFile: a file that could run code when opened.
+        ServiceUnavailable: the hub cannot be reached.
+        ServiceRefused: the hub wants a token, or knows no such model.
     """
     if place is None and family.assets is not None:
         return BaseLocation(family.assets / "base")
@@ -108,7 +111,7 @@ def weights_of(family: Family, base: BaseLocation, component: str, offline: bool
 
     Raises:
         MissingInput: the folder beside the file does not have them either.
-        ServiceUnavailable, ServiceRefused: as `find_base` does.
+        ServiceUnavailable, ServiceRefused: as `base_of` does.
     """
     folder = base.folder / component
     if any(folder.glob(f"*{WEIGHTS}")):
@@ -128,7 +131,6 @@ def _complete(family: str, folder: Path, components: Sequence[str]) -> Path:
 
 
 def _fetch(family: str, name: str, components: Sequence[str], offline: bool) -> Path:
-    """Return the folder of a hub's model in the cache, with the weights of these components."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -191,10 +193,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 
 def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") -> Component:
-    """Return one component of diffusers' or transformers' class from its folder.
-
-    Only safetensors are read, and no network is used. Half-precision files (`….fp16.…`) serve when
-    there are no others.
+    """Return one component of diffusers' or transformers' class from its folder, without a network.
 
     Raises:
         MissingInput: a weight is missing, or is quantised.

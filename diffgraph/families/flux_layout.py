@@ -100,10 +100,8 @@ def parameters(shapes: Shapes) -> dict[str, Placements]:
 def our_shapes(theirs: Shapes) -> dict[str, tuple[int, ...]]:
     """Return our parameters' shapes as a file in the makers' layout has them.
 
-    Nobody has to describe its model: queries, keys and values have as many rows as columns.
-
-    Args:
-        theirs: key -> shape; keys that are not the makers' are left out.
+    Nobody has to describe its model: queries, keys and values have as many rows as columns. Keys
+    that are not the makers' are left out.
 
     Raises:
         ValueError: a fused tensor is too small for what it holds.

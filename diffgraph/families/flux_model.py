@@ -67,7 +67,6 @@ class Flux(DiffusionModel):
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
-        """The shape of an image's latents: (channels, height, width)."""
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         side = PATCH * (self.resolution // (factor * PATCH))
         return self.transformer.config.in_channels // PATCH**2, side, side
@@ -160,7 +159,6 @@ class Flux(DiffusionModel):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Return images from latents: (n, 3, height, width), float32 in [0, 1]."""
         config = self.vae.config
         scaled = latents / config.scaling_factor + config.shift_factor
         images: Tensor = self.vae.decode(scaled, return_dict=False)[0]
@@ -174,7 +172,6 @@ class Flux(DiffusionModel):
         sampler: SamplerConfig,
         on_step: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Return one image per prompt and first noise: (prompts, 3, height, width) in [0, 1]."""
         text, pooled = self.embed(prompts), self.pool(prompts)
         return self.decode(self.denoise(text, pooled, noise, sampler, on_step))
 

@@ -59,11 +59,7 @@ def refuse_quantised(*files: Path) -> None:
 
 
 def quantised(types: Mapping[str, str]) -> str | None:
-    """Return a key that shows that weights are codes, if there is one.
-
-    Args:
-        types: key -> the type that safetensors calls by this code.
-    """
+    """Return a key that shows that weights are codes, if there is one; key -> safetensors' type."""
     for key, code in types.items():
         if key.endswith(MARKS) or code in WHOLE:
             return key

@@ -27,14 +27,6 @@ class DiffusionModel(ABC):
         sampler: SamplerConfig,
         images_at_once: int,
     ):
-        """Hold the components.
-
-        Args:
-            family: whose base it is.
-            components: those that experts may change, by name, the denoiser first.
-            sampler: how images are drawn unless told otherwise.
-            images_at_once: that fit on the device together.
-        """
         self.family = family
         self.components = components
         self.sampler = sampler
@@ -49,16 +41,13 @@ class DiffusionModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        """The device the weights are on."""
         return next(self.denoiser.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights."""
         return next(self.denoiser.parameters()).dtype
 
     def parameters(self) -> Mapping[str, Tensor]:
-        """Return the live weights of all components, by name."""
         return {
             f"{component}.{name}": parameter.data
             for component, module in self.components.items()
@@ -66,7 +55,6 @@ class DiffusionModel(ABC):
         }
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Return the modules of all components, by name."""
         return {
             f"{component}.{name}": module
             for component, root in self.components.items()
@@ -113,7 +101,6 @@ class DiffusionModel(ABC):
         sampler: SamplerConfig | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Return one image per prompt and seed: (prompts, 3, height, width) in [0, 1]."""
         images = []
         for start in range(0, len(prompts), self.images_at_once):
             part = slice(start, start + self.images_at_once)

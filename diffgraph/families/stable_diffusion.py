@@ -85,7 +85,6 @@ class StableDiffusion(DiffusionModel):
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
-        """The shape of an image's latents: (channels, height, width)."""
         size = self.unet.config.sample_size
         return self.unet.config.in_channels, size, size
 
@@ -128,7 +127,6 @@ class StableDiffusion(DiffusionModel):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Return images from latents: (n, 3, height, width), float32 in [0, 1]."""
         images: Tensor = self.vae.decode(
             latents / self.vae.config.scaling_factor, return_dict=False
         )[0]
@@ -142,7 +140,6 @@ class StableDiffusion(DiffusionModel):
         sampler: SamplerConfig,
         on_step: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Return one image per prompt and first noise: (prompts, 3, height, width) in [0, 1]."""
         text = self.embed(prompts)
         blank = self.embed([""]).expand_as(text)
         return self.decode(self.denoise(text, blank, noise, sampler, on_step))

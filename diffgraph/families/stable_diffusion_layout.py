@@ -16,11 +16,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def component_shapes(folder: Path, component: str) -> Shapes:
-    """Return the shapes of `unet`, `vae` or `text_encoder` by its configuration.
-
-    Args:
-        folder: in the diffusers layout; no weights are needed.
-        component: one of the three.
+    """Return the shapes of `unet`, `vae` or `text_encoder` by the configuration in a folder.
 
     Raises:
         MissingInput: there is no configuration, or none of such a model.

@@ -1,9 +1,9 @@
 """How do deltas become weights?
 
 `W = base + sum of coefficient * delta`, summed in float32 from an untouched copy of the base and
-rounded once, so a merge never depends on the one before it, and no merge at all gives the base back
-bit for bit. Weights are written where they are: a compiled model stays compiled. What the last
-merge wrote already is not written again. Task arithmetic, https://arxiv.org/abs/2212.04089.
+rounded once: a merge never depends on the one before it, and no merge at all gives the base back
+bit for bit. Weights are written in place, and only where the last merge wrote something else.
+Task arithmetic, https://arxiv.org/abs/2212.04089.
 """
 
 import weakref
@@ -221,13 +221,7 @@ def terms_of(coefficients: Coefficients, deltas: Mapping[str, Delta]) -> dict[st
 
 
 def write_sum(live: Tensor, base: Tensor, terms: Sequence[tuple[float, Update]]) -> None:
-    """Write `base + sum of coefficient * update` into a weight: one rounding, no other pass.
-
-    Args:
-        live: the weight to write.
-        base: its untouched copy.
-        terms: (coefficient, update) pairs.
-    """
+    """Write `base + sum of coefficient * update` into a weight: one rounding, no other pass."""
     low_rank = _low_rank(terms, live.device)
     if len(low_rank) == len(terms) and live.dtype == torch.float32 and live.is_contiguous():
         whole = concatenated(low_rank)
@@ -238,12 +232,7 @@ def write_sum(live: Tensor, base: Tensor, terms: Sequence[tuple[float, Update]])
 
 
 def merge(base: Tensor, terms: Sequence[tuple[float, Update]]) -> Tensor:
-    """Return one parameter's merged value in float32.
-
-    Args:
-        base: the untouched weight.
-        terms: (coefficient, update) pairs.
-    """
+    """Return one parameter's merged value in float32, of (coefficient, update) pairs."""
     merged = base.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if low_rank := _low_rank(terms, base.device):
         whole = concatenated(low_rank)

@@ -189,8 +189,7 @@ def _of_factors(terms: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor,
 def _largest(change: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return the largest singular values of a matrix, and their vectors.
 
-    Randomised subspace iteration, https://arxiv.org/abs/0909.4061, from numbers that belong to the
-    parameter: the same plan gives the same LoRA.
+    Randomised subspace iteration, https://arxiv.org/abs/0909.4061, with the parameter's own seed.
     """
     count = rank + OVERSAMPLED
     if min(change.shape) <= max(EXACT_SIDE, count):
@@ -207,7 +206,6 @@ def _largest(change: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor, Tens
 
 
 def _named(name: str, found: Factors, dtype: torch.dtype, by_kohya: bool) -> dict[str, Tensor]:
-    """Return one weight's tensors with the names that most tools read for its architecture."""
     module = name.removesuffix(".weight")
     rank, kernel = found.down.shape[0], found.shape[2:]
     down = found.down.reshape(rank, *found.shape[1:]).to(dtype)

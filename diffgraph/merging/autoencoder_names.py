@@ -29,9 +29,7 @@ INNER = re.compile(
 def autoencoder_key(key: str, blocks: int) -> str:
     """Return what a single-file checkpoint calls a tensor of the autoencoder.
 
-    Args:
-        key: diffusers' name.
-        blocks: of the decoder; the first code counts them from the other end.
+    The first code counts the decoder's `blocks` from the other end.
     """
     path = key.replace("conv_norm_out", "norm_out")
     match = INNER.fullmatch(path)

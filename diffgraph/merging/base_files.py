@@ -58,7 +58,6 @@ class StoredTensor:
             )
 
     def release(self) -> None:
-        """Let the system take back the memory that holds it."""
         self.file.release(self.held_by or self.key)
 
 
@@ -91,11 +90,6 @@ def open_checkpoint(family: Family, base: bases.BaseLocation) -> BaseFiles:
 
     A text encoder or an autoencoder that it lacks comes from where sampling takes it.
 
-    Args:
-        family: which base.
-        base: the file, with the names of the first Stable Diffusion code, and the folder of what
-            describes it. The file must hold the UNet; an average beside it is not looked at.
-
     Raises:
         MissingInput: a component is missing or not whole, of another shape, or quantised.
         ServiceUnavailable, ServiceRefused: the file lacks a component, and so does this machine.
@@ -122,9 +116,7 @@ def open_checkpoint(family: Family, base: bases.BaseLocation) -> BaseFiles:
 def open_file(file: Path, folder: Path) -> BaseFiles:
     """Map FLUX's transformer in a single file, in its makers' layout or diffusers'.
 
-    Args:
-        file: which may hold other components as well; they are not looked at.
-        folder: what describes the model, with the weights of the others if they are there.
+    The other components' weights come from `folder`, if they are there.
 
     Raises:
         MissingInput: it holds another model, not all of this one, or quantised weights.

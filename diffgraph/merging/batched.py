@@ -61,12 +61,8 @@ def rollouts(
     """Yield the model; inside, image i of every batch is drawn as if merged by plan i.
 
     A batch holds one image a plan, or a multiple of that in the same order (guidance doubles it).
-    Experts with one coefficient in all plans are merged; only the others cost each image something.
-
-    Args:
-        merger: of the model; its weights are the base's after the block.
-        plans: one an image.
-        deltas: at least those of the plans, by reference; those that differ are `is_batchable`.
+    Experts with one coefficient in all plans are merged; only the others cost each image something,
+    and must be `is_batchable`. The model's weights are the base's after the block.
     """
     demand_sums(plans)
     wanted = [final_coefficients(plan) for plan in plans]
@@ -128,7 +124,6 @@ class _Layer:
     coefficients: Tensor  # (images, experts)
 
     def forward(self) -> Forward:
-        """Return what the module computes with each image's own weight."""
         module = self.module
         if isinstance(module, nn.Linear | nn.Conv2d) and (factors := self._factors()):
             if isinstance(module, nn.Linear):
@@ -209,7 +204,6 @@ def _passes(states: Tensor, count: int) -> int:
 
 
 def _tiled(values: Tensor, states: Tensor) -> Tensor:
-    """Return one row of `values` for each of the states."""
     return values.repeat(_passes(states, len(values)), *(1,) * (values.ndim - 1))
 
 

@@ -19,15 +19,10 @@ SMALLEST_ANGLE = 1e-6
 def linear(
     base: Tensor, terms: Iterable[tuple[float, Update]], start: Tensor | None = None
 ) -> Tensor:
-    """Return `base + sum of coefficient * update` in float32.
+    """Return `base + sum of coefficient * update` in float32, added in the order given.
 
     Task arithmetic, https://arxiv.org/abs/2212.04089; with coefficients that sum to one over whole
-    models it is their mean, a model soup, https://arxiv.org/abs/2203.05482.
-
-    Args:
-        base: the untouched weight, which updates that are functions of it are taken against.
-        terms: (coefficient, update) pairs, in the order they are added.
-        start: what they are added to, if not to the base.
+    models a model soup, https://arxiv.org/abs/2203.05482. `start` stands for the base in the sum.
     """
     start = base if start is None else start
     merged = start.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
@@ -65,16 +60,10 @@ def elect_signs(base: Tensor, weighted: Iterable[Callable[[], Tensor]]) -> Tenso
 
 
 def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """Return the weight a share of the way from one to another, along the arc between them.
+    """Return the weight a share, 0 to 1, of the way from one to another, along the arc.
 
-    Their direction turns evenly; what each adds is kept by its own length. Shoemake's formula,
-    https://doi.org/10.1145/325334.325242, on a parameter seen as one vector. Weights that point the
-    same way, opposite ways, or nowhere are joined by a straight line.
-
-    Args:
-        first: what a share of 0 gives.
-        second: what a share of 1 gives.
-        share: 0 to 1.
+    Shoemake's formula, https://doi.org/10.1145/325334.325242, on a parameter seen as one vector.
+    Weights that point the same way, opposite ways, or nowhere are joined by a straight line.
     """
     angle = angle_between(first, second)
     if min(angle, math.pi - angle) < SMALLEST_ANGLE:

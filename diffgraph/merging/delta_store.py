@@ -23,8 +23,6 @@ DEVICE_BYTES = 16 << 30
 
 @dataclass(frozen=True)
 class _Arrived:
-    """An expert on the device, and when the last of it gets there."""
-
     packed: Packed
     event: "torch.cuda.Event | None"
 
@@ -58,7 +56,6 @@ class DeltaStore:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """What is held: in the host's memory, on the device."""
         with self._lock:
             return {
                 "host": sum(map(_bytes, self._host.values())),
@@ -86,7 +83,6 @@ class DeltaStore:
                     self._coming[sha256] = self._reader.submit(self._fetch_ahead, sha256)
 
     def close(self) -> None:
-        """Stop fetching; what is held is forgotten."""
         self._reader.shutdown(wait=True, cancel_futures=True)
         self._host.clear()
         self._there.clear()

@@ -237,7 +237,6 @@ _TORCH = {np.float32: torch.float32, np.int64: torch.int64, np.int32: torch.int3
 
 
 def _padded(table: Table) -> Table:
-    """Return a table's bytes, so many that the next one is aligned."""
     data = np.ascontiguousarray(table).view(np.uint8).reshape(-1)
     return np.pad(data, (0, -len(data) % ALIGNED))
 
@@ -247,7 +246,6 @@ def _stacked(rows: Sequence[Table], slots: int, kind: type[np.generic]) -> Table
 
 
 def _times(coefficients: Table, values: Table) -> Table:
-    """Return (models, experts, slots) of (models, experts) and (experts, slots)."""
     if not coefficients.size:
         return np.zeros(1, np.float32)
     product: Table = coefficients[:, :, None] * values[None]

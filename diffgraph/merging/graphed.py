@@ -64,14 +64,12 @@ class GraphedRollouts:
 
     @staticmethod
     def needed(merger: Merger, count: int, component: str = "unet") -> int:
-        """Return the bytes that so many images' weights take."""
         return count * sum(
             value.nbytes for name, value in merger.base.items() if name.startswith(f"{component}.")
         )
 
     @staticmethod
     def is_possible(merger: Merger) -> bool:
-        """Whether this device can record and write denoisers."""
         return is_available(merger.model.device)
 
     @torch.no_grad()
@@ -173,8 +171,6 @@ class GraphedRollouts:
 
 
 class _Recording:
-    """A CUDA graph of the denoiser for inputs of certain shapes."""
-
     def __init__(
         self,
         root: Any,

@@ -38,7 +38,6 @@ class LayerComparison:
     style: float
 
     def prefers_content(self, balance: float, weight: float) -> bool:
-        """Whether the content expert draws this layer while the style has this weight."""
         return self.content > balance * self.style * weight
 
 
@@ -48,11 +47,6 @@ def schedule(
     """Return what is merged for each denoising step: the deltas with the layers they draw then.
 
     Merge each linearly, with the plan's coefficients. Steps with the same choice share one object.
-
-    Args:
-        plan: of the rule k_lora.
-        deltas: at least those of the plan, by reference.
-        steps: of denoising.
     """
     if plan.rule != "k_lora":
         raise PlanError(f"the rule {plan.rule} is the same at every step")

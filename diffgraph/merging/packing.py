@@ -6,14 +6,14 @@ read it in wide loads. What arrives is the same delta.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffgraph.experts.delta import Delta
-from diffgraph.experts.updates import CheckpointUpdate, Update
+from diffgraph.experts.updates import CheckpointUpdate, Update, mapped
 
 GLANCE = 4096  # entries
 ALIGNMENT = 256  # bytes: what a device's own allocator gives
@@ -31,7 +31,6 @@ class Packed:
 
     @property
     def bytes(self) -> int:
-        """The size of the buffer."""
         return self.buffer.numel()
 
     def to(self, device: torch.device) -> "Packed":
@@ -111,20 +110,5 @@ def _view(buffer: Tensor, place: int, like: Tensor) -> Tensor:
 
 
 def _changed(delta: Delta, change: Callable[[Tensor], Tensor]) -> Delta:
-    """Return a delta with each of its own tensors, the base's not counted, replaced."""
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return change(value)
-        if isinstance(value, tuple) and not isinstance(value, torch.Size):
-            return tuple(changed(part) for part in value)
-        return whole(value) if hasattr(value, "add_to") else value
-
-    def whole(update: Any) -> Any:
-        found = {
-            item.name: getattr(update, item.name) for item in fields(update) if item.name != "base"
-        }
-        return replace(update, **{name: changed(value) for name, value in found.items()})
-
-    updates = {name: whole(item) for name, item in delta.updates.items()}
+    updates = {name: mapped(update, change, False) for name, update in delta.updates.items()}
     return replace(delta, updates=updates, origin=None)  # the file is needed no more

@@ -45,7 +45,6 @@ class Name:
     meaning: str
 
     def check(self, name: str, value: Parameter) -> str:
-        """Return the value as a reference, or raise ValueError."""
         if not isinstance(value, str):
             raise ValueError(f"{name} must be the reference of an expert, not {value!r}")
         return value

@@ -39,12 +39,7 @@ class PlanGroups:
     def groups(
         self, plans: Sequence[MergePlan], deltas: Mapping[str, Delta]
     ) -> Iterator[list[int]]:
-        """Yield the places of plans that are drawn together; each place once.
-
-        Args:
-            plans: to draw.
-            deltas: of their experts, by reference.
-        """
+        """Yield the places of plans that are drawn together; each place once."""
         sums = [place for place, plan in enumerate(plans) if is_sum(plan)]
         if not is_batchable(self.merger.model, deltas):
             sums = []
@@ -62,7 +57,6 @@ class PlanGroups:
     def rollouts(
         self, plans: Sequence[MergePlan], deltas: Mapping[str, Delta]
     ) -> AbstractContextManager[ResidentModel]:
-        """Return a context: inside, image i of every batch is drawn as if merged by plan i."""
         used = {ref: deltas[ref] for plan in plans for ref in final_coefficients(plan)}
         count = next((size for size in RECORDED if size >= len(plans)), None)
         if count is not None and self._is_recordable(used, count):
@@ -79,7 +73,6 @@ class PlanGroups:
         )
 
     def _size(self) -> int:
-        """Return how many images go through the model at once."""
         most = self._room(TOGETHER)
         return min(most, getattr(self.merger.model, "images_at_once", most))
 
@@ -87,7 +80,6 @@ class PlanGroups:
         return table.get(self.merger.model.device.type, 1)
 
     def _own_bytes(self, deltas: Mapping[str, Delta], whole: set[str]) -> int:
-        """Return what an image's own weights take, where experts are more than low-rank."""
         names = {name for ref in whole for name in deltas[ref].updates}
         base = self.merger.base
         return sum(base[name].nbytes for name in names)

@@ -21,12 +21,7 @@ NEARLY = 1e-9
 
 
 def a1111(plan: MergePlan, experts: Mapping[str, Expert], files: Mapping[str, str]) -> str:
-    """Return the plan's LoRAs as they are written into a prompt.
-
-    Args:
-        plan: what is merged.
-        experts: those with a part in it, by reference.
-        files: their files' names, by reference.
+    """Return the plan's LoRAs as they are written into a prompt, by their files' names.
 
     Raises:
         PlanError: the rule is not linear, or there are checkpoints that a prompt cannot mix.

@@ -111,11 +111,7 @@ def provenance(
 ) -> dict[str, str]:
     """Return what a file's metadata say of how it was made: texts by name.
 
-    Args:
-        plan: what was merged.
-        experts: those with a part in it, by reference.
-        version: of this package.
-        made: what the file is: a merged model, a LoRA.
+    `version` is this package's, `made` what the file is: a merged model, a LoRA.
     """
     coefficients = plan.coefficients()
     told = [

@@ -47,13 +47,7 @@ class PlannedMerge:
 
     @torch.no_grad()
     def parameter(self, name: str, base: Tensor, updates: Mapping[str, Update]) -> Tensor:
-        """Return one parameter's merged value in float32, on the base's device.
-
-        Args:
-            name: of the parameter.
-            base: its untouched value.
-            updates: of the plan's experts that touch it, by reference.
-        """
+        """Return one parameter's merged value in float32, on the base's device."""
         return self.rule.combine(self, name, base, updates)
 
     def used(self, updates: Mapping[str, Update]) -> list[str]:

@@ -33,13 +33,7 @@ class GreedySoup:
 def uniform_soup(
     family: str, experts: Iterable[PlannedExpert], reading: Reading = "within_kind"
 ) -> MergePlan:
-    """Return the plan that averages experts; their own coefficients do not matter.
-
-    Args:
-        family: of the base.
-        experts: whom to average; none at all is the base.
-        reading: what the average is of.
-    """
+    """Return the plan that averages experts, whatever their own coefficients."""
     members = sorted(experts, key=lambda expert: expert.ref)
     counts = {
         expert.kind: sum(other.kind == expert.kind for other in members) for expert in members
@@ -63,9 +57,8 @@ def greedy_soup(
 ) -> GreedySoup:
     """Return the average that is built expert by expert, the best first, while it gets better.
 
-    No average is kept that is not strictly better: the soup is at least as good as the best expert
-    alone. Equal experts are tried in the order of their references. It takes about two scores an
-    expert.
+    No average is kept that is not strictly better. Equal experts are tried in the order of their
+    references. It takes about two scores an expert.
 
     Raises:
         PlanError: there are no experts.

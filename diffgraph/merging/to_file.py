@@ -79,7 +79,6 @@ class Workspace:
         self.out = torch.empty(0, dtype=dtype)
 
     def fit(self, block: int, piece: int) -> None:
-        """Have room for so many entries a block and a piece."""
         if len(self.total) < block:
             self.total, self.wide = torch.empty(block), torch.empty(block)
             self.bits = torch.empty(block, dtype=torch.int16)
@@ -193,7 +192,6 @@ class FileMerge:
         return whole
 
     def updates(self, name: str) -> dict[str, Update]:
-        """Return what the experts add to a parameter, by reference, in their order."""
         return {
             ref: self.deltas[ref].updates[name]
             for ref in sorted(self.deltas)
@@ -201,7 +199,6 @@ class FileMerge:
         }
 
     def release(self, slot: OutputTensor) -> None:
-        """Give back the memory that a tensor's sources were mapped into."""
         if slot.copied is not None:
             slot.copied.release()
         for place in slot.merged:
@@ -235,8 +232,6 @@ class _Piece:
 
 
 class _Work:
-    """The pieces of a file, which threads take one after the other."""
-
     def __init__(
         self,
         merge: FileMerge,
@@ -255,7 +250,6 @@ class _Work:
         self._failed = False
 
     def run(self) -> None:
-        """Fill pieces until there are no more, or one has failed."""
         torch.set_num_threads(1)
         space = Workspace(self._writer.dtype)
         try:
@@ -334,7 +328,6 @@ class _Work:
 def _weighted(
     terms: tuple[tuple[float, Tensor], ...], start: int, stop: int, space: Workspace
 ) -> Tensor:
-    """Return the weighted sum of some entries in the thread's memory."""
     count = stop - start
     total, wide, bits = space.total[:count], space.wide[:count], space.bits[:count]
     for number, (value, entries) in enumerate(terms):
@@ -349,8 +342,6 @@ def _weighted(
 
 
 class _one_thread_each:  # noqa: N801  # used like a function
-    """Have torch leave the cores to our threads, and take them again afterwards."""
-
     def __enter__(self) -> None:
         self._before = torch.get_num_threads()
 

@@ -78,7 +78,6 @@ def write_folder(
 
 
 def _kept(folder: Path) -> Iterator[Path]:
-    """Yield the files of a base that a merged model has as they are."""
     for pattern in COPIED:
         for file in sorted((*folder.glob(pattern), *folder.glob(f"*/{pattern}"))):
             if not file.name.endswith(SHARDS) and file.parent.name not in OVERSEEN:
@@ -88,8 +87,8 @@ def _kept(folder: Path) -> Iterator[Path]:
 def _typed(file: Path) -> str:
     """Return a configuration with which all components are loaded in one type.
 
-    Unless told otherwise, diffusers loads its own in float32, whatever type their weights have, and
-    transformers its own in the type that their configuration says, or else their weights have.
+    Unless one is asked for, diffusers loads its own in float32, transformers its own in what their
+    configuration says.
     """
     config = _described(file)
     if "architectures" in config:  # it is transformers'

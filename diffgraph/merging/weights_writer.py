@@ -7,25 +7,19 @@ https://huggingface.co/docs/safetensors/index#format
 """
 
 import errno
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffgraph.artifacts import new_file
+from diffgraph.experts.weights_file import CODES, header_bytes
 
-CODES: Mapping[torch.dtype, str] = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-}
-ALIGNMENT = 8  # bytes; the numbers begin at a multiple, as the format asks
 CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 """What file systems say that cannot reserve room; a full one is noticed while writing, then."""
 
@@ -39,13 +33,7 @@ class WeightsWriter:
         self.dtype = dtype
 
     def write(self, key: str, values: Tensor, first: int = 0) -> None:
-        """Write some of a tensor's entries.
-
-        Args:
-            key: of the tensor.
-            values: contiguous, on the CPU, of the file's type.
-            first: the number of the first of them among the tensor's entries.
-        """
+        """Write contiguous entries of the file's type, from a tensor's entry `first` on."""
         if values.dtype != self.dtype or not values.is_contiguous():
             raise ValueError(f"{key}: needs contiguous {self.dtype}")
         data = memoryview(values.reshape(-1).view(torch.uint8).numpy().data)
@@ -85,23 +73,15 @@ def new_weights(
 def _header(
     shapes: Mapping[str, Sequence[int]], dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, int], int]:
-    """Return the header, where each tensor begins in the file, and the file's size."""
-    offsets, end = {}, 0
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    starts, end = {}, 0
     for key, shape in shapes.items():
-        start, end = end, end + math.prod(shape) * dtype.itemsize
-        offsets[key] = (start, end)
-    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    for key, shape in shapes.items():
-        entries[key] = {
-            "dtype": CODES[dtype],
-            "shape": list(shape),
-            "data_offsets": list(offsets[key]),
-        }
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    first = 8 + len(text)
-    places = {key: first + start for key, (start, _) in offsets.items()}
-    return len(text).to_bytes(8, "little") + text, places, first + end
+        starts[key], end = end, end + math.prod(shape) * dtype.itemsize
+        offsets = [starts[key], end]
+        entries[key] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": offsets}
+    header = header_bytes(entries, ensure_ascii=False, separators=(",", ":"))
+    places = {key: len(header) + start for key, start in starts.items()}
+    return header, places, len(header) + end
 
 
 def _reserve(handle: int, size: int) -> None:

@@ -28,9 +28,14 @@ class ModuleTensors:
     rooted: bool = False  # rank-stabilised: the scale is alpha / sqrt(rank)
     settings: Mapping[str, Any] = field(default_factory=dict)  # PEFT's configuration of the adapter
 
+    @property
+    def where(self) -> str:
+        """The file and its module, as messages begin."""
+        return f"{self.file}: {shown(self.module)}"
+
     def __getitem__(self, role: str) -> Tensor:
         if role not in self.tensors:
-            raise DamagedFile(f"{self.file}: {shown(self.module)} lacks its {role}")
+            raise DamagedFile(f"{self.where} lacks its {role}")
         return self.tensors[role]
 
     def __contains__(self, role: str) -> bool:
@@ -40,9 +45,7 @@ class ModuleTensors:
         """Return a factor flattened to (rows, everything else)."""
         value = self[role]
         if value.ndim < 2 or 0 in value.shape:
-            raise DamagedFile(
-                f"{self.file}: {shown(self.module)}: {role} is {tuple(value.shape)}, not a matrix"
-            )
+            raise DamagedFile(f"{self.where}: {role} is {tuple(value.shape)}, not a matrix")
         return value.flatten(1)
 
     def scale(self, rank: int) -> float:
@@ -52,8 +55,7 @@ class ModuleTensors:
         scale = self.alpha / (math.sqrt(rank) if self.rooted else rank)
         if not abs(scale) <= LARGEST_SCALE:
             raise DamagedFile(
-                f"{self.file}: {shown(self.module)}: an alpha of {self.alpha:g} at rank {rank} "
-                "is no strength"
+                f"{self.where}: an alpha of {self.alpha:g} at rank {rank} is no strength"
             )
         return scale
 
@@ -63,12 +65,35 @@ class ModuleTensors:
         self.agree(f"{left} and {right}", first.shape[1], second.shape[0])
         return first, second
 
+    def factors(
+        self, left: str, right: str, core: str, shape: torch.Size, turned: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return factors whose product has a shape: (rows, rank) and (rank, columns * kernel).
+
+        Args:
+            left: the role of the left factor.
+            right: of the right one.
+            core: of a Tucker decomposition's core between them, if the file has one.
+            shape: of the base's parameter.
+            turned: beside a core the left factor lies transposed.
+        """
+        if core not in self:
+            up, down = self.product(left, right)
+            self.fits((up.shape[0], *self[right].shape[1:]), shape)
+            return up, down
+        up, middle, down = self.matrix(left), self[core], self.matrix(right)
+        up = up.T if turned else up
+        self.agree(f"{left} and {core}", up.shape[1], middle.shape[0])
+        self.agree(f"{core} and {right}", middle.shape[1], down.shape[0])
+        self.fits((up.shape[0], down.shape[1], *middle.shape[2:]), shape)
+        return up, tucker(middle, down)
+
     def vector(self, role: str, length: int) -> Tensor:
         """Return a tensor of so many numbers, whatever its shape, as one dimension."""
         value = self[role]
         if value.numel() != length:
             raise FamilyMismatch(
-                f"{self.file}: {shown(self.module)}: {role} is {tuple(value.shape)}, "
+                f"{self.where}: {role} is {tuple(value.shape)}, "
                 f"the base model needs {length} numbers"
             )
         return value.reshape(-1)
@@ -76,9 +101,7 @@ class ModuleTensors:
     def agree(self, what: str, first: int, second: int) -> None:
         """Raise `DamagedFile` unless two ranks are the same."""
         if first != second:
-            raise DamagedFile(
-                f"{self.file}: {shown(self.module)}: ranks of {what} differ: {first} and {second}"
-            )
+            raise DamagedFile(f"{self.where}: ranks of {what} differ: {first} and {second}")
 
     def fits(self, made: tuple[int, ...], shape: torch.Size) -> None:
         """Raise `FamilyMismatch` unless what the factors make has as many rows and columns.
@@ -89,7 +112,7 @@ class ModuleTensors:
         rows, columns = shape[0], math.prod(shape[1:])
         if (made[0], math.prod(made[1:])) != (rows, columns):
             raise FamilyMismatch(
-                f"{self.file}: {shown(self.module)} is for a weight of shape {tuple(made)}, "
+                f"{self.where} is for a weight of shape {tuple(made)}, "
                 f"the base model's is {tuple(shape)}"
             )
 
@@ -109,11 +132,6 @@ class AdapterFormat:
 
 
 def tucker(core: Tensor, right: Tensor) -> Tensor:
-    """Return a convolution's core times its right factor: (ranks, in * kernel).
-
-    Args:
-        core: (rank out, rank in, *kernel).
-        right: (rank in, in).
-    """
+    """Return a core (rank, rank, *kernel) times its right factor (rank, in), flattened."""
     product = torch.einsum("mn...,nj->mj...", core.float(), right.float())
     return product.flatten(1)

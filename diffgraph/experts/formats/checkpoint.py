@@ -48,14 +48,7 @@ def is_skipped(key: str) -> bool:
 def updates_of(
     file: WeightsFile, key: str, placements: Placements, parameters: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Update]]:
-    """Yield the parameters that a key of a whole model holds, each with its update.
-
-    Args:
-        file: the open file, of which nothing but the header is read.
-        key: one of its keys.
-        placements: which parameters it holds, in which rows.
-        parameters: the base's weights.
-    """
+    """Yield the parameters that a key of a whole model holds, each with its update."""
     found = file.entries[key].shape
     value = file.tensor(key)
     height = max((stop for where in placements for _, stop in where.rows), default=None)

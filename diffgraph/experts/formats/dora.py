@@ -9,7 +9,6 @@ from torch import Tensor
 from diffgraph.errors import FamilyMismatch
 from diffgraph.experts.formats.adapter import ModuleTensors
 from diffgraph.experts.updates import RenormalisedUpdate, Update
-from diffgraph.experts.weights_file import shown
 
 SUFFIXES = {
     ".dora_scale": "dora_scale",
@@ -35,7 +34,7 @@ def _renormalised(
 ) -> RenormalisedUpdate:
     if magnitude.numel() != weight.shape[dimension]:
         raise FamilyMismatch(
-            f"{parts.file}: {shown(parts.module)} has magnitudes of shape {tuple(magnitude.shape)} "
+            f"{parts.where} has magnitudes of shape {tuple(magnitude.shape)} "
             f"for a weight of shape {tuple(weight.shape)}"
         )
     return RenormalisedUpdate(update, magnitude.to(weight.device), dimension, weight)

@@ -9,7 +9,6 @@ from diffgraph.errors import FamilyMismatch
 from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
 from diffgraph.experts.formats.checkpoint import squeezed
 from diffgraph.experts.updates import DenseUpdate
-from diffgraph.experts.weights_file import shown
 
 
 def _builder(role: str) -> AdapterFormat:
@@ -19,7 +18,7 @@ def _builder(role: str) -> AdapterFormat:
         value = parts[role]
         if squeezed(value.shape) != squeezed(base.shape):
             raise FamilyMismatch(
-                f"{parts.file}: {shown(parts.module)}: {role} is {tuple(value.shape)}, "
+                f"{parts.where}: {role} is {tuple(value.shape)}, "
                 f"the base model's {kind} is {tuple(base.shape)}"
             )
         return DenseUpdate(value.reshape(base.shape))

@@ -6,35 +6,24 @@ https://arxiv.org/abs/2306.07967, as LyCORIS writes it: `scale * (B1 B2 + W A1 A
 import torch
 from torch import Tensor
 
-from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors, tucker
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
 from diffgraph.experts.updates import DerivedUpdate
 
 
 def build(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     """Return `alpha / rank * (b1 @ b2 + W @ a1 @ a2)`, the last over a convolution's inputs."""
     shape = base.shape
-    up, right = parts.matrix("b1"), parts.matrix("b2")
-    rank = right.shape[0]
-    if "bm" in parts:
-        core = parts["bm"]
-        parts.agree("b1 and bm", up.shape[1], core.shape[0])
-        parts.agree("bm and b2", core.shape[1], right.shape[0])
-        parts.fits((up.shape[0], right.shape[1], *core.shape[2:]), shape)
-        down = tucker(core, right)
-    else:
-        up, down = parts.product("b1", "b2")
-        parts.fits((up.shape[0], *parts["b2"].shape[1:]), shape)
+    up, down = parts.factors("b1", "b2", "bm", shape)
     first, second = parts.product("a1", "a2")
     parts.fits((shape[0], first.shape[0], *shape[2:]), shape)
     parts.fits((shape[0], second.shape[1], *shape[2:]), shape)
-    scale = torch.tensor(parts.scale(rank))
+    scale = torch.tensor(parts.scale(parts["b2"].shape[0]))
     return DerivedUpdate(_change, (up, down, first, second, scale), base)
 
 
 def _change(
     base: Tensor, up: Tensor, down: Tensor, first: Tensor, second: Tensor, scale: Tensor
 ) -> Tensor:
-    """Return the difference, shaped like the base."""
     # (out, in, kernel) with the inputs last: the product runs over them alone
     inputs = base.flatten(2).transpose(1, 2) if base.ndim > 2 else base[:, None]
     turned = (inputs @ first.float()) @ second.float()

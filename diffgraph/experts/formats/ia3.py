@@ -12,7 +12,6 @@ from torch import Tensor
 from diffgraph.errors import DamagedFile, FamilyMismatch
 from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
 from diffgraph.experts.updates import DerivedUpdate
-from diffgraph.experts.weights_file import shown
 
 ROWS, COLUMNS = 0, 1
 
@@ -21,7 +20,7 @@ def build(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     """Return `W * w` along the rows or columns, as LyCORIS means it."""
     flag = parts["on_input"]
     if flag.numel() != 1:
-        raise DamagedFile(f"{parts.file}: {shown(parts.module)}: on_input is not one number")
+        raise DamagedFile(f"{parts.where}: on_input is not one number")
     along = COLUMNS if bool(flag) else ROWS
     factor = parts.vector("ia3_weight", base.shape[along])
     return DerivedUpdate(_scaling(along), (factor.float(),), base)
@@ -47,7 +46,7 @@ def _direction(factor: Tensor, parts: ModuleTensors, base: Tensor) -> int:
     rows, columns = base.shape[:2]
     if factor.ndim == 4 and rows == columns:
         raise FamilyMismatch(
-            f"{parts.file}: {shown(parts.module)}: cannot tell whether ia3_l is for the rows or "
+            f"{parts.where}: cannot tell whether ia3_l is for the rows or "
             "the columns of a convolution with as many of both"
         )
     by_rows = (factor.numel() if factor.ndim == 4 else factor.shape[0]) == rows

@@ -12,7 +12,6 @@ from torch import Tensor
 from diffgraph.errors import DamagedFile
 from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
 from diffgraph.experts.updates import KroneckerUpdate
-from diffgraph.experts.weights_file import shown
 
 MATRIX = 2
 
@@ -59,9 +58,7 @@ def _with_kernel(parts: ModuleTensors, matrix: Tensor, kernel: tuple[int, ...]) 
     if not kernel:
         return matrix
     if matrix.shape[1] % math.prod(kernel):
-        raise DamagedFile(
-            f"{parts.file}: {shown(parts.module)}: lokr_w2 does not hold a kernel of {kernel}"
-        )
+        raise DamagedFile(f"{parts.where}: lokr_w2 does not hold a kernel of {kernel}")
     return matrix.reshape(matrix.shape[0], -1, *kernel)
 
 
@@ -70,7 +67,7 @@ MAX_ENTRIES = 1 << 28  # more than the right factor of any known model's weight
 
 def _bounded(parts: ModuleTensors, entries: int, kernel: tuple[int, ...]) -> None:
     if entries * math.prod(kernel) > MAX_ENTRIES:
-        raise DamagedFile(f"{parts.file}: {shown(parts.module)}: its factors make a huge product")
+        raise DamagedFile(f"{parts.where}: its factors make a huge product")
 
 
 ROLES = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")

@@ -6,7 +6,7 @@ is a Tucker decomposition, whose core is multiplied into the right factor.
 
 from torch import Tensor
 
-from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors, tucker
+from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
 from diffgraph.experts.updates import DenseUpdate, LowRankUpdate
 
 DOWN_UP = {  # kohya; PEFT; diffusers, newest first
@@ -20,16 +20,8 @@ DOWN_UP = {  # kohya; PEFT; diffusers, newest first
 
 def build(parts: ModuleTensors, base: Tensor) -> LowRankUpdate:
     """Return `alpha / rank * up @ down`."""
-    shape = base.shape
-    if "mid" in parts:
-        up, core, right = parts.matrix("up"), parts["mid"], parts.matrix("down")
-        parts.agree("lora_up and lora_mid", up.shape[1], core.shape[0])
-        parts.agree("lora_mid and lora_down", core.shape[1], right.shape[0])
-        parts.fits((up.shape[0], right.shape[1], *core.shape[2:]), shape)
-        return LowRankUpdate(up, tucker(core, right), parts.scale(right.shape[0]), shape)
-    up, down = parts.product("up", "down")
-    parts.fits((up.shape[0], *parts["down"].shape[1:]), shape)
-    return LowRankUpdate(up, down, parts.scale(down.shape[0]), shape)
+    up, down = parts.factors("up", "down", "mid", base.shape)
+    return LowRankUpdate(up, down, parts.scale(parts["down"].shape[0]), base.shape)
 
 
 def build_bias(parts: ModuleTensors, base: Tensor) -> DenseUpdate:

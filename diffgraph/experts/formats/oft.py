@@ -16,7 +16,6 @@ from torch import Tensor
 from diffgraph.errors import DamagedFile, FamilyMismatch, UnknownFormat
 from diffgraph.experts.formats.adapter import AdapterFormat, ModuleTensors
 from diffgraph.experts.updates import DerivedUpdate
-from diffgraph.experts.weights_file import shown
 
 KOHYA = "oft_"
 """kohya's own OFT: what its modules' names begin with. An alpha of 0 lets nothing turn there; in
@@ -28,19 +27,17 @@ def build(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     blocks = parts["oft_blocks"]
     if blocks.ndim not in (3, 4) or blocks.shape[-1] != blocks.shape[-2]:
         raise DamagedFile(
-            f"{parts.file}: {shown(parts.module)}: oft_blocks is {tuple(blocks.shape)}, "
-            "not a row of square blocks"
+            f"{parts.where}: oft_blocks is {tuple(blocks.shape)}, not a row of square blocks"
         )
     count, size = blocks.shape[-3], blocks.shape[-1]
     if count * size != base.shape[0]:
         raise FamilyMismatch(
-            f"{parts.file}: {shown(parts.module)} turns {count * size} rows, "
+            f"{parts.where} turns {count * size} rows, "
             f"the base model's weight is {tuple(base.shape)}"
         )
     if blocks.ndim == 4 and (size % 2 or 2 ** (len(blocks) - 1) * size > len(base)):
         raise DamagedFile(
-            f"{parts.file}: {shown(parts.module)}: {len(blocks)} stages of {size} rows do not fit "
-            f"{len(base)} rows"
+            f"{parts.where}: {len(blocks)} stages of {size} rows do not fit {len(base)} rows"
         )
     limit = math.inf if parts.alpha is None else parts.alpha * base.shape[0]
     if limit <= 0 and not parts.module.startswith(KOHYA):
@@ -57,12 +54,12 @@ def build_peft(parts: ModuleTensors, base: Tensor) -> DerivedUpdate:
     columns = math.prod(base.shape[1:])
     if size * (size - 1) // 2 != above.shape[1] or columns % size:
         raise FamilyMismatch(
-            f"{parts.file}: {shown(parts.module)}: oft_R is {tuple(above.shape)}: no blocks of "
+            f"{parts.where}: oft_R is {tuple(above.shape)}: no blocks of "
             f"columns for a weight of shape {tuple(base.shape)}"
         )
     if len(above) not in (1, columns // size):
         raise FamilyMismatch(
-            f"{parts.file}: {shown(parts.module)} turns {len(above) * size} columns, "
+            f"{parts.where} turns {len(above) * size} columns, "
             f"the base model's weight is {tuple(base.shape)}"
         )
     change = partial(_turned_columns, terms=_terms(parts), limit=_coft(parts, len(above)))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from diffgraph.errors import DamagedFile
-from diffgraph.experts.metadata import evidence
+from diffgraph.experts.base_models import evidence
 from diffgraph.experts.peft_configuration import (
     PEFT_FILE,
     PEFT_METADATA,
