@@ -7,10 +7,12 @@ memory than one or two tensors of the parameter's size.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+from diffgraph.families.layout import Rows, cut
 
 ADDED_AS_THEY_ARE = (torch.float32, torch.float16, torch.bfloat16)
 CHUNK = 1 << 18  # entries that are added at a time on a CPU: they fit its cache
@@ -208,10 +210,6 @@ class DerivedUpdate(_OfBase):
         out.add_(self.change(self.base.float(), *self.factors), alpha=coefficient)
 
 
-Rows: TypeAlias = tuple[tuple[int, int], ...]
-"""[start, stop) of a taller weight, in the order of the parameter's own rows."""
-
-
 @dataclass(frozen=True)
 class RowsUpdate(_Summed):
     """Some rows of an update of a taller weight, which another tool keeps fused."""
@@ -224,7 +222,7 @@ class RowsUpdate(_Summed):
         return _cut_shape(self.whole.shape, self.rows)
 
     def add_to(self, out: Tensor, coefficient: float = 1.0) -> None:
-        out.add_(_cut(self.whole.dense(), self.rows).view(out.shape), alpha=coefficient)
+        out.add_(cut(self.whole.dense(), self.rows).view(out.shape), alpha=coefficient)
 
 
 @dataclass(frozen=True)
@@ -260,22 +258,17 @@ def rows_of(update: Update, rows: Rows, base: Tensor) -> Update:
     What can be cut row by row stays in its factors; the rest is made whole when it is needed.
     """
     if isinstance(update, DenseUpdate):
-        return DenseUpdate(_cut(update.value, rows))
+        return DenseUpdate(cut(update.value, rows))
     if isinstance(update, LowRankUpdate):
-        return replace(update, up=_cut(update.up, rows), shape=_cut_shape(update.shape, rows))
+        return replace(update, up=cut(update.up, rows), shape=_cut_shape(update.shape, rows))
     if isinstance(update, HadamardUpdate):
-        first, second = _cut(update.up_1, rows), _cut(update.up_2, rows)
+        first, second = cut(update.up_1, rows), cut(update.up_2, rows)
         return replace(update, up_1=first, up_2=second, shape=_cut_shape(update.shape, rows))
     if isinstance(update, RenormalisedUpdate) and update.dimension == 0:
-        magnitude = _cut(update.magnitude.reshape(-1), rows)
+        magnitude = cut(update.magnitude.reshape(-1), rows)
         direction = rows_of(update.direction, rows, base)
         return replace(update, direction=direction, magnitude=magnitude, base=base)
     return RowsUpdate(update, rows)
-
-
-def _cut(value: Tensor, rows: Rows) -> Tensor:
-    parts = [value[start:stop] for start, stop in rows]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _cut_shape(shape: torch.Size, rows: Rows) -> torch.Size:

@@ -18,11 +18,14 @@ from diffgraph.families.quantised import refuse_quantised
 from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
 
+    from diffgraph.families.resident import DiffusionModel
+
 Component = TypeVar("Component")
+Model = TypeVar("Model", bound="DiffusionModel")
 
 WEIGHTS = ".safetensors"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -42,11 +45,6 @@ class BaseLocation:
     file: Path | None = None  # the weights in one file, which win over the folder's
 
 
-def place_of(family: str, usual: str) -> str:
-    """Return where the settings say that a family's base is, or where it usually is."""
-    return Settings().bases.get(family) or usual
-
-
 def base_of(family: Family, place: str | None = None, offline: bool = False) -> BaseLocation:
     """Return where a family's base is on this machine: shipped, in its place, or fetched.
 
@@ -64,44 +62,24 @@ def base_of(family: Family, place: str | None = None, offline: bool = False) -> 
     """
     if place is None and family.assets is not None:
         return BaseLocation(family.assets / "base")
-    if not family.usual_base and place is None:
+    place = place or Settings().bases.get(family.name) or family.usual_base
+    if not place:
         raise MissingInput(f"nobody says where the base of {family.name} is")
-    chosen = place or place_of(family.name, family.usual_base)
-    return find_base(family.name, chosen, family.usual_base, family.components, offline)
-
-
-def find_base(
-    family: str, place: str, usual: str, components: Sequence[str], offline: bool = False
-) -> BaseLocation:
-    """Return where a base's files are on this machine, fetched from a hub if need be.
-
-    Args:
-        family: for messages.
-        place: a folder, a safetensors file or a hub's name.
-        usual: the hub's name of what describes a single file.
-        components: whose weights are wanted.
-        offline: use only what is on this machine already, as with `HF_HUB_OFFLINE=1`.
-
-    Raises:
-        MissingInput: nothing is there, or not all of it.
-        UnsafeFile: a file that could run code when opened.
-        ServiceUnavailable: the hub cannot be reached.
-        ServiceRefused: the hub wants a token, or knows no such model.
-    """
+    name, components = family.name, family.components
     path = Path(place).expanduser()
     if path.is_dir():
-        return BaseLocation(_complete(family, path, components))
+        return BaseLocation(_complete(name, path, components))
     if path.is_file():
         if path.suffix.lower() != WEIGHTS:
             raise UnsafeFile(f"{path.name}: a base model must be a safetensors file or a folder")
         beside = path.with_suffix("")
-        described = beside if beside.is_dir() else _fetch(family, usual, (), offline)
+        described = beside if beside.is_dir() else _fetch(name, family.usual_base, (), offline)
         return BaseLocation(described, path)
     if path.is_absolute() or not HUB_NAME.fullmatch(place):
         raise MissingInput(
-            f"no base model for {family} at {place}: say where it is with DIFFGRAPH_BASES"
+            f"no base model for {name} at {place}: say where it is with DIFFGRAPH_BASES"
         )
-    return BaseLocation(_complete(family, _fetch(family, place, components, offline), components))
+    return BaseLocation(_complete(name, _fetch(name, place, components, offline), components))
 
 
 def weights_of(family: Family, base: BaseLocation, component: str, offline: bool = False) -> Path:
@@ -181,14 +159,13 @@ def weights_files(folder: Path) -> list[Path]:
     paths = [path for path in sorted(folder.glob(f"*{WEIGHTS}")) if ".non_ema" not in path.name]
     found = [path for path in paths if ".fp16" not in path.name] or paths
     for path in found:
-        shard = SHARD.search(path.name)
-        others = range(1, min(int(shard[2]), MANY_SHARDS) + 1) if shard else ()
-        for number in others:
-            name = (
-                SHARD.sub(f"-{number:0{len(shard[1])}}-of-{shard[2]}", path.name) if shard else ""
-            )
-            if not (folder / name).is_file():
-                raise MissingInput(f"{folder} lacks {name}: {path.name} is a part of the weights")
+        if shard := SHARD.search(path.name):
+            for number in range(1, min(int(shard[2]), MANY_SHARDS) + 1):
+                name = SHARD.sub(f"-{number:0{len(shard[1])}}-of-{shard[2]}", path.name)
+                if not (folder / name).is_file():
+                    raise MissingInput(
+                        f"{folder} lacks {name}: {path.name} is a part of the weights"
+                    )
     return found
 
 
@@ -220,7 +197,39 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
     return component
 
 
-def demand_finite(base: BaseLocation, components: "Mapping[str, torch.nn.Module]") -> None:
+def load_base(
+    family: Family,
+    assemble: "Callable[[BaseLocation, torch.dtype, bool], Model]",
+    device: "str | torch.device",
+    dtype: "torch.dtype",
+    place: str | None,
+    offline: bool,
+) -> "Model":
+    """Return a family's base on a device, all its numbers finite.
+
+    Args:
+        family: which base.
+        assemble: makes the model of the base's files, on the CPU: (base, dtype, offline) -> model.
+        device: for the weights.
+        dtype: likewise.
+        place: a folder in the diffusers layout, a single safetensors file or a hub's name; by
+            default what `DIFFGRAPH_BASES` says, else the hub's own.
+        offline: fetch nothing.
+
+    Raises:
+        MissingInput, UnsafeFile, ServiceUnavailable, ServiceRefused: as `base_of` does.
+    """
+    base = base_of(family, place, offline)
+    with _loading(family.name, base):
+        model = assemble(base, dtype, offline)
+    components = {**model.components, "vae": model.vae}
+    for component in components.values():
+        component.to(device)
+    _demand_finite(base, components)
+    return model
+
+
+def _demand_finite(base: BaseLocation, components: "Mapping[str, torch.nn.Module]") -> None:
     """Raise `MissingInput`, with the tensor, if a base holds NaN or infinite numbers.
 
     It would draw black, and so would everything that is merged into it.
@@ -255,7 +264,7 @@ def _without_bars() -> "Iterator[None]":
 
 
 @contextmanager
-def loading(family: str, base: BaseLocation) -> "Iterator[None]":
+def _loading(family: str, base: BaseLocation) -> "Iterator[None]":
     """Tell in one line what the libraries inside find wrong with a base."""
     try:
         yield

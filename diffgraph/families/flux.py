@@ -7,14 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import (
-    BaseLocation,
-    base_of,
-    demand_finite,
-    load_component,
-    loading,
-    weights_of,
-)
+from diffgraph.families.bases import BaseLocation, load_base, load_component, weights_of
 from diffgraph.families.family import Family, SamplerConfig
 from diffgraph.families.quantised import refuse_quantised
 from diffgraph.families.scorer import PUBLISHED
@@ -39,27 +32,14 @@ def load(
     place: str | None = None,
     offline: bool = False,
 ) -> "Flux":
-    """Load a base model of this architecture.
+    """Load a base as `load_base` does, in bfloat16, which it was published in, unless asked.
 
-    Args:
-        device: for the weights.
-        dtype: likewise; bfloat16 unless told otherwise, which it was published in.
-        place: a folder in the diffusers layout, a safetensors file of the transformer or a hub's
-            name; by default what `DIFFGRAPH_BASES` says, else the hub's own. Everything but the
-            transformer is taken from the folder of the file's name beside it, or from the hub.
-        offline: fetch nothing.
+    A single file holds the transformer; everything else is taken from the folder of the file's
+    name beside it, or from the hub.
     """
     import torch
 
-    dtype = dtype or torch.bfloat16
-    base = base_of(FLUX, place, offline)
-    with loading("flux", base):
-        model = _assembled(base, dtype, offline)
-    components = {**model.components, "vae": model.vae}
-    for component in components.values():
-        component.to(device)
-    demand_finite(base, components)
-    return model
+    return load_base(FLUX, _assembled, device, dtype or torch.bfloat16, place, offline)
 
 
 def _assembled(base: BaseLocation, dtype: "torch.dtype", offline: bool) -> "Flux":

@@ -4,7 +4,7 @@ The transformer sees patches of 2 x 2 latents as tokens and predicts the velocit
 path from noise to image: https://arxiv.org/abs/2403.03206
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffgraph.families.family import SamplerConfig
-from diffgraph.families.resident import DiffusionModel
+from diffgraph.families.resident import DiffusionModel, OnStep
 
 PATCH = 2  # latents a side of a token
 TRAINING_STEPS = 1000  # the scheduler's unit of time
@@ -41,14 +41,12 @@ class Flux(DiffusionModel):
             "text_encoder": text_encoder,
             "text_encoder_2": text_encoder_2,
         }
-        super().__init__(family, components, sampler, images_at_once)
+        super().__init__(family, components, vae, scheduler, sampler, images_at_once)
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
         self.tokenizer_2 = tokenizer_2
         self.text_encoder_2 = text_encoder_2
         self.transformer = transformer
-        self.vae = vae.eval().requires_grad_(False)
-        self.scheduler = scheduler
         self.resolution = resolution
 
     def pipeline(self) -> Any:
@@ -76,27 +74,16 @@ class Flux(DiffusionModel):
         """Return T5's states, which the transformer attends to: (prompts, tokens, width)."""
         most = TEXT_TOKENS[bool(self.transformer.config.guidance_embeds)]
         length = min(most, self.tokenizer_2.model_max_length)
-        states: Tensor = self.text_encoder_2(self._tokens(self.tokenizer_2, prompts, length))[0]
+        states: Tensor = self.text_encoder_2(self.tokens(self.tokenizer_2, prompts, length))[0]
         return states
 
     @torch.no_grad()
     def pool(self, prompts: Sequence[str]) -> Tensor:
         """Return CLIP's summary of each prompt, which modulates every block: (prompts, width)."""
         length = self.text_encoder.config.max_position_embeddings
-        tokens = self._tokens(self.tokenizer, prompts, length)
+        tokens = self.tokens(self.tokenizer, prompts, length)
         pooled: Tensor = self.text_encoder(tokens).pooler_output
         return pooled
-
-    def _tokens(self, tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
-        given = tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=length,
-            return_tensors="pt",
-        )
-        tokens: Tensor = given.input_ids.to(self.device)
-        return tokens
 
     @torch.no_grad()
     def denoise(
@@ -105,7 +92,7 @@ class Flux(DiffusionModel):
         pooled: Tensor,
         noise: Tensor,
         sampler: SamplerConfig,
-        on_step: Callable[[int], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """Return latents (n, channels, height, width) for as many first noises.
 
@@ -158,19 +145,12 @@ class Flux(DiffusionModel):
         return scheduler
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        config = self.vae.config
-        scaled = latents / config.scaling_factor + config.shift_factor
-        images: Tensor = self.vae.decode(scaled, return_dict=False)[0]
-        return (images.float() / 2 + 0.5).clamp(0, 1)
-
-    @torch.no_grad()
     def draw(
         self,
         prompts: Sequence[str],
         noise: Tensor,
         sampler: SamplerConfig,
-        on_step: Callable[[int], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         text, pooled = self.embed(prompts), self.pool(prompts)
         return self.decode(self.denoise(text, pooled, noise, sampler, on_step))

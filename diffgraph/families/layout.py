@@ -9,27 +9,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+Rows = tuple[tuple[int, int], ...]
+"""[start, stop) of a taller tensor, in the order of the shorter one's own rows."""
+
+
+def cut(value: Tensor, rows: Rows) -> Tensor:
+    """Return some rows of a tensor: a view unless they lie scattered."""
+    parts = [value[start:stop] for start, stop in rows]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
 
 @dataclass(frozen=True)
 class Placement:
-    """A parameter or module of ours, and the rows of a stranger's tensor that make it up.
+    """A parameter or module of ours, and the rows of another layout's tensor that make it up.
 
-    A stranger's tensor with several placements holds several of ours. Rows are along dimension 0:
+    A tensor with several placements holds several of ours. Rows are along dimension 0:
     a weight's outputs, so they select from a LoRA's up factor, a bias or a magnitude as well.
     """
 
     name: str
-    rows: tuple[tuple[int, int], ...] = ()  # [start, stop) of theirs, in our order; none: all
+    rows: Rows = ()  # of theirs; none: all
 
     def take(self, value: Tensor) -> Tensor:
-        """Return our rows of a stranger's tensor: a view unless they lie scattered."""
-        if not self.rows:
-            return value
-        parts = [value[start:stop] for start, stop in self.rows]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return cut(value, self.rows) if self.rows else value
 
     def put(self, whole: Tensor, ours: Tensor) -> None:
-        """Write our rows into a stranger's tensor: the inverse of `take`."""
+        """Write our rows into the other layout's tensor: the inverse of `take`."""
         if not self.rows:
             whole.copy_(ours)
             return

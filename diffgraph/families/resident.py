@@ -24,14 +24,18 @@ class DiffusionModel(ABC):
         self,
         family: str,
         components: Mapping[str, nn.Module],
+        vae: Any,
+        scheduler: Any,
         sampler: SamplerConfig,
         images_at_once: int,
     ):
         self.family = family
-        self.components = components
+        self.components = components  # those that experts may change, by name, the denoiser first
+        self.vae = vae
+        self.scheduler = scheduler
         self.sampler = sampler
         self.images_at_once = images_at_once
-        for component in components.values():
+        for component in (*components.values(), vae):
             component.eval().requires_grad_(False)
 
     @property
@@ -84,6 +88,28 @@ class DiffusionModel(ABC):
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Return one image per prompt and first noise: (prompts, 3, height, width) in [0, 1]."""
+
+    def tokens(self, tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
+        """Return prompts as token ids, padded or cut to a length: (prompts, length)."""
+        given = tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+        )
+        ids: Tensor = given.input_ids.to(self.device)
+        return ids
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images from latents: (n, 3, height, width), float32 in [0, 1]."""
+        config = self.vae.config
+        scaled = latents / config.scaling_factor
+        if config.get("shift_factor") is not None:
+            scaled = scaled + config.shift_factor
+        images: Tensor = self.vae.decode(scaled, return_dict=False)[0]
+        return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return the first noise of each image, drawn on the CPU: (seeds, channels, h, w)."""

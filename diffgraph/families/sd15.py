@@ -6,14 +6,7 @@ https://arxiv.org/abs/2112.10752
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
-from diffgraph.families.bases import (
-    BaseLocation,
-    base_of,
-    demand_finite,
-    load_component,
-    loading,
-    weights_of,
-)
+from diffgraph.families.bases import BaseLocation, load_base, load_component, weights_of
 from diffgraph.families.family import Family, SamplerConfig
 from diffgraph.families.quantised import refuse_quantised
 from diffgraph.families.scorer import PUBLISHED
@@ -38,41 +31,33 @@ def load(
     place: str | None = None,
     offline: bool = False,
 ) -> "StableDiffusion":
-    """Load a base model of this architecture.
-
-    Args:
-        device: for the weights.
-        dtype: likewise; half precision on a GPU unless told otherwise.
-        place: a folder in the diffusers layout, a single safetensors file or a hub's name; by
-            default what `DIFFGRAPH_BASES` says, else the hub's own.
-        offline: fetch nothing.
-    """
+    """Load a base as `load_base` does; in half precision on a GPU unless told otherwise."""
     import torch
 
     device = torch.device(device)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
-    base = base_of(SD15, place, offline)
-    with loading("sd15", base):
-        model = _from_file(base, dtype, offline) if base.file else _from_folder(base, dtype)
-    _demand_text_to_image(model, base)
-    components = {"unet": model.unet, "text_encoder": model.text_encoder, "vae": model.vae}
-    for component in components.values():
-        component.to(device)
-    demand_finite(base, components)
+    model = load_base(SD15, _assembled, device, dtype, place, offline)
     model.images_at_once = IMAGES_AT_ONCE.get(device.type, 1)
     return model
 
 
-def _from_folder(base: BaseLocation, dtype: "torch.dtype") -> "StableDiffusion":
+def _assembled(base: BaseLocation, dtype: "torch.dtype", offline: bool) -> "StableDiffusion":
+    from diffusers import DPMSolverMultistepScheduler
+
     from diffgraph.families.stable_diffusion import StableDiffusion
 
-    model = StableDiffusion.from_folder("sd15", base.folder, SD15.sampler, "cpu", dtype)
-    model.scheduler = _scheduler(base)
+    if base.file:
+        model = _from_file(base, dtype, offline)
+    else:
+        model = StableDiffusion.from_folder("sd15", base.folder, SD15.sampler, "cpu", dtype)
+    model.scheduler = DPMSolverMultistepScheduler.from_pretrained(
+        base.folder / "scheduler", local_files_only=True
+    )
+    _demand_text_to_image(model, base)
     return model
 
 
 def _from_file(base: BaseLocation, dtype: "torch.dtype", offline: bool) -> "StableDiffusion":
-    """Load a single-file checkpoint; what it lacks beside a UNet comes from elsewhere."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from safetensors import safe_open
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -103,7 +88,7 @@ def _from_file(base: BaseLocation, dtype: "torch.dtype", offline: bool) -> "Stab
         text_encoder,
         UNet2DConditionModel.from_single_file(str(base.file), subfolder="unet", **given),
         vae,
-        _scheduler(base),
+        None,
         SD15.sampler,
     )
 
@@ -123,14 +108,6 @@ def _text_encoder(base: BaseLocation, dtype: "torch.dtype") -> Any:
         }
     encoder.load_state_dict(weights)
     return encoder.to(dtype)
-
-
-def _scheduler(base: BaseLocation) -> Any:
-    from diffusers import DPMSolverMultistepScheduler
-
-    return DPMSolverMultistepScheduler.from_pretrained(
-        base.folder / "scheduler", local_files_only=True
-    )
 
 
 def _demand_text_to_image(model: "StableDiffusion", base: BaseLocation) -> None:

@@ -4,7 +4,7 @@ Every family of this architecture (emoji64, SD1.5) is loaded, sampled and merged
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffgraph.families.bases import load_component
 from diffgraph.families.family import SamplerConfig
-from diffgraph.families.resident import DiffusionModel
+from diffgraph.families.resident import DiffusionModel, OnStep
 
 IMAGES_AT_ONCE = 64  # of emoji64's size
 
@@ -34,12 +34,10 @@ class StableDiffusion(DiffusionModel):
         images_at_once: int = IMAGES_AT_ONCE,
     ):
         components = {"unet": unet, "text_encoder": text_encoder}
-        super().__init__(family, components, sampler, images_at_once)
+        super().__init__(family, components, vae, scheduler, sampler, images_at_once)
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
         self.unet = unet
-        self.vae = vae.eval().requires_grad_(False)
-        self.scheduler = scheduler
 
     @classmethod
     def from_folder(
@@ -91,14 +89,9 @@ class StableDiffusion(DiffusionModel):
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Return the text encoder's states: (prompts, tokens, width)."""
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.text_encoder.config.max_position_embeddings,
-            return_tensors="pt",
-        )
-        states: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        length = self.text_encoder.config.max_position_embeddings
+        tokens = self.tokens(self.tokenizer, prompts, length)
+        states: Tensor = self.text_encoder(tokens).last_hidden_state
         return states
 
     @torch.no_grad()
@@ -108,7 +101,7 @@ class StableDiffusion(DiffusionModel):
         blank: Tensor,
         noise: Tensor,
         sampler: SamplerConfig,
-        on_step: Callable[[int], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """Return latents for `text` (n, tokens, width), `blank` likewise and `noise` (n, …)."""
         scheduler = deepcopy(self.scheduler)
@@ -126,19 +119,12 @@ class StableDiffusion(DiffusionModel):
         return denoised
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        images: Tensor = self.vae.decode(
-            latents / self.vae.config.scaling_factor, return_dict=False
-        )[0]
-        return (images.float() / 2 + 0.5).clamp(0, 1)
-
-    @torch.no_grad()
     def draw(
         self,
         prompts: Sequence[str],
         noise: Tensor,
         sampler: SamplerConfig,
-        on_step: Callable[[int], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         text = self.embed(prompts)
         blank = self.embed([""]).expand_as(text)
