@@ -7,7 +7,7 @@ Task arithmetic, https://arxiv.org/abs/2212.04089.
 """
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
 from typing import Any, NamedTuple
@@ -26,9 +26,6 @@ from diffgraph.merging.rules import PlannedMerge
 
 Coefficients = Mapping[str, float]
 """Expert reference -> what its delta is multiplied by."""
-
-Terms = list[tuple[float, Update]]
-"""What is added to one parameter: (coefficient, update) pairs, in a fixed order."""
 
 
 Held = tuple[Table, float]
@@ -58,8 +55,8 @@ class Merger:
         """An untouched copy of the weights: what deltas are read against."""
         self._names = list(self._live)
         self._held: dict[str, Held] = {}  # what the weights hold, by reference
-        self._strange = np.zeros(len(self._live), bool)  # parameters that hold something else
-        self._known = _Known(self._live)
+        self._unsure = np.zeros(len(self._live), bool)  # parameters that may hold something else
+        self._known = _KnownDeltas(self._live)
         device = model.device
         self._fused = FusedWriter(self.base, [self._live]) if is_available(device) else None
         self._on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
@@ -88,10 +85,10 @@ class Merger:
         stale = self._stale(wanted)
         if rule is not None:
             wanted = {}  # what a rule makes of the updates is not told by them
-            stale = self._strange | _reached(parts) | self._stale(wanted)
-        self._strange |= stale  # until all are written
+            stale = self._unsure | _reached(parts) | self._stale(wanted)
+        self._unsure |= stale  # until all are written
         with self._on_device:
-            self._strange = self._write(parts, stale, rule)
+            self._unsure = self._write(parts, stale, rule)
         self._held = wanted
         return int(stale.sum())
 
@@ -101,7 +98,7 @@ class Merger:
 
     def _stale(self, wanted: Mapping[str, Held]) -> Mask:
         """Return which parameters differ between what the weights hold and what they should."""
-        stale = self._strange.copy()
+        stale = self._unsure.copy()
         none = np.zeros(len(stale), np.int64), 0.0
         for ref in {*self._held, *wanted}:
             (before, held), (after, asked) = self._held.get(ref, none), wanted.get(ref, none)
@@ -142,47 +139,44 @@ def _reached(parts: Sequence[MergedExpert]) -> Mask:
     return reached  # type: ignore[no-any-return]
 
 
-class _Known:
-    """What each delta and each update is, as long as they live, whatever becomes of their ids."""
+class _PerObject(dict[int, tuple[weakref.ref[Any], Any]]):
+    """What was made of each object, as long as that lives, whatever becomes of its id."""
+
+    def of(self, owner: Any, make: Callable[[Any], Any]) -> Any:
+        """Return what was made of an object, or make it."""
+        key = id(owner)
+        known = self.get(key)
+        if known is None or known[0]() is not owner:
+
+            def forget(reference: weakref.ref[Any]) -> None:
+                if key in self and self[key][0] is reference:
+                    del self[key]
+
+            known = self[key] = weakref.ref(owner, forget), make(owner)
+        return known[1]
+
+
+class _KnownDeltas:
+    """Where the kernels find each delta's updates, and a number for each update."""
 
     def __init__(self, live: Mapping[str, Tensor]) -> None:
         self._live = live
         self._places = {name: place for place, name in enumerate(live)}
         self._numbers = count(1)
-        self._rows: dict[int, tuple[weakref.ref[Delta], Row, Table]] = {}
-        self._updates: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._rows, self._updates = _PerObject(), _PerObject()
 
     def row(self, delta: Delta) -> tuple[Row, Table]:
         """Return where a delta's updates lie, and their numbers: (parameters,), 0 for none."""
-        known = self._rows.get(id(delta))
-        if known is None or known[0]() is not delta:
-            strangers = sorted(set(delta.updates) - set(self._live))
-            if strangers:
-                raise PlanError(f"the model has no parameter {strangers[0]}")
-            numbers = np.zeros(len(self._live), np.int64)
-            for name, update in delta.updates.items():
-                numbers[self._places[name]] = self._number(update)
-            watch = _watched(delta, self._rows)
-            known = self._rows[id(delta)] = watch, Row(delta.updates, self._live), numbers
-        return known[1], known[2]
+        row: tuple[Row, Table] = self._rows.of(delta, self._made)
+        return row
 
-    def _number(self, update: Update) -> int:
-        known = self._updates.get(id(update))
-        if known is None or known[0]() is not update:
-            watch = _watched(update, self._updates)
-            known = self._updates[id(update)] = watch, next(self._numbers)
-        return known[1]
-
-
-def _watched(thing: Any, table: dict[int, Any]) -> weakref.ref[Any]:
-    """Return a weak reference that takes the thing out of a table when it dies."""
-    key = id(thing)
-
-    def forget(reference: weakref.ref[Any]) -> None:
-        if key in table and table[key][0] is reference:
-            del table[key]
-
-    return weakref.ref(thing, forget)
+    def _made(self, delta: Delta) -> tuple[Row, Table]:
+        if unknown := sorted(set(delta.updates) - set(self._live)):
+            raise PlanError(f"the model has no parameter {unknown[0]}")
+        numbers = np.zeros(len(self._live), np.int64)
+        for name, update in delta.updates.items():
+            numbers[self._places[name]] = self._updates.of(update, lambda _: next(self._numbers))
+        return Row(delta.updates, self._live), numbers
 
 
 def is_sum(plan: MergePlan | Coefficients) -> bool:
@@ -196,13 +190,6 @@ def final_coefficients(plan: MergePlan | Coefficients) -> Coefficients:
     return {ref: value for ref, value in given.items() if value != 0}
 
 
-def demand_sums(plans: Iterable[MergePlan | Coefficients]) -> None:
-    """Raise `PlanError` if one of the plans is more than a sum: it can only be merged alone."""
-    for plan in plans:
-        if not is_sum(plan):
-            raise PlanError("plans of the rule linear share a pass, not others")
-
-
 def demand(refs: Iterable[str], deltas: Mapping[str, Delta]) -> None:
     """Raise `PlanError` unless the deltas of all these experts are at hand."""
     missing = sorted(set(refs) - set(deltas))
@@ -210,14 +197,20 @@ def demand(refs: Iterable[str], deltas: Mapping[str, Delta]) -> None:
         raise PlanError(f"no weights at hand for {', '.join(missing)}")
 
 
-def terms_of(coefficients: Coefficients, deltas: Mapping[str, Delta]) -> dict[str, Terms]:
-    """Return what is added to each parameter: (coefficient, update) pairs, ordered by reference."""
-    demand(coefficients, deltas)
-    terms: dict[str, Terms] = {}
-    for ref in sorted(coefficients):
-        for name, update in deltas[ref].updates.items():
-            terms.setdefault(name, []).append((coefficients[ref], update))
-    return terms
+def demand_sums(
+    plans: Iterable[MergePlan | Coefficients], deltas: Mapping[str, Delta]
+) -> tuple[list[Coefficients], list[str]]:
+    """Return the plans' coefficients and all their experts, ordered.
+
+    Raises:
+        PlanError: a plan is more than a sum and can only be merged alone, or lacks a delta.
+    """
+    if not all(map(is_sum, plans := list(plans))):
+        raise PlanError("plans of the rule linear share a pass, not others")
+    wanted = [final_coefficients(plan) for plan in plans]
+    refs = sorted({ref for coefficients in wanted for ref in coefficients})
+    demand(refs, deltas)
+    return wanted, refs
 
 
 def write_sum(live: Tensor, base: Tensor, terms: Sequence[tuple[float, Update]]) -> None:

@@ -23,9 +23,7 @@ from diffgraph.merging.apply import (
     Coefficients,
     Merger,
     concatenated,
-    demand,
     demand_sums,
-    final_coefficients,
 )
 from diffgraph.merging.plan import MergePlan
 
@@ -64,17 +62,14 @@ def rollouts(
     Experts with one coefficient in all plans are merged; only the others cost each image something,
     and must be `is_batchable`. The model's weights are the base's after the block.
     """
-    demand_sums(plans)
-    wanted = [final_coefficients(plan) for plan in plans]
-    refs = sorted({ref for coefficients in wanted for ref in coefficients})
-    demand(refs, deltas)
+    wanted, refs = demand_sums(plans, deltas)
     common = {ref: wanted[0].get(ref, 0.0) for ref in refs}
     common = {r: v for r, v in common.items() if all(own.get(r, 0.0) == v for own in wanted)}
     refs = [ref for ref in refs if ref not in common]
-    layers = _layers(merger.model, {ref: deltas[ref] for ref in refs})
-    rows = [[row.get(ref, 0.0) for ref in refs] for row in wanted]
-    coefficients = torch.tensor(rows, dtype=torch.float32, device=merger.model.device)
     modules, model = merger.model.modules(), merger.model
+    layers = _layers(model, {ref: deltas[ref] for ref in refs})
+    rows = [[row.get(ref, 0.0) for ref in refs] for row in wanted]
+    coefficients = torch.tensor(rows, dtype=torch.float32, device=model.device)
     try:
         merger.apply(common, deltas)
         for owner, terms in layers.items():

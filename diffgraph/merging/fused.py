@@ -143,46 +143,38 @@ class FusedWriter:
         can = stale & self.able
         for row in rows:
             can &= ~row.plain
+        whole = [place for place, row in enumerate(rows) if row.whole.any()]
         adapters = [place for place, row in enumerate(rows) if row.ranks.any()]
-        factor = {rows[place].factor for place in adapters}
+        factors = {rows[place].factor for place in adapters}
         low_rank = np.zeros_like(can)
         for place in adapters:
             low_rank |= rows[place].ranks > 0
-        if len(factor) > 1:  # files of several types: the kernel multiplies one
+        if len(factors) > 1:  # files of several types: the kernel multiplies one
             can &= ~low_rank
-        tables = _Tables.of(rows, coefficients, adapters)
-        if (can & ~low_rank).any():
-            self._sum_whole(tables, can & ~low_rank)
-        if (can & low_rank).any():
-            even = all((rows[place].ranks % STEP == 0).all() for place in adapters)
-            self._sum_low_rank(tables, can & low_rank, next(iter(factor)), even)
         left: Mask = stale & ~can
+        if not can.any():
+            return left
+        kernels = _kernels()
+        assert kernels is not None
+        tables = _tables(rows, coefficients, whole, adapters, self._device)
+        common = *self._there, *tables[:3], len(whole), len(can)
+        if (mask := can & ~low_rank).any():
+            tiles = self._kept(mask, 1, lambda: _blocks(self._sizes, mask, kernels.BLOCK))
+            kernels.sum_whole[(len(tiles), self._models)](
+                tiles, *common, DTYPE=_named(self._dtype), BLOCK=kernels.BLOCK,
+                num_warps=kernels.WARPS,
+            )  # fmt: skip
+        if (low := can & low_rank).any():
+            shape = kernels.ROWS, kernels.COLUMNS
+            tiles = self._kept(low, 2, lambda: _tiles(self._sizes, low, *shape))
+            kernels.sum_low_rank[(len(tiles), self._models)](
+                tiles, *common, *tables[3:], len(adapters),
+                DTYPE=_named(self._dtype), FACTOR=_named(next(iter(factors))),
+                EVEN=all((rows[place].ranks % STEP == 0).all() for place in adapters),
+                ROWS=kernels.ROWS, COLUMNS=kernels.COLUMNS, RANKS=kernels.RANKS,
+                num_warps=kernels.TILE_WARPS,
+            )  # fmt: skip
         return left
-
-    def _sum_whole(self, tables: "_Tables", mask: Mask) -> None:
-        kernels = _kernels()
-        assert kernels is not None
-        tiles = self._kept(mask, 1, lambda: _blocks(self._sizes, mask, kernels.BLOCK))
-        there = tables.on(self._device)
-        kernels.sum_whole[(len(tiles), self._models)](
-            tiles, *self._there, *there[:3], tables.experts, len(mask),
-            DTYPE=_named(self._dtype), BLOCK=kernels.BLOCK, num_warps=kernels.WARPS,
-        )  # fmt: skip
-
-    def _sum_low_rank(
-        self, tables: "_Tables", mask: Mask, factor: torch.dtype | None, even: bool
-    ) -> None:
-        kernels = _kernels()
-        assert kernels is not None
-        shape = kernels.ROWS, kernels.COLUMNS
-        tiles = self._kept(mask, 2, lambda: _tiles(self._sizes, mask, *shape))
-        there = tables.on(self._device)
-        kernels.sum_low_rank[(len(tiles), self._models)](
-            tiles, *self._there, *there[:3], tables.experts, len(mask),
-            *there[3:], tables.adapters,
-            DTYPE=_named(self._dtype), FACTOR=_named(factor), EVEN=even, ROWS=kernels.ROWS,
-            COLUMNS=kernels.COLUMNS, RANKS=kernels.RANKS, num_warps=kernels.TILE_WARPS,
-        )  # fmt: skip
 
     def _kept(self, mask: Mask, kind: int, make: Callable[[], Table]) -> Tensor:
         """Return tiles on the device; most merges write the same parameters as one before."""
@@ -195,42 +187,40 @@ class FusedWriter:
         return self._tiles[key]
 
 
-class _Tables:
-    """What a merge's kernels look up; one copy to the device."""
+def _tables(
+    rows: Sequence[Row],
+    coefficients: Table,
+    whole: Sequence[int],
+    adapters: Sequence[int],
+    device: torch.device,
+) -> list[Tensor]:
+    """Return what the kernels look up, by one copy to the device.
 
-    def __init__(self, tables: Sequence[Table], experts: int, adapters: int) -> None:
-        self.experts, self.adapters = experts, adapters
-        self._tables = tables
-        self._there: list[Tensor] = []
+    Whole weights' addresses, their codes and factors; ups, downs, ranks and strengths.
+    """
+    slots = len(rows[0].touched)
 
-    @classmethod
-    def of(cls, rows: Sequence[Row], coefficients: Table, adapters: Sequence[int]) -> "_Tables":
-        whole = [place for place, row in enumerate(rows) if row.whole.any()]
-        slots = len(rows[0].touched)
-        reach = _stacked([rows[place].whole != 0 for place in whole], slots, np.float64)
-        scales = _stacked([rows[place].scales for place in adapters], slots, np.float64)
-        tables = [
-            _stacked([rows[place].whole for place in whole], slots, np.int64),
-            _stacked([rows[place].codes for place in whole], slots, np.int32),
-            _times(coefficients[:, whole], reach),
-            _stacked([rows[place].ups for place in adapters], slots, np.int64),
-            _stacked([rows[place].downs for place in adapters], slots, np.int64),
-            _stacked([rows[place].ranks for place in adapters], slots, np.int32),
-            _times(coefficients[:, adapters], scales),
-        ]
-        return cls(tables, len(whole), len(adapters))
+    def stacked(name: str, places: Sequence[int], kind: type[np.generic]) -> Table:
+        found = [getattr(rows[place], name) for place in places]
+        return np.stack(found).astype(kind) if found else np.zeros((1, slots), kind)
 
-    def on(self, device: torch.device) -> list[Tensor]:
-        """Return the tables on a device: whole, codes, factors, ups, downs, ranks, strengths."""
-        if not self._there:
-            padded = [_padded(table) for table in self._tables]
-            buffer = torch.from_numpy(np.concatenate(padded)).to(device)
-            parts = buffer.split([len(part) for part in padded])
-            self._there = [
-                part[: table.nbytes].view(_TORCH[table.dtype.type])
-                for part, table in zip(parts, self._tables, strict=True)
-            ]
-        return self._there
+    reach = (stacked("whole", whole, np.int64) != 0).astype(np.float64)
+    tables = [
+        stacked("whole", whole, np.int64),
+        stacked("codes", whole, np.int32),
+        _times(coefficients[:, whole], reach),
+        stacked("ups", adapters, np.int64),
+        stacked("downs", adapters, np.int64),
+        stacked("ranks", adapters, np.int32),
+        _times(coefficients[:, adapters], stacked("scales", adapters, np.float64)),
+    ]
+    padded = [_padded(table) for table in tables]
+    buffer = torch.from_numpy(np.concatenate(padded)).to(device)
+    parts = buffer.split([len(part) for part in padded])
+    return [
+        part[: table.nbytes].view(_TORCH[table.dtype.type])
+        for part, table in zip(parts, tables, strict=True)
+    ]
 
 
 _TORCH = {np.float32: torch.float32, np.int64: torch.int64, np.int32: torch.int32}
@@ -239,10 +229,6 @@ _TORCH = {np.float32: torch.float32, np.int64: torch.int64, np.int32: torch.int3
 def _padded(table: Table) -> Table:
     data = np.ascontiguousarray(table).view(np.uint8).reshape(-1)
     return np.pad(data, (0, -len(data) % ALIGNED))
-
-
-def _stacked(rows: Sequence[Table], slots: int, kind: type[np.generic]) -> Table:
-    return np.stack(rows).astype(kind) if rows else np.zeros((1, slots), kind)
 
 
 def _times(coefficients: Table, values: Table) -> Table:

@@ -18,14 +18,7 @@ from diffgraph.errors import PlanError
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.updates import DenseUpdate, Update, against, moved
 from diffgraph.families.family import ResidentModel
-from diffgraph.merging.apply import (
-    Coefficients,
-    Merger,
-    demand,
-    demand_sums,
-    final_coefficients,
-    merge,
-)
+from diffgraph.merging.apply import Coefficients, Merger, demand_sums, merge
 from diffgraph.merging.batched import Forward, own_forward
 from diffgraph.merging.fused import FusedWriter, Row, is_available
 from diffgraph.merging.plan import MergePlan
@@ -75,19 +68,14 @@ class GraphedRollouts:
     @torch.no_grad()
     def write(self, plans: Sequence[MergePlan | Coefficients], deltas: Mapping[str, Delta]) -> None:
         """Give image i the weights of plan i, as `Merger` would write them."""
-        demand_sums(plans)
-        wanted = [final_coefficients(plan) for plan in plans]
+        wanted, refs = demand_sums(plans, deltas)
         wanted += [wanted[-1]] * (self.count - len(wanted))
-        refs = sorted({ref for coefficients in wanted for ref in coefficients})
-        demand(refs, deltas)
         ready = [self._readable(deltas[ref]) for ref in refs]
         updates, rows = [own for own, _ in ready], [row for _, row in ready]
         table = np.array([[own.get(ref, 0.0) for ref in refs] for own in wanted]).reshape(
             self.count, len(refs)
         )
-        touched = np.zeros_like(self._dirty)
-        for row in rows:
-            touched |= row.touched
+        touched = np.any([np.zeros_like(self._dirty), *(row.touched for row in rows)], axis=0)
         stale = self._dirty | touched
         left = self._writer.write(rows, table, stale) if rows else stale
         names = list(self._base)
@@ -120,9 +108,8 @@ class GraphedRollouts:
         """Return a delta's updates as the kernels read them, others made whole; and their row."""
         known = self._ready.pop(id(delta), None)
         if known is None or known[0] is not delta:
-            strangers = sorted(set(delta.updates) - set(self._base))
-            if strangers:
-                raise PlanError(f"{strangers[0]} is not the denoiser's: merge one plan at a time")
+            if other := sorted(set(delta.updates) - set(self._base)):
+                raise PlanError(f"{other[0]} is not the denoiser's: merge one plan at a time")
             updates = dict(delta.updates)
             names = list(self._base)
             for place in np.flatnonzero(Row(updates, self._base).plain):

@@ -48,11 +48,20 @@ class PlanGroups:
             alone.setdefault(plans[place].id, []).append(place)
         yield from alone.values()
         whole = {ref for ref, delta in deltas.items() if not _is_low_rank(delta)}
-        size = self._size()
-        if self._own_bytes(deltas, whole) * min(size, len(sums)) > self._room(OWN_BYTES):
-            yield from _sorted_by(whole, plans, sums, size)
-        else:
-            yield from _cut(sums, size)
+        most = self._room(TOGETHER)
+        size = min(most, getattr(self.merger.model, "images_at_once", most))
+        names = {name for ref in whole for name in deltas[ref].updates}
+        bytes_each = sum(self.merger.base[name].nbytes for name in names)
+        if bytes_each * min(size, len(sums)) <= self._room(OWN_BYTES):
+            whole = set()  # every image can have weights of its own
+        alike: dict[tuple[tuple[str, float], ...], list[int]] = {}
+        for place in sums:
+            found = final_coefficients(plans[place])
+            key = tuple(sorted(item for item in found.items() if item[0] in whole))
+            alike.setdefault(key, []).append(place)
+        for group in alike.values():
+            for start in range(0, len(group), size):
+                yield group[start : start + size]
 
     def rollouts(
         self, plans: Sequence[MergePlan], deltas: Mapping[str, Delta]
@@ -72,36 +81,9 @@ class PlanGroups:
             and all(name.startswith(RECORDABLE) for it in deltas.values() for name in it.updates)
         )
 
-    def _size(self) -> int:
-        most = self._room(TOGETHER)
-        return min(most, getattr(self.merger.model, "images_at_once", most))
-
     def _room(self, table: Mapping[str, int]) -> int:
         return table.get(self.merger.model.device.type, 1)
-
-    def _own_bytes(self, deltas: Mapping[str, Delta], whole: set[str]) -> int:
-        names = {name for ref in whole for name in deltas[ref].updates}
-        base = self.merger.base
-        return sum(base[name].nbytes for name in names)
 
 
 def _is_low_rank(delta: Delta) -> bool:
     return all(isinstance(update, LowRankUpdate) for update in delta.updates.values())
-
-
-def _sorted_by(
-    whole: set[str], plans: Sequence[MergePlan], places: Sequence[int], size: int
-) -> Iterator[list[int]]:
-    """Yield plans whose coefficients of some experts are equal."""
-    alike: dict[tuple[tuple[str, float], ...], list[int]] = {}
-    for place in places:
-        found = final_coefficients(plans[place])
-        key = tuple(sorted((ref, value) for ref, value in found.items() if ref in whole))
-        alike.setdefault(key, []).append(place)
-    for group in alike.values():
-        yield from _cut(group, size)
-
-
-def _cut(places: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(places), size):
-        yield list(places[start : start + size])

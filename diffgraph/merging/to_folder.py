@@ -15,7 +15,7 @@ import torch
 from diffgraph.artifacts import new_folder
 from diffgraph.errors import MissingInput
 from diffgraph.foreign_files import parse_strict, read_foreign
-from diffgraph.merging.base_files import AUTOENCODER, DENOISERS, TEXT_ENCODERS, BaseFiles
+from diffgraph.merging.base_files import AUTOENCODER, DENOISERS, TEXT_ENCODERS
 from diffgraph.merging.layouts import OutputTensor, diffusers
 from diffgraph.merging.plan_files import ABOUT
 from diffgraph.merging.to_file import FileMerge, OnProgress
@@ -33,7 +33,6 @@ PIPELINES = {"unet": "StableDiffusionPipeline", "transformer": "FluxPipeline"}
 
 def write_folder(
     merge: FileMerge,
-    base: BaseFiles,
     folder: Path,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
@@ -49,6 +48,7 @@ def write_folder(
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
         raise MissingInput(f"{folder} is a folder that no merge wrote: it stays")
+    base = merge.base
     components = diffusers(base)
     components[AUTOENCODER] = {
         key: OutputTensor(stored.value.shape, copied=stored)

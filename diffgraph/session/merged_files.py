@@ -94,7 +94,7 @@ def write_merged(
         facts = job.write_lora(out, rank, type)
     elif is_folder:
         metadata = job.metadata("a merged model")
-        write_folder(job.merge, job.base, out, TYPES[type], metadata, on_progress)
+        write_folder(job.merge, out, TYPES[type], metadata, on_progress)
     else:
         slots = single_file(job.base)
         job.merge.write(out, slots, TYPES[type], job.metadata("a merged model"), on_progress)

@@ -22,13 +22,13 @@ from pathlib import Path
 import flux
 import sd15
 import torch
-from measuring import clock, compilations, copy_speed, each, say, tell, wait
+from measuring import clock, compilations, copy_speed, each, say, tell, terms_of, wait
 from torch import Tensor
 
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.reading import open_delta
 from diffgraph.families.flux_model import Flux
-from diffgraph.merging.apply import Merger, terms_of
+from diffgraph.merging.apply import Merger
 from diffgraph.merging.packing import pack
 
 RANK, KOHYA, PEFT, PLANS = 32, 3, 2, 20

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import sd15
 import torch
-from measuring import compilations, copy_speed, each, say, tell, wait
+from measuring import compilations, copy_speed, each, say, tell, terms_of, wait
 from torch import Tensor
 
 from diffgraph.experts.updates import CheckpointUpdate, LowRankUpdate
 from diffgraph.merging import apply as merging
-from diffgraph.merging.apply import Merger, terms_of
+from diffgraph.merging.apply import Merger
 
 CHECKPOINTS, LORAS, RANK = 3, 5, 32
 

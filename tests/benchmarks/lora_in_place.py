@@ -13,10 +13,10 @@ from pathlib import Path
 
 import sd15
 import torch
-from measuring import clock, tell
+from measuring import clock, tell, terms_of
 
 from diffgraph.experts.reading import open_delta
-from diffgraph.merging.apply import Merger, terms_of
+from diffgraph.merging.apply import Merger
 from diffgraph.merging.packing import Packed, pack
 
 

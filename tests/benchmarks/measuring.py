@@ -6,7 +6,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from diffgraph.errors import ExpertError
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.reading import read_delta
+from diffgraph.experts.updates import Update
 from diffgraph.families import get_family
 from diffgraph.merging.apply import Merger
 
@@ -112,3 +113,14 @@ def tell(name: str, figures: dict[str, Any]) -> None:
     }
     json.dump({"benchmark": name, **figures, "machine": machine}, sys.stdout, indent=1)
     sys.stdout.write("\n")
+
+
+def terms_of(
+    coefficients: Mapping[str, float], deltas: Mapping[str, Delta]
+) -> dict[str, list[tuple[float, Update]]]:
+    """Return what is added to each parameter: (coefficient, update) pairs, ordered by reference."""
+    terms: dict[str, list[tuple[float, Update]]] = {}
+    for ref in sorted(coefficients):
+        for name, update in deltas[ref].updates.items():
+            terms.setdefault(name, []).append((coefficients[ref], update))
+    return terms

@@ -143,7 +143,7 @@ def test_a_folder_is_that_of_the_folder(
     models: list[Any] = []
     for name, base in folders.items():
         merge, out = merge_of(tmp_path, base), tmp_path / name
-        write_folder(merge, base, out, torch.float32, {"format": "pt"})
+        write_folder(merge, out, torch.float32, {"format": "pt"})
         models.append(StableDiffusionPipeline.from_pretrained(out, local_files_only=True))
     ours, theirs = models
     for component in ("unet", "text_encoder", "vae"):

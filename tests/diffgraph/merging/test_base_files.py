@@ -105,7 +105,7 @@ def test_a_folder_of_a_single_file(
     file = written(tmp_path, makers, tiny_flux_folder)
     base = open_file(file, file.with_suffix(""))
     merge = FileMerge(MergePlan(family="flux"), {}, base)
-    write_folder(merge, base, tmp_path / "folder", torch.float32, {})
+    write_folder(merge, tmp_path / "folder", torch.float32, {})
     model: Any = flux.load("cpu", torch.float32, place=str(tmp_path / "folder"))
     for name, value in model.parameters().items():
         assert torch.equal(value, base.parameters[name].float()), name
@@ -121,7 +121,7 @@ def test_a_folder_needs_all_components(
     base = open_file(written(tmp_path, makers, described.parent), described.parent)
     merge = FileMerge(MergePlan(family="flux"), {}, base)
     with pytest.raises(MissingInput, match="lacks the weights of its vae"):
-        write_folder(merge, base, tmp_path / "folder", torch.float32, {})
+        write_folder(merge, tmp_path / "folder", torch.float32, {})
     assert not (tmp_path / "folder").exists()
 
 

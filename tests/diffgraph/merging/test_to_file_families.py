@@ -100,7 +100,7 @@ def test_flux_in_a_folder(tmp_path: Path, tiny_flux_folder: Path) -> None:
     base = open_folder(tiny_flux_folder)
     deltas = experts_of(tmp_path, base, "flux")
     merge = FileMerge(plan_of("flux"), deltas, base)
-    write_folder(merge, base, tmp_path / "merged", torch.float32, {"format": "pt"})
+    write_folder(merge, tmp_path / "merged", torch.float32, {"format": "pt"})
     model: Any = flux.load("cpu", torch.float32, place=str(tmp_path / "merged"))
     assert_is_the_plan(model.parameters(), base, deltas, frozenset())
 
@@ -116,7 +116,7 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     expert = PlannedExpert(ref="hub:model@1", kind="checkpoint", coefficient=1)
     merge = FileMerge(MergePlan(family="emoji64", experts=(expert,)), {expert.ref: delta}, base)
     folder = tmp_path / "merged"
-    write_folder(merge, base, folder, torch.float32, {"format": "pt"})
+    write_folder(merge, folder, torch.float32, {"format": "pt"})
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     assert torch.equal(pipeline.unet.get_parameter(name.removeprefix("unet.")), changed[name])
     for key, stored in base.autoencoder.items():
@@ -125,7 +125,7 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     assert image.shape == (1, 64, 64, 3)
     (folder / "diffgraph.json").unlink()
     with pytest.raises(MissingInput, match="no merge wrote"):
-        write_folder(merge, base, folder, torch.float32, {})
+        write_folder(merge, folder, torch.float32, {})
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "[]", '{"a": 1, "a": 2}', "{"])
@@ -137,7 +137,7 @@ def test_a_configuration_of_the_base_that_says_nothing_is_named(
     base = open_folder(folder)
     merge = FileMerge(MergePlan(family="sd15"), {}, base)
     with pytest.raises(MissingInput, match=r"unet/config\.json describes nothing"):
-        write_folder(merge, base, tmp_path / "merged", torch.float16, {})
+        write_folder(merge, tmp_path / "merged", torch.float16, {})
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
@@ -159,7 +159,7 @@ def test_a_folder_of_a_half_precision_base_draws_with_no_word_of_a_type(
     kind.from_pretrained(source, torch_dtype=torch.float16).save_pretrained(tmp_path / "half")
     base = open_folder(tmp_path / "half")
     merge = FileMerge(MergePlan(family=family), {}, base)
-    write_folder(merge, base, tmp_path / "merged", dtype, {"format": "pt"})
+    write_folder(merge, tmp_path / "merged", dtype, {"format": "pt"})
     pipeline: Any = kind.from_pretrained(tmp_path / "merged", local_files_only=True)
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     assert len({part.dtype for part in parts}) == 1
