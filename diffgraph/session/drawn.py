@@ -2,15 +2,20 @@
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 
 from PIL.Image import Image
 
+from diffgraph.errors import InputError
 from diffgraph.families.family import SamplerConfig
 from diffgraph.generation import png_info, save_png
 from diffgraph.merging.plan import MergePlan
 from diffgraph.planner.selection import Selection
+
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -43,3 +48,19 @@ class Drawn:
         written = io.BytesIO()
         self.image.save(written, "PNG", pnginfo=png_info(self.plan, self.prompt, self.seed))
         return written.getvalue()
+
+
+def seeds_of(seeds: int | Sequence[int] | None, count: int | None) -> list[int]:
+    """Return a seed an image, or raise `InputError`."""
+    try:
+        if seeds is None:
+            seeds = range(1 if count is None else count)
+        found = [index(seed) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
+    except TypeError:
+        raise InputError("seeds and count are whole numbers") from None
+    if not found or (count is not None and count != len(found)):
+        raise InputError(f"an image needs a seed: seeds are {len(found)}, count is {count}")
+    for seed in found:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"a seed is from 0 to {LARGEST_SEED}, not {seed}")
+    return found

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import count as numbered
-from operator import index
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 
     GivenPlan = MergePlan | str | PathLike[str]  # a path: of any file or folder that holds one
     OnStep = Callable[[int, int], None]
-
-LARGEST_SEED = 2**63 - 1
 
 
 class Decision(NamedTuple):
@@ -267,9 +264,9 @@ class Session:
             ExpertError: an expert cannot be merged.
         """
         from diffgraph.generation import as_image
-        from diffgraph.session.drawn import Drawn
+        from diffgraph.session.drawn import Drawn, seeds_of
 
-        numbers, selection = _seeds(seeds, count), None
+        numbers, selection = seeds_of(seeds, count), None
         if not isinstance(prompt, str):
             raise InputError(f"a prompt is one text, not {type(prompt).__name__}")
         if plan is None:
@@ -378,22 +375,6 @@ class Session:
         check_method(method)
         plan = self.plans(method, EvaluationPrompt(id="", text=prompt))[0]
         return Decision(self.plans.selection(prompt), plan)
-
-
-def _seeds(seeds: int | Sequence[int] | None, count: int | None) -> list[int]:
-    """Return a seed an image, or raise `InputError`."""
-    try:
-        if seeds is None:
-            seeds = range(1 if count is None else count)
-        found = [index(seed) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
-    except TypeError:
-        raise InputError("seeds and count are whole numbers") from None
-    if not found or (count is not None and count != len(found)):
-        raise InputError(f"an image needs a seed: seeds are {len(found)}, count is {count}")
-    for seed in found:
-        if not 0 <= seed <= LARGEST_SEED:
-            raise InputError(f"a seed is from 0 to {LARGEST_SEED}, not {seed}")
-    return found
 
 
 def check_method(name: str) -> None:
