@@ -20,7 +20,7 @@ from diffgraph.session import Session
 from diffgraph.settings import Settings
 
 ROWS = 5
-QUALITY = 88  # of WebP, 0 to 100: a sixth of a PNG's bytes
+QUALITY = 75  # of WebP, 0 to 100: a tenth of a PNG's bytes
 
 
 def main(path: Path, ids: list[str]) -> None:
