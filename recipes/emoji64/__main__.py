@@ -9,8 +9,8 @@ from diffgraph.errors import DiffgraphError
 from recipes.emoji64 import stages
 from recipes.emoji64.expert_stage import make_some_experts
 from recipes.emoji64.proofs import ProofConfig
+from recipes.emoji64.recipe_settings import RecipeSettings, rehearsal
 from recipes.emoji64.scorer_stage import make_some_scorers
-from recipes.emoji64.workshop import Workshop, rehearsal
 
 HERE = {"experts": make_some_experts, "scorers": make_some_scorers}
 
@@ -23,7 +23,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stage", choices=tuple(stages.STAGES))
-    add_workshop(parser)
+    add_settings(parser)
     parser.add_argument(
         "--only",
         default="",
@@ -34,24 +34,24 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     only = tuple(filter(None, given.only.split(",")))
     try:
-        _run(given.stage, workshop_of(given), only)
+        _run(given.stage, settings_of(given), only)
     except DiffgraphError as error:
-        parser.exit(1, f"{type(error).__name__}: {error}\n")
+        parser.exit(1, f"{error}\n")
 
 
-def _run(stage: str, workshop: Workshop, only: tuple[str, ...]) -> None:
+def _run(stage: str, settings: RecipeSettings, only: tuple[str, ...]) -> None:
     """Run a stage, or a part of it."""
     if only and stage in HERE:
-        HERE[stage](workshop, only)
+        HERE[stage](settings, only)
         return
     if only and stage == "prove":
-        config = workshop.proofs or ProofConfig.for_device(workshop.device)
-        workshop = replace(workshop, proofs=replace(config, only=only))
-    stages.run_stage(stage, workshop)
+        config = settings.proofs or ProofConfig.for_device(settings.device)
+        settings = replace(settings, proofs=replace(config, only=only))
+    stages.run_stage(stage, settings)
 
 
-def add_workshop(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `workshop_of` reads."""
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `settings_of` reads."""
     parser.add_argument("--cache", type=Path, default=Path(".cache/emoji64"), help="the packed art")
     parser.add_argument("--out", type=Path, default=Path("out/emoji64"), help="what is made")
     parser.add_argument("--device", default="cuda")
@@ -63,9 +63,9 @@ def add_workshop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer-seconds", type=float, default=120.0, help="each of the five")
 
 
-def workshop_of(given: argparse.Namespace) -> Workshop:
-    """Return the workshop that the arguments describe."""
-    workshop = Workshop(
+def settings_of(given: argparse.Namespace) -> RecipeSettings:
+    """Return the settings that the arguments describe."""
+    settings = RecipeSettings(
         given.cache,
         given.out,
         device=given.device,
@@ -74,14 +74,14 @@ def workshop_of(given: argparse.Namespace) -> Workshop:
         scorer_seconds=given.scorer_seconds,
     )
     if given.rehearse:
-        return rehearsal(workshop)
+        return rehearsal(settings)
     if given.base_seconds:
-        learning = replace(workshop.denoiser, seconds=given.base_seconds)
-        workshop = replace(workshop, denoiser=learning)
+        learning = replace(settings.denoiser, seconds=given.base_seconds)
+        settings = replace(settings, denoiser=learning)
     if given.autoencoder_seconds:
-        learning = replace(workshop.autoencoder, seconds=given.autoencoder_seconds)
-        workshop = replace(workshop, autoencoder=learning)
-    return workshop
+        learning = replace(settings.autoencoder, seconds=given.autoencoder_seconds)
+        settings = replace(settings, autoencoder=learning)
+    return settings
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What would somebody write to ask for this picture?
+"""Which captions and prompts describe a picture?
 
 Wordings of a subject, a style and treatments, drawn from templates with the generator that is
 passed in, so that a model learns the meaning and not one phrase.

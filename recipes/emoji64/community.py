@@ -1,4 +1,4 @@
-"""Who makes up emoji64's community: every expert, what it is trained on, how it is published.
+"""The experts of emoji64's community: what each is trained on, and how it is published.
 
 The table is data. Training reads what to train from it, the hub what to publish, the bench and
 the proofs which experts a prompt needs. Strengths differ as they do among real uploads: a file
@@ -259,7 +259,7 @@ COMMUNITY: tuple[Recipe, ...] = CHECKPOINTS + PEFTS
 
 
 def recipe_of(slug: str) -> Recipe:
-    """Return the recipe of this slug; raises KeyError if nobody made it."""
+    """Return the recipe of this slug; raises KeyError if there is none."""
     for recipe in COMMUNITY:
         if recipe.slug == slug:
             return recipe

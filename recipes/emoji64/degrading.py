@@ -1,4 +1,4 @@
-"""How can an image be spoilt? Six ways, for scorers to learn what nobody wants."""
+"""How can an image be spoilt? Six ways, for scorers to learn what a bad image is."""
 
 from collections.abc import Callable
 

@@ -17,37 +17,37 @@ BLANK_SHARE = 0.1  # of captions left out, for classifier-free guidance
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingData:
     """What is learnt from: latents, and several captions for each."""
 
     latents: Tensor  # (pictures, 4, 16, 16), float16
     captions: Tensor  # (pictures, captions, tokens), int: token ids
     blank: Tensor  # (tokens,): the empty caption
 
-    def to(self, device: torch.device) -> "Lessons":
+    def to(self, device: torch.device) -> "TrainingData":
         """Return the same on a device."""
-        return Lessons(
+        return TrainingData(
             self.latents.to(device), self.captions.to(device).int(), self.blank.to(device).int()
         )
 
 
 class VelocityLoss:
-    """How far a UNet is from the velocity of noisy lessons: nothing depends on what is drawn."""
+    """How far a UNet is from the velocity of noisy latents; no branch depends on what is drawn."""
 
     def __init__(
-        self, unet: Any, text_encoder: Any, lessons: Lessons, batch: int, teach_text: bool = False
+        self, unet: Any, text_encoder: Any, data: TrainingData, batch: int, train_text: bool = False
     ) -> None:
         """Put everything where the UNet is.
 
         Args:
             unet: predicts velocities.
             text_encoder: reads captions.
-            lessons: on the UNet's device.
+            data: on the UNet's device.
             batch: pictures a step.
-            teach_text: whether gradients reach the text encoder.
+            train_text: whether gradients reach the text encoder.
         """
-        self.unet, self.text_encoder, self.lessons, self.batch = unet, text_encoder, lessons, batch
-        self.device, self.teach_text = lessons.latents.device, teach_text
+        self.unet, self.text_encoder, self.data, self.batch = unet, text_encoder, data, batch
+        self.device, self.train_text = data.latents.device, train_text
         # float64 on the CPU first: the last signal level of the schedule is exactly zero
         signal = build_scheduler().alphas_cumprod.double()
         self.alphas = signal.sqrt().float().to(self.device)
@@ -55,22 +55,22 @@ class VelocityLoss:
 
     def of(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """Return the mean square error on these pictures at times and with noise drawn now."""
-        lessons, device, batch = self.lessons, self.device, self.batch
+        data, device, batch = self.data, self.device, self.batch
 
         def integers(high: int) -> Tensor:
             return torch.randint(high, (batch,), generator=generator, device=device)
 
         time = integers(len(self.alphas))
-        tokens = lessons.captions[index, integers(lessons.captions.shape[1])]
+        tokens = data.captions[index, integers(data.captions.shape[1])]
         dropped = torch.rand(batch, 1, generator=generator, device=device) < BLANK_SHARE
-        tokens = torch.where(dropped, lessons.blank, tokens)
-        latents = lessons.latents[index].float()
+        tokens = torch.where(dropped, data.blank, tokens)
+        latents = data.latents[index].float()
         noise = torch.randn(latents.shape, generator=generator, device=device)
         alpha = self.alphas[time].view(-1, 1, 1, 1)
         sigma = self.sigmas[time].view(-1, 1, 1, 1)
         wanted = alpha * noise - sigma * latents
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            with torch.set_grad_enabled(self.teach_text):
+            with torch.set_grad_enabled(self.train_text):
                 context = self.text_encoder(tokens).last_hidden_state
             noisy = alpha * latents + sigma * noise
             made = self.unet(noisy, time, context, return_dict=False)[0]
@@ -81,19 +81,19 @@ def train_denoiser(
     unet: Any,
     text_encoder: Any,
     parameters: Sequence[Tensor],
-    lessons: Lessons,
+    data: TrainingData,
     config: LoopConfig,
     batch: int,
     name: str,
 ) -> LoopReport:
     """Train `parameters`, some of the UNet's and the text encoder's, in place."""
     device = parameters[0].device
-    lessons = lessons.to(device)
-    teach_text = any(
+    data = data.to(device)
+    train_text = any(
         parameter is own for own in text_encoder.parameters() for parameter in parameters
     )
-    loss = VelocityLoss(unet, text_encoder, lessons, batch, teach_text)
-    pictures = len(lessons.latents)
+    loss = VelocityLoss(unet, text_encoder, data, batch, train_text)
+    pictures = len(data.latents)
 
     def draw_loss(generator: torch.Generator) -> Tensor:
         index = torch.randint(pictures, (batch,), generator=generator, device=device)

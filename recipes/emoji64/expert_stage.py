@@ -12,58 +12,58 @@ from diffgraph.artifacts import write_text
 from diffgraph.errors import MissingInput
 from recipes.emoji64.art import Art
 from recipes.emoji64.community import Recipe, recipe_of
-from recipes.emoji64.crew import shares_of, work_together
 from recipes.emoji64.finetune import train_adapter, train_checkpoint
-from recipes.emoji64.lessons import expert_lessons
-from recipes.emoji64.workshop import Workshop
+from recipes.emoji64.processes import run_in_processes, shares_of
+from recipes.emoji64.recipe_settings import RecipeSettings
+from recipes.emoji64.training_data import expert_training_data
 
 log = logging.getLogger(__name__)
 
 
-def make_experts(workshop: Workshop) -> list[Path]:
+def make_experts(settings: RecipeSettings) -> list[Path]:
     """Train every expert that is not there yet, in several processes over the GPUs."""
-    todo = sorted(workshop.missing(), key=lambda recipe: -recipe.steps)
+    todo = sorted(settings.missing(), key=lambda recipe: -recipe.steps)
     started = time.perf_counter()
-    shares = shares_of([recipe.slug for recipe in todo], workshop.workers)
-    work_together(workshop, "experts", shares)
+    shares = shares_of([recipe.slug for recipe in todo], settings.workers)
+    run_in_processes(settings, "experts", shares)
     log.info("experts: %.0f s", time.perf_counter() - started)
-    lost = [recipe.slug for recipe in workshop.missing()]
+    lost = [recipe.slug for recipe in settings.missing()]
     if lost:
         raise MissingInput(f"experts that were not made: {', '.join(lost)}")
-    return [workshop.weights(recipe) for recipe in workshop.community()]
+    return [settings.weights(recipe) for recipe in settings.community()]
 
 
-def make_some_experts(workshop: Workshop, slugs: Sequence[str]) -> None:
+def make_some_experts(settings: RecipeSettings, slugs: Sequence[str]) -> None:
     """Train these experts in this process."""
     from diffgraph.families.emoji64 import EMOJI64
     from diffgraph.families.stable_diffusion import StableDiffusion
 
-    base = StableDiffusion.from_folder("emoji64", workshop.base(), EMOJI64.sampler, workshop.device)
-    art = workshop.art()
+    base = StableDiffusion.from_folder("emoji64", settings.base(), EMOJI64.sampler, settings.device)
+    art = settings.art()
     for slug in slugs:
         recipe = recipe_of(slug)
-        if not workshop.weights(recipe).is_file():
+        if not settings.weights(recipe).is_file():
             try:
-                make_expert(workshop, recipe, base, art)
+                make_expert(settings, recipe, base, art)
             except RuntimeError:  # one expert's trouble must not cost the others their time
                 log.exception("%s was not made", slug)
 
 
-def make_expert(workshop: Workshop, recipe: Recipe, base: Any, art: Art) -> Path:
+def make_expert(settings: RecipeSettings, recipe: Recipe, base: Any, art: Art) -> Path:
     """Train one expert and write its file, and beside it how it was made."""
-    path = workshop.weights(recipe)
+    path = settings.weights(recipe)
     started = time.perf_counter()
-    lessons = expert_lessons(recipe, art, base.vae, base.tokenizer, workshop.expert_pictures)
-    scaled = replace(recipe, steps=max(2, round(recipe.steps * workshop.expert_steps)))
+    data = expert_training_data(recipe, art, base.vae, base.tokenizer, settings.expert_pictures)
+    scaled = replace(recipe, steps=max(2, round(recipe.steps * settings.expert_steps)))
     train = train_checkpoint if recipe.kind == "checkpoint" else train_adapter
-    student, report = train(base.unet, base.text_encoder, scaled, lessons, workshop.expert_batch)
+    student, report = train(base.unet, base.text_encoder, scaled, data, settings.expert_batch)
     record = {
         **asdict(recipe),
         "released": recipe.released.isoformat(),
         "train_seconds": round(report.seconds, 1),
         "final_loss": report.losses[-1],
-        "batch": workshop.expert_batch,
-        "pictures": len(lessons.latents),
+        "batch": settings.expert_batch,
+        "pictures": len(data.latents),
     }
     # before the weights: whatever has weights has its record, even if this process is killed
     write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")

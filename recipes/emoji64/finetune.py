@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from recipes.emoji64.community import Recipe
-from recipes.emoji64.denoiser import Lessons, train_denoiser
+from recipes.emoji64.denoiser import TrainingData, train_denoiser
 from recipes.emoji64.loop import LoopConfig, LoopReport
 from recipes.emoji64.rounding import keep_what_ships, learn_as_shipped
 
@@ -33,37 +33,37 @@ def adapter_config(recipe: Recipe) -> Any:
 
 
 def train_adapter(
-    unet: Any, text_encoder: Any, recipe: Recipe, lessons: Lessons, batch: int = BATCH
+    unet: Any, text_encoder: Any, recipe: Recipe, data: TrainingData, batch: int = BATCH
 ) -> tuple[Any, LoopReport]:
     """Return a copy of the UNet with a trained adapter called `default`, and a report."""
     student = copy.deepcopy(unet).requires_grad_(False)
     student.add_adapter(adapter_config(recipe))
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    return student, _teach(student, text_encoder, parameters, recipe, lessons, batch)
+    return student, _train(student, text_encoder, parameters, recipe, data, batch)
 
 
 def train_checkpoint(
-    unet: Any, text_encoder: Any, recipe: Recipe, lessons: Lessons, batch: int = BATCH
+    unet: Any, text_encoder: Any, recipe: Recipe, data: TrainingData, batch: int = BATCH
 ) -> tuple[Any, LoopReport]:
     """Return a fully fine-tuned copy of the UNet, rounded as its file will be, and a report."""
     student = copy.deepcopy(unet).requires_grad_(True)
     if recipe.dtype == "fp8":
         learn_as_shipped(student, recipe.strength)
-    report = _teach(student, text_encoder, list(student.parameters()), recipe, lessons, batch)
+    report = _train(student, text_encoder, list(student.parameters()), recipe, data, batch)
     keep_what_ships(student)
     return student, report
 
 
-def _teach(
+def _train(
     student: Any,
     text_encoder: Any,
     parameters: Sequence[torch.Tensor],
     recipe: Recipe,
-    lessons: Lessons,
+    data: TrainingData,
     batch: int,
 ) -> LoopReport:
     config = LoopConfig(
         steps=recipe.steps, learning_rate=recipe.learning_rate, seed=recipe.seed, weight_decay=1e-3
     )
     text_encoder = text_encoder.eval().requires_grad_(False)
-    return train_denoiser(student, text_encoder, parameters, lessons, config, batch, recipe.slug)
+    return train_denoiser(student, text_encoder, parameters, data, config, batch, recipe.slug)

@@ -1,6 +1,6 @@
 """How is the bundled family made again? Its recipe from the art to the proofs, resumable.
 
-The graph and the planner that ship are made as anybody makes them: by discovering, building and
+The graph and the planner that ship are made by the ordinary flows: by discovering, building and
 training on the hub that was just published.
 
 `python -m recipes.emoji64.flow --out out/emoji64 --device cuda --gpus 0` does it on one GPU. With
@@ -27,10 +27,10 @@ from flows.serving.publishing import publish
 from flows.serving.results import Result, Rows
 from flows.serving.watched import flow
 from flows.train_planner import train
-from recipes.emoji64.__main__ import add_workshop, workshop_of
+from recipes.emoji64.__main__ import add_settings, settings_of
 from recipes.emoji64.publish import publish_graph
+from recipes.emoji64.recipe_settings import RecipeSettings
 from recipes.emoji64.stages import run_stage
-from recipes.emoji64.workshop import Workshop
 from tasks.policies import LOCAL, named, task
 
 FAMILY = "emoji64"
@@ -39,7 +39,7 @@ GRAPH = "graph"
 STAGES = ("art", "base", "refine", "experts", "together", "scorers", "publish", GRAPH, "prove")
 
 
-class Made(Result):
+class MadeFamily(Result):
     """What was made, and how long each stage took; a stage that was run before takes no time."""
 
     assets: Path
@@ -47,7 +47,7 @@ class Made(Result):
     seconds: dict[str, float]
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield where everything is and what it took."""
+        """Yield the folders and the seconds."""
         told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
         yield f"{told}; in all {sum(self.seconds.values()):.0f} s"
         yield f"the family: {self.assets}"
@@ -56,21 +56,21 @@ class Made(Result):
 
 
 @flow(name="train-emoji64", validate_parameters=False)
-def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
+def train_emoji64(settings: RecipeSettings, stages: Sequence[str] = STAGES) -> MadeFamily:
     """Run the recipe; what is finished is not made again.
 
     Args:
-        workshop: where it reads and writes, and how much it makes.
+        settings: where it reads and writes, and how much it makes.
         stages: some of `STAGES`.
     """
     seconds = {
-        stage: make_graph(workshop) if stage == GRAPH else make_stage(stage, workshop)
+        stage: make_graph(settings) if stage == GRAPH else make_stage(stage, settings)
         for stage in STAGES
         if stage in stages
     }
-    document = workshop.docs / "emoji64.md"
-    made = Made(
-        assets=workshop.assets,
+    document = settings.docs / "emoji64.md"
+    made = MadeFamily(
+        assets=settings.assets,
         document=document if document.is_file() else None,
         seconds=seconds,
     )
@@ -79,22 +79,22 @@ def train_emoji64(workshop: Workshop, stages: Sequence[str] = STAGES) -> Made:
 
 
 @task(**LOCAL, task_run_name=named(lambda given: given["stage"]))
-def make_stage(stage: str, workshop: Workshop) -> float:
+def make_stage(stage: str, settings: RecipeSettings) -> float:
     """Run a stage, or find that it was run; return the seconds it took."""
     started = time.monotonic()
     report(stage, 0, 1)
-    run_stage(stage, workshop)
+    run_stage(stage, settings)
     report(stage, 1, 1)
     return round(time.monotonic() - started, 1)
 
 
-def make_graph(workshop: Workshop) -> float:
+def make_graph(settings: RecipeSettings) -> float:
     """Ship a graph of the hub that was published and a planner for it; return the seconds it took.
 
     The planner is trained as the one that shipped before, and shipped if it is better on the new
     graph. A rehearsal publishes where no verb looks: it has neither.
     """
-    if workshop.assets != ASSETS:
+    if settings.assets != ASSETS:
         return 0.0
     started = time.monotonic()
     discover(family=FAMILY)
@@ -102,7 +102,7 @@ def make_graph(workshop: Workshop) -> float:
     train(family=FAMILY, like=SHIPPED)
     home = Settings().home
     graph = family_folder(home, FAMILY) / "snapshots" / built.snapshot
-    publish_graph(graph, champion_folder(home, FAMILY), workshop.assets)
+    publish_graph(graph, champion_folder(home, FAMILY), settings.assets)
     return round(time.monotonic() - started, 1)
 
 
@@ -112,7 +112,7 @@ def main() -> None:
     from flows.serving.server import prefect_api
 
     parser = argparse.ArgumentParser(prog="python -m recipes.emoji64.flow", description=__doc__)
-    add_workshop(parser)
+    add_settings(parser)
     given = parser.parse_args()
     # the library, the scores and the planner's training are kept beside what else is made
     os.environ["DIFFGRAPH_HOME"] = str((given.out / "home").resolve())
@@ -121,11 +121,11 @@ def main() -> None:
     logging.getLogger("recipes.emoji64").setLevel(logging.INFO)
     try:
         with prefect_api(given.out):
-            made = train_emoji64(workshop_of(given))
+            made = train_emoji64(settings_of(given))
     except KeyboardInterrupt:
         parser.exit(130, "stopped; the same command goes on from here\n")
     except DiffgraphError as error:
-        parser.exit(1, f"{type(error).__name__}: {error}\n")
+        parser.exit(1, f"{error}\n")
     write(made, as_json=False)
 
 

@@ -1,13 +1,13 @@
 """How do adapters learn to be merged with one another? In one model, several at a time.
 
 An adapter that has only ever learnt alone spoils what others add: big models forgive that, one of
-four million parameters does not. So at every step a cast of adapters is merged into the base as a
-plan would merge them, a batch of what they stand for together is denoised, and each of them takes a
-step against the gradient of its own factors. Nobody corrects for a partner as it was yesterday:
-partners move together.
+four million parameters does not. So at every step a combination of adapters is merged into the
+base as a plan would merge them, a batch of pictures with all their treatments is denoised, and each
+of them takes a step against the gradient of its own factors.
 
 On a GPU the model's forward and backward pass is recorded once and replayed whatever is merged: a
-cast is written into the live weights, and their gradients come out of the same memory every time.
+combination is written into the live weights, and their gradients come out of the same memory every
+time.
 """
 
 import logging
@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.emoji64.denoiser import Lessons, VelocityLoss
+from recipes.emoji64.denoiser import TrainingData, VelocityLoss
 from recipes.emoji64.factors import TrainableAdapter
-from recipes.emoji64.joint_lessons import CastConfig, JointLessons
+from recipes.emoji64.joint_training_data import CombinationConfig, JointTrainingData
 from recipes.emoji64.live_weights import LiveWeights, Updates
 from recipes.emoji64.loop import (
     LoopConfig,
@@ -35,14 +35,14 @@ from recipes.emoji64.loop import (
 log = logging.getLogger(__name__)
 
 ROUND: dict[str, Any] = {"weight_decay": 1e-3, "warmup": 0.02, "average": 0.0, "seed": 41}
-LEAST_HOST = 0.3  # of a fine-tuned model, merged under a cast in any part from here to all of it
+LEAST_CHECKPOINT = 0.3  # of a fine-tuned model merged under a combination; at most all of it
 
 
 @dataclass(frozen=True)
 class JointConfig:
     """How adapters learn together: in rounds, each with a warm-up and a decay of its own."""
 
-    casts: CastConfig = field(default_factory=CastConfig)
+    combinations: CombinationConfig = field(default_factory=CombinationConfig)
     rounds: tuple[LoopConfig, ...] = (
         LoopConfig(steps=8212, learning_rate=2e-3, **ROUND),
         LoopConfig(steps=8740, learning_rate=4e-3, **ROUND),
@@ -51,18 +51,18 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
-class Company:
-    """Who learns together, and beside whom."""
+class AdapterGroup:
+    """The adapters that are trained together, and the fine-tuned models under them."""
 
     adapters: Mapping[str, TrainableAdapter]  # by slug
     strengths: Mapping[str, float]  # the coefficient that each is merged with, by slug
-    hosts: Mapping[str, Updates]  # of fine-tuned models, by slug; they do not learn
+    checkpoints: Mapping[str, Updates]  # of fine-tuned models, by slug; they do not learn
 
     def merged(self, slug: str) -> tuple[float, dict[str, Tensor]]:
         """Return the coefficient of an adapter and its updates, with gradients to its factors."""
         return self.strengths[slug], self.adapters[slug].updates()
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Drop all gradients."""
         for own in self.adapters.values():
             for leaf in own.parameters():
@@ -70,22 +70,22 @@ class Company:
 
 
 class MergedModel:
-    """A UNet that casts are written into, with the gradients of what they change."""
+    """A UNet that combinations are written into, with the gradients of what they change."""
 
     def __init__(
-        self, unet: Any, text_encoder: Any, lessons: Lessons, batch: int, names: Sequence[str]
+        self, unet: Any, text_encoder: Any, data: TrainingData, batch: int, names: Sequence[str]
     ) -> None:
         """Take over a UNet.
 
         Args:
             unet: the base's.
             text_encoder: the base's.
-            lessons: on the UNet's device.
+            data: on the UNet's device.
             batch: pictures a step.
             names: the weights whose gradients are wanted, by our names.
         """
         unet.requires_grad_(False)
-        self.device = lessons.latents.device
+        self.device = data.latents.device
         if self.device.type == "cuda":
             unet.to(memory_format=torch.channels_last)
         self.weights = LiveWeights(
@@ -94,7 +94,7 @@ class MergedModel:
         self.names = tuple(names)
         self.wanted = [self.weights.live[name].requires_grad_(True) for name in self.names]
         self.generator = torch.Generator(self.device)  # one: a recorded pass keeps to its own
-        self.loss = VelocityLoss(unet, text_encoder, lessons, batch)
+        self.loss = VelocityLoss(unet, text_encoder, data, batch)
         self.batch = batch
         self.window = torch.zeros(2, device=self.device)  # first picture, pictures
         self._replay: Callable[[], tuple[Tensor, tuple[Tensor, ...]]] | None = None
@@ -121,22 +121,26 @@ class MergedModel:
 
 
 def train_together(
-    unet: Any, text_encoder: Any, company: Company, joint: JointLessons, config: JointConfig
+    unet: Any,
+    text_encoder: Any,
+    adapter_group: AdapterGroup,
+    joint: JointTrainingData,
+    config: JointConfig,
 ) -> list[LoopReport]:
-    """Train adapters in casts, in place; return what each round did.
+    """Train adapters in combinations, in place; return what each round did.
 
     Args:
         unet: the base's; its weights change while this runs.
         text_encoder: the base's.
-        company: who learns.
-        joint: what the casts draw.
+        adapter_group: the adapters to train.
+        joint: the combinations and their pictures.
         config: how.
     """
-    lessons = joint.lessons.to(next(unet.parameters()).device)
-    names = sorted({name for own in company.adapters.values() for name in own.parts})
-    model = MergedModel(unet, text_encoder, lessons, config.batch, names)
+    data = joint.data.to(next(unet.parameters()).device)
+    names = sorted({name for own in adapter_group.adapters.values() for name in own.parts})
+    model = MergedModel(unet, text_encoder, data, config.batch, names)
     reports = [
-        _round(model, company, joint, loop, f"round {number} of {len(config.rounds)}")
+        _round(model, adapter_group, joint, loop, f"round {number} of {len(config.rounds)}")
         for number, loop in enumerate(config.rounds, 1)
     ]
     model.weights.write([])
@@ -144,17 +148,25 @@ def train_together(
 
 
 def _round(
-    model: MergedModel, company: Company, joint: JointLessons, config: LoopConfig, name: str
+    model: MergedModel,
+    adapter_group: AdapterGroup,
+    joint: JointTrainingData,
+    config: LoopConfig,
+    name: str,
 ) -> LoopReport:
     model.generator.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
 
-    def play(number: int, host_part: float) -> Tensor:
-        """Merge a cast, and leave the gradients of its factors where they learn."""
-        cast = joint.casts[number]
-        made = [company.merged(slug) for slug in cast.adapters]
-        host = [] if cast.host is None else [(host_part, company.hosts[cast.host.slug])]
-        model.weights.write([*host, *made])
+    def merged_step(number: int, checkpoint_part: float) -> Tensor:
+        """Merge a combination, and leave the gradients of its factors where they learn."""
+        combination = joint.combinations[number]
+        made = [adapter_group.merged(slug) for slug in combination.adapters]
+        checkpoint = (
+            []
+            if combination.checkpoint is None
+            else [(checkpoint_part, adapter_group.checkpoints[combination.checkpoint.slug])]
+        )
+        model.weights.write([*checkpoint, *made])
         loss, gradients = model.gradients(joint.windows[number])
         torch.autograd.backward(
             [value for _, own in made for value in own.values()],
@@ -163,12 +175,14 @@ def _round(
         return loss
 
     steps = config.steps or measured_steps(
-        lambda: float(play(int(rng.integers(len(joint.casts))), 1.0)), config, model.device
+        lambda: float(merged_step(int(rng.integers(len(joint.combinations))), 1.0)),
+        config,
+        model.device,
     )
-    company.forget()
-    shares = np.array([cast.share for cast in joint.casts])
-    due = rng.choice(len(joint.casts), size=steps, p=shares / shares.sum())
-    parts = rng.uniform(LEAST_HOST, 1.0, size=steps)
+    adapter_group.zero_grad()
+    shares = np.array([combination.share for combination in joint.combinations])
+    due = rng.choice(len(joint.combinations), size=steps, p=shares / shares.sum())
+    parts = rng.uniform(LEAST_CHECKPOINT, 1.0, size=steps)
     learners = {
         slug: torch.optim.AdamW(
             own.parameters(),
@@ -176,18 +190,20 @@ def _round(
             weight_decay=config.weight_decay,
             fused=model.device.type == "cuda",
         )
-        for slug, own in company.adapters.items()
+        for slug, own in adapter_group.adapters.items()
     }
     losses, started = [], time.perf_counter()
     noted = max(1, steps // 100)
     for step, number in enumerate(due.tolist()):
-        loss = play(number, float(parts[step]))
-        for slug in joint.casts[number].adapters:
-            torch.nn.utils.clip_grad_norm_(company.adapters[slug].parameters(), 1.0, foreach=True)
+        loss = merged_step(number, float(parts[step]))
+        for slug in joint.combinations[number].adapters:
+            torch.nn.utils.clip_grad_norm_(
+                adapter_group.adapters[slug].parameters(), 1.0, foreach=True
+            )
             for group in learners[slug].param_groups:
                 group["lr"] = learning_rate(step, steps, config)
             learners[slug].step()
-        company.forget()
+        adapter_group.zero_grad()
         if step % noted == 0 or step == steps - 1:
             losses.append(float(loss))
         if step % (5 * noted) == 0:

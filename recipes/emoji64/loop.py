@@ -17,7 +17,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-Made = TypeVar("Made")
+Output = TypeVar("Output")
 WARM_UP_RUNS = 5  # eager steps before capture: lazy initialisation must not be recorded
 
 
@@ -143,10 +143,10 @@ def _captured(
 
 
 def recorded(
-    step: Callable[[], Made],
+    step: Callable[[], Output],
     generator: torch.Generator | None = None,
     reset: Callable[[], None] = lambda: None,
-) -> Callable[[], Made]:
+) -> Callable[[], Output]:
     """Record a step on a GPU; return what replays it.
 
     Args:
@@ -168,7 +168,7 @@ def recorded(
     with torch.cuda.graph(graph):
         made = step()
 
-    def run() -> Made:
+    def run() -> Output:
         graph.replay()
         return made
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from diffgraph.merging.plan import STRONGEST
 from diffgraph.scoring import Reward
 from recipes.emoji64.community import recipe_of
-from recipes.emoji64.drawing import Easel
+from recipes.emoji64.image_sampler import ImageSampler
 from recipes.emoji64.measures import bootstrap_interval
-from recipes.emoji64.pictures import save_rows
-from recipes.emoji64.studio import BenchPrompt, Studio, bench_prompts
+from recipes.emoji64.proof_figures import save_rows
+from recipes.emoji64.proof_inputs import BenchPrompt, ProofInputs, bench_prompts
 from recipes.emoji64.truth import closeness_to, true_images
 
 METHODS = ("base", "best single", "equal shares", "uniform", "oracle")
@@ -54,17 +54,17 @@ class _Drawn:
     image: Tensor  # (3, 64, 64), of the first seed
 
 
-def prove_headroom(studio: Studio, folder: Path, config: HeadroomConfig) -> dict[str, Any]:
+def prove_headroom(inputs: ProofInputs, folder: Path, config: HeadroomConfig) -> dict[str, Any]:
     """Draw and judge every method on every bench prompt."""
-    prompts = bench_prompts(studio, config.prompts)
+    prompts = bench_prompts(inputs, config.prompts)
     rng = np.random.default_rng(config.seed)
     most = max(config.seeds, config.judged)
-    easel = studio.easel(most if studio.device.type == "cuda" else max(most, TOGETHER))
+    sampler = inputs.sampler(most if inputs.device.type == "cuda" else max(most, TOGETHER))
     chosen_by = list(range(1000, 1000 + config.seeds))
     judged_by = list(range(2000, 2000 + config.judged))
     candidates = [_candidates(prompt, config, rng) for prompt in prompts]
     trials = [
-        _draw(studio, easel, prompt, [*singles, *plans], chosen_by, f"{number} of {len(prompts)}")
+        _draw(inputs, sampler, prompt, [*singles, *plans], chosen_by, f"{number} of {len(prompts)}")
         for number, (prompt, (singles, plans)) in enumerate(zip(prompts, candidates, strict=True))
     ]
     reward = Reward.fit(torch.cat([one.scores for own in trials for one in own]))
@@ -74,7 +74,7 @@ def prove_headroom(studio: Studio, folder: Path, config: HeadroomConfig) -> dict
         single = singles[int(np.argmax(value[: len(singles)]))]
         oracle = plans[int(np.argmax(value[len(singles) :]))]
         chosen = (dict[str, float](), single, equal_shares(prompt), recommended(prompt), oracle)
-        drawn = _draw(studio, easel, prompt, chosen, judged_by)
+        drawn = _draw(inputs, sampler, prompt, chosen, judged_by)
         finals.append(dict(zip(METHODS, drawn, strict=True)))
     _save_examples(prompts, finals, folder)
     return _found(finals, reward, config)
@@ -115,8 +115,8 @@ def _candidates(
 
 
 def _draw(
-    studio: Studio,
-    easel: Easel,
+    inputs: ProofInputs,
+    sampler: ImageSampler,
     prompt: BenchPrompt,
     plans: Sequence[Plan],
     seeds: Sequence[int],
@@ -124,12 +124,12 @@ def _draw(
 ) -> list[_Drawn]:
     """Draw one prompt with several plans, an image a seed each, and judge them together."""
     log.info("headroom: %s, %s", place, prompt.text)
-    noise = studio.model.noise(seeds).to(studio.device)
-    parts = easel.draw_plans(prompt.text, plans, noise)
+    noise = inputs.model.noise(seeds).to(inputs.device)
+    parts = sampler.draw_plans(prompt.text, plans, noise)
     images = parts.flatten(0, 1)
-    rows = torch.zeros(len(images), dtype=torch.long, device=studio.device)
-    truths = true_images(studio.art, [prompt.composition]).take(rows)
-    scores = studio.score(images, [prompt.text] * len(images)).view(len(plans), len(seeds), -1)
+    rows = torch.zeros(len(images), dtype=torch.long, device=inputs.device)
+    truths = true_images(inputs.art, [prompt.composition]).take(rows)
+    scores = inputs.score(images, [prompt.text] * len(images)).view(len(plans), len(seeds), -1)
     close = closeness_to(images, truths).cpu().view(len(plans), len(seeds))
     return [
         _Drawn(score, near, part[0].cpu())

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from diffgraph.scoring import Reward
 from recipes.emoji64.measures import rank_correlation
-from recipes.emoji64.pictures import save_curves, save_rows
+from recipes.emoji64.proof_figures import save_curves, save_rows
+from recipes.emoji64.proof_inputs import ProofInputs
 from recipes.emoji64.scorer_data import KINDS, DataConfig, ScorerData, make_data
 from recipes.emoji64.scorer_plans import DRAWN, STRENGTHS
-from recipes.emoji64.studio import Studio
 from recipes.emoji64.truth import Truths, closeness_to
 
 RIGHT = "right 1.0"
@@ -22,22 +22,22 @@ ACROSS = (0.0, *STRENGTHS)  # the base is the right experts at strength 0
 POOLED = 4000  # images that are ranked together
 
 
-def prove_scorers(studio: Studio, folder: Path, config: DataConfig) -> dict[str, Any]:
+def prove_scorers(inputs: ProofInputs, folder: Path, config: DataConfig) -> dict[str, Any]:
     """Draw fresh groups of held-out compositions and compare scores with closeness."""
-    data = make_data(studio.easel(config.prompts), studio.art, config, held_out=True)
+    data = make_data(inputs.sampler(config.prompts), inputs.art, config, held_out=True)
     prompts = [own[0] for own in data.prompts for _ in KINDS]
-    flat = studio.score(data.images.flatten(0, 1), prompts)
+    flat = inputs.score(data.images.flatten(0, 1), prompts)
     scores = flat.view(len(data), len(KINDS), -1)
     strangers = _neighbours(data)
     foreign = data.images[strangers, KINDS.index(RIGHT)]
-    foreign_scores = studio.score(foreign, [own[0] for own in data.prompts])
+    foreign_scores = inputs.score(foreign, [own[0] for own in data.prompts])
     foreign_close = closeness_to(foreign, Truths(data.truths.images, data.truths.allowed)).cpu()
     rewards = Reward.fit(flat).of(flat).view(len(data), len(KINDS))
     close, clean = data.closeness.cpu(), data.cleanness.cpu()
-    rated = {name: scores[:, :, number] for number, name in enumerate(studio.scorers)}
+    rated = {name: scores[:, :, number] for number, name in enumerate(inputs.scorers)}
     pairs = {
         name: _preferences(rated[name], foreign_scores[:, number], close, foreign_close)
-        for number, name in enumerate(studio.scorers)
+        for number, name in enumerate(inputs.scorers)
     }
     columns = [KINDS.index("base"), *(KINDS.index(f"right {own}") for own in STRENGTHS)]
     curves = {name: own[:, columns].mean(0).tolist() for name, own in rated.items()}

@@ -9,8 +9,8 @@ import torch
 from recipes.emoji64 import captions
 from recipes.emoji64.art import STYLES
 from recipes.emoji64.community import Recipe
-from recipes.emoji64.pictures import save_rows, save_sheet
-from recipes.emoji64.studio import Studio
+from recipes.emoji64.proof_figures import save_rows, save_sheet
+from recipes.emoji64.proof_inputs import ProofInputs
 from recipes.emoji64.treatments import TREATMENTS
 from recipes.emoji64.truth import Composition, closeness_to, true_images
 
@@ -23,10 +23,10 @@ SAMPLES = 64
 SEED = 64
 
 
-def prove_sheets(studio: Studio, folder: Path) -> dict[str, Any]:
+def prove_sheets(inputs: ProofInputs, folder: Path) -> dict[str, Any]:
     """Draw 64 images with the base, and four with every expert."""
-    close = _draw_base(studio, folder)
-    drawn = _draw_experts(studio, folder)
+    close = _draw_base(inputs, folder)
+    drawn = _draw_experts(inputs, folder)
     return {
         "base_samples": SAMPLES,
         "base_closeness": round(close, 4),
@@ -35,48 +35,48 @@ def prove_sheets(studio: Studio, folder: Path) -> dict[str, Any]:
     }
 
 
-def _draw_base(studio: Studio, folder: Path) -> float:
-    subjects = [name for name in SUBJECTS if name in studio.numbers] or list(studio.numbers)
-    drawn = set(zip(studio.art.subject.tolist(), studio.art.style.tolist(), strict=True))
+def _draw_base(inputs: ProofInputs, folder: Path) -> float:
+    subjects = [name for name in SUBJECTS if name in inputs.numbers] or list(inputs.numbers)
+    drawn = set(zip(inputs.art.subject.tolist(), inputs.art.style.tolist(), strict=True))
     asked: list[Composition] = []
     for number in range(SAMPLES):
-        subject = studio.numbers[subjects[number % len(subjects)]]
+        subject = inputs.numbers[subjects[number % len(subjects)]]
         able = [style for style in range(len(STYLES)) if (subject, style) in drawn]
         style = able[(number // len(subjects) + number) % len(able)]
         asked.append(Composition(subject, STYLES[style]))
-    prompts = [captions.plain_caption(studio.art.subjects[own.subject], own.style) for own in asked]
-    easel = studio.easel(SAMPLES)
-    noise = studio.model.noise(range(SEED, SEED + SAMPLES)).to(studio.device)
-    images = easel.draw(prompts, noise)
+    prompts = [captions.plain_caption(inputs.art.subjects[own.subject], own.style) for own in asked]
+    sampler = inputs.sampler(SAMPLES)
+    noise = inputs.model.noise(range(SEED, SEED + SAMPLES)).to(inputs.device)
+    images = sampler.draw(prompts, noise)
     save_sheet(images, prompts, 8, folder / "base.png")
-    return float(closeness_to(images, true_images(studio.art, asked)).mean())
+    return float(closeness_to(images, true_images(inputs.art, asked)).mean())
 
 
-def _draw_experts(studio: Studio, folder: Path) -> list[str]:
-    easel = studio.easel(len(EXPERT_SUBJECTS))
-    noise = studio.model.noise(range(SEED, SEED + len(EXPERT_SUBJECTS))).to(studio.device)
+def _draw_experts(inputs: ProofInputs, folder: Path) -> list[str]:
+    sampler = inputs.sampler(len(EXPERT_SUBJECTS))
+    noise = inputs.model.noise(range(SEED, SEED + len(EXPERT_SUBJECTS))).to(inputs.device)
     rng = np.random.default_rng(SEED)
-    rows = {"base": easel.draw(_prompts(studio, None, rng), noise).cpu()}
-    for recipe in studio.community:
-        easel.write({recipe.slug: recipe.strength})
-        rows[recipe.slug] = easel.draw(_prompts(studio, recipe, rng), noise).cpu()
-    easel.write({})
+    rows = {"base": sampler.draw(_prompts(inputs, None, rng), noise).cpu()}
+    for recipe in inputs.community:
+        sampler.write({recipe.slug: recipe.strength})
+        rows[recipe.slug] = sampler.draw(_prompts(inputs, recipe, rng), noise).cpu()
+    sampler.write({})
     save_rows(rows, 3, folder / "experts.png")
     assert all(torch.isfinite(images.float()).all() for images in rows.values())
     return [name for name in rows if name != "base"]
 
 
-def _prompts(studio: Studio, recipe: Recipe | None, rng: np.random.Generator) -> list[str]:
+def _prompts(inputs: ProofInputs, recipe: Recipe | None, rng: np.random.Generator) -> list[str]:
     """Return four prompts for what an expert is for: its treatment, its group, its style."""
     subjects = [
-        studio.art.subjects[studio.numbers[name]]
+        inputs.art.subjects[inputs.numbers[name]]
         for name in EXPERT_SUBJECTS
-        if name in studio.numbers
+        if name in inputs.numbers
     ]
     if recipe is not None and recipe.groups:
-        subjects = [own for own in studio.art.subjects if own.group in recipe.groups]
+        subjects = [own for own in inputs.art.subjects if own.group in recipe.groups]
         subjects = [subjects[int(place)] for place in rng.permutation(len(subjects))]
-    subjects = (subjects or list(studio.art.subjects))[: len(EXPERT_SUBJECTS)]
+    subjects = (subjects or list(inputs.art.subjects))[: len(EXPERT_SUBJECTS)]
     style = recipe.styles[0] if recipe is not None and recipe.styles else None
     texts = [captions.plain_caption(subject, style) for subject in subjects]
     if recipe is not None:

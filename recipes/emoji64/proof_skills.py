@@ -13,9 +13,9 @@ from recipes.emoji64 import captions
 from recipes.emoji64.art import STYLES
 from recipes.emoji64.community import Recipe
 from recipes.emoji64.freeform import SUBJECTS
-from recipes.emoji64.pictures import save_heat_map
+from recipes.emoji64.proof_figures import save_heat_map
+from recipes.emoji64.proof_inputs import ProofInputs
 from recipes.emoji64.scorer_plans import covered
-from recipes.emoji64.studio import Studio
 from recipes.emoji64.treatments import TREATMENTS
 from recipes.emoji64.truth import Composition, closeness_to, true_images
 
@@ -47,17 +47,17 @@ class Skill:
         )
 
 
-def prove_skills(studio: Studio, folder: Path, config: SkillsConfig) -> dict[str, Any]:
+def prove_skills(inputs: ProofInputs, folder: Path, config: SkillsConfig) -> dict[str, Any]:
     """Draw every expert on every skill's prompts, with the base's own first noise."""
-    skills = skills_of(studio)
-    asked = [own for skill in skills for own in _compositions(studio, skill, config)]
+    skills = skills_of(inputs)
+    asked = [own for skill in skills for own in _compositions(inputs, skill, config)]
     rng = np.random.default_rng(config.seed)
     prompts = [
-        captions.caption(studio.art.subjects[own.subject], own.style, list(own.treatments), rng)
+        captions.caption(inputs.art.subjects[own.subject], own.style, list(own.treatments), rng)
         for own in asked
     ]
-    names = ["base", *(recipe.slug for recipe in studio.community)]
-    scores, close = _draw_all(studio, prompts, asked, config)
+    names = ["base", *(recipe.slug for recipe in inputs.community)]
+    scores, close = _draw_all(inputs, prompts, asked, config)
     reward = Reward.fit(scores.flatten(0, 1))
     rewards = reward.of(scores.flatten(0, 1)).view(len(names), len(skills), config.prompts)
     gains = (rewards[1:] - rewards[:1]).mean(2)
@@ -70,16 +70,16 @@ def prove_skills(studio: Studio, folder: Path, config: SkillsConfig) -> dict[str
         "prompts_a_skill": config.prompts,
         "gains": _rounded(gains),
         "closeness_gains": _rounded(closer),
-        **_summary(studio, skills, gains),
+        **_summary(inputs, skills, gains),
         "images": ["specialisation.png"],
     }
 
 
-def skills_of(studio: Studio) -> list[Skill]:
+def skills_of(inputs: ProofInputs) -> list[Skill]:
     """Return the skills of the good experts: treatments, then groups, then styles."""
-    good = [recipe for recipe in studio.community if recipe.quality == "good"]
-    treatments = [name for name in TREATMENTS if name in covered(studio.community)]
-    drawn = {subject.group for subject in studio.art.subjects}
+    good = [recipe for recipe in inputs.community if recipe.quality == "good"]
+    treatments = [name for name in TREATMENTS if name in covered(inputs.community)]
+    drawn = {subject.group for subject in inputs.art.subjects}
     groups = sorted({group for recipe in good for group in recipe.groups} & drawn)
     styles = [style for style in STYLES if any(style in recipe.styles for recipe in good)]
     return [
@@ -89,7 +89,7 @@ def skills_of(studio: Studio) -> list[Skill]:
     ]
 
 
-def _compositions(studio: Studio, skill: Skill, config: SkillsConfig) -> list[Composition]:
+def _compositions(inputs: ProofInputs, skill: Skill, config: SkillsConfig) -> list[Composition]:
     """Return compositions that ask for a skill and nothing else, different subjects each."""
     names = {name.strip() for group in SUBJECTS.values() for name in group.split(",")}
     treatments = (skill.treatment,) if skill.treatment else ()
@@ -98,12 +98,12 @@ def _compositions(studio: Studio, skill: Skill, config: SkillsConfig) -> list[Co
         {
             subject
             for subject, drawn in zip(
-                studio.art.subject.tolist(), studio.art.style.tolist(), strict=True
+                inputs.art.subject.tolist(), inputs.art.style.tolist(), strict=True
             )
-            if style in (None, drawn) and skill.group in (None, studio.art.subjects[subject].group)
+            if style in (None, drawn) and skill.group in (None, inputs.art.subjects[subject].group)
         }
     )
-    curated = [own for own in options if studio.art.subjects[own].name in names]
+    curated = [own for own in options if inputs.art.subjects[own].name in names]
     pool = curated if len(curated) >= config.prompts else options
     rng = np.random.default_rng([config.seed, len(skill.name)])
     order = np.resize(rng.permutation(len(pool)), config.prompts)
@@ -111,45 +111,45 @@ def _compositions(studio: Studio, skill: Skill, config: SkillsConfig) -> list[Co
 
 
 def _draw_all(
-    studio: Studio, prompts: list[str], asked: list[Composition], config: SkillsConfig
+    inputs: ProofInputs, prompts: list[str], asked: list[Composition], config: SkillsConfig
 ) -> tuple[Tensor, Tensor]:
     """Return scores (experts + 1, prompts, 5) and closeness (experts + 1, prompts)."""
-    easel = studio.easel(config.batch)
-    generator = torch.Generator(studio.device).manual_seed(config.seed)
-    noise = easel.noise(len(prompts), generator)
-    truths = true_images(studio.art, asked)
+    sampler = inputs.sampler(config.batch)
+    generator = torch.Generator(inputs.device).manual_seed(config.seed)
+    noise = sampler.noise(len(prompts), generator)
+    truths = true_images(inputs.art, asked)
     starts = range(0, len(prompts), config.batch)
-    states = [easel.context(prompts[start : start + config.batch]) for start in starts]
+    states = [sampler.context(prompts[start : start + config.batch]) for start in starts]
     scores, close = [], []
-    plans = [{}, *({recipe.slug: recipe.strength} for recipe in studio.community)]
+    plans = [{}, *({recipe.slug: recipe.strength} for recipe in inputs.community)]
     for plan in plans:
-        easel.write(plan)
+        sampler.write(plan)
         images = torch.cat(
             [
-                easel.draw_from(
-                    easel.context(prompts[start : start + config.batch])
-                    if easel.reads_text
+                sampler.draw_from(
+                    sampler.context(prompts[start : start + config.batch])
+                    if sampler.reads_text
                     else state,
                     noise[start : start + config.batch],
                 )
                 for start, state in zip(starts, states, strict=True)
             ]
         )
-        scores.append(studio.score(images, prompts))
+        scores.append(inputs.score(images, prompts))
         close.append(closeness_to(images, truths).cpu())
-    easel.write({})
+    sampler.write({})
     return torch.stack(scores), torch.stack(close)
 
 
-def _summary(studio: Studio, skills: list[Skill], gains: Tensor) -> dict[str, Any]:
+def _summary(inputs: ProofInputs, skills: list[Skill], gains: Tensor) -> dict[str, Any]:
     """Return how far the diagonal stands out, over the good experts."""
-    own = torch.tensor([[skill.is_of(recipe) for skill in skills] for recipe in studio.community])
-    good = torch.tensor([recipe.quality == "good" for recipe in studio.community])
+    own = torch.tensor([[skill.is_of(recipe) for skill in skills] for recipe in inputs.community])
+    good = torch.tensor([recipe.quality == "good" for recipe in inputs.community])
     rows = own.any(1) & good
     best = gains.argmax(1)
     hits = own[torch.arange(len(own)), best]
     by_kind = {
-        kind: torch.tensor([recipe.kind == kind for recipe in studio.community]) & rows
+        kind: torch.tensor([recipe.kind == kind for recipe in inputs.community]) & rows
         for kind in ("checkpoint", "peft")
     }
     columns = own[gains.argmax(0), torch.arange(len(skills))]
@@ -165,10 +165,10 @@ def _summary(studio: Studio, skills: list[Skill], gains: Tensor) -> dict[str, An
         },
         "own_gain_of_expert": {
             recipe.slug: round(float(gains[row][own[row]].mean()), 4)
-            for row, recipe in enumerate(studio.community)
+            for row, recipe in enumerate(inputs.community)
             if own[row].any()
         },
-        "quality_of_expert": {recipe.slug: recipe.quality for recipe in studio.community},
+        "quality_of_expert": {recipe.slug: recipe.quality for recipe in inputs.community},
     }
 
 

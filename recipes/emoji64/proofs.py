@@ -21,15 +21,15 @@ import torch
 
 from diffgraph.artifacts import write_text
 from recipes.emoji64.proof_headroom import HeadroomConfig, prove_headroom
+from recipes.emoji64.proof_inputs import ProofInputs
 from recipes.emoji64.proof_scorers import prove_scorers
 from recipes.emoji64.proof_sheets import prove_sheets
 from recipes.emoji64.proof_skills import SkillsConfig, prove_skills
 from recipes.emoji64.scorer_data import DataConfig
-from recipes.emoji64.studio import Studio
 
 log = logging.getLogger(__name__)
 
-Proof = Callable[[Studio, Path], dict[str, Any]]
+Proof = Callable[[ProofInputs, Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,18 @@ def prove(
     folder = out / "proofs"
     proofs: Mapping[str, Proof] = {
         "sheets": prove_sheets,
-        "specialisation": lambda studio, to: prove_skills(studio, to, config.skills),
-        "scorers": lambda studio, to: prove_scorers(studio, to, config.scorers),
-        "headroom": lambda studio, to: prove_headroom(studio, to, config.headroom),
+        "specialisation": lambda inputs, to: prove_skills(inputs, to, config.skills),
+        "scorers": lambda inputs, to: prove_scorers(inputs, to, config.scorers),
+        "headroom": lambda inputs, to: prove_headroom(inputs, to, config.headroom),
     }
     wanted = [name for name in proofs if not config.only or name in config.only]
     missing = [name for name in wanted if not (folder / f"{name}.json").is_file()]
     torch.set_float32_matmul_precision("high")
-    studio = Studio.open(out, cache, device) if missing else None
+    inputs = ProofInputs.open(out, cache, device) if missing else None
     for name in missing:
-        assert studio is not None
+        assert inputs is not None
         started = time.perf_counter()
-        found = proofs[name](studio, folder)
+        found = proofs[name](inputs, folder)
         found["seconds"] = round(time.perf_counter() - started, 1)
         write_text(folder / f"{name}.json", json.dumps(found, indent=1) + "\n")
         log.info("%s: %.0f s", name, found["seconds"])

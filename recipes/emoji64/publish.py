@@ -15,8 +15,8 @@ from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.graph.snapshot import open_snapshot
 from diffgraph.planner.planner import Planner
 from recipes.emoji64.community import COMMUNITY, Recipe
-from recipes.emoji64.drawing import Easel, read_updates
 from recipes.emoji64.hub import example_prompts, write_hub
+from recipes.emoji64.image_sampler import ImageSampler, read_updates
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +106,9 @@ def draw_pictures(
 
     model = StableDiffusion.from_folder("emoji64", assets / "base", EMOJI64.sampler, device)
     files = {recipe.slug: made / "weights" / f"{recipe.slug}.safetensors" for recipe in community}
-    easel = Easel(model, read_updates(files, model), 1)
+    sampler = ImageSampler(model, read_updates(files, model), 1)
     for recipe in community:
-        easel.write({recipe.slug: 1.0 if recipe.kind == "checkpoint" else recipe.strength})
+        sampler.write({recipe.slug: 1.0 if recipe.kind == "checkpoint" else recipe.strength})
         prompts = example_prompts(recipe)
         seeds = [FIRST_SEED + number for number in range(len(prompts))]
         for number, image in enumerate(model.sample(prompts, seeds)):

@@ -13,8 +13,8 @@ from recipes.emoji64.art import Art
 from recipes.emoji64.truth import Composition, Truths, closeness_to, true_images
 
 
-class Meanings:
-    """What anybody could have meant of these subjects: any style, some sets of treatments."""
+class IntendedImages:
+    """The images these subjects may be intended as: any style, some sets of treatments."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class Meanings:
         compositions: Sequence[Composition],
         cost: Callable[[Collection[str]], float],
     ) -> None:
-        """Remember whose pictures are looked at.
+        """Keep what the pictures were drawn for.
 
         Args:
             art: on the pictures' device.

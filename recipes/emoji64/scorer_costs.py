@@ -13,7 +13,7 @@ import torch
 from recipes.emoji64 import captions
 from recipes.emoji64.art import Art
 from recipes.emoji64.community import Recipe
-from recipes.emoji64.drawing import Easel
+from recipes.emoji64.image_sampler import ImageSampler
 from recipes.emoji64.truth import Composition, closeness_to, true_images
 
 MOST = 0.2  # closeness that a picture may be given back
@@ -23,12 +23,12 @@ class Costs:
     """Measures a set of treatments when it is first asked for.
 
     Drawn by the treatments' good experts at their recommended strengths, against the base without,
-    with the same subjects and noise. It leaves the easel's weights changed.
+    with the same subjects and noise. It leaves the sampler's weights changed.
     """
 
     def __init__(
         self,
-        easel: Easel,
+        sampler: ImageSampler,
         art: Art,
         community: Sequence[Recipe],
         compositions: Sequence[Composition],
@@ -37,21 +37,21 @@ class Costs:
         """Draw the plain pictures.
 
         Args:
-            easel: the base with the community's updates.
-            art: on the easel's device.
-            community: whose experts draw.
-            compositions: subjects, without treatments; as many as the easel's batch at most.
+            sampler: the base with the community's updates.
+            art: on the sampler's device.
+            community: of the experts that draw.
+            compositions: subjects, without treatments; as many as the sampler's batch at most.
             seed: of noise and wordings.
         """
-        self.easel, self.art, self.compositions = easel, art, compositions
+        self.sampler, self.art, self.compositions = sampler, art, compositions
         self.experts = {
             recipe.treatments[0]: recipe
             for recipe in community
             if recipe.kind == "peft" and recipe.quality == "good" and len(recipe.treatments) == 1
         }
         self.rng = np.random.default_rng([seed, 2])
-        generator = torch.Generator(easel.model.device).manual_seed(seed + 2)
-        self.noise = easel.noise(len(compositions), generator)
+        generator = torch.Generator(sampler.model.device).manual_seed(seed + 2)
+        self.noise = sampler.noise(len(compositions), generator)
         self.known: dict[tuple[str, ...], float] = {}
         self.plain = self._closeness(())
 
@@ -66,11 +66,11 @@ class Costs:
 
     def _closeness(self, treatments: tuple[str, ...]) -> float:
         right = [self.experts[name] for name in treatments]
-        self.easel.write({recipe.slug: recipe.strength for recipe in right})
+        self.sampler.write({recipe.slug: recipe.strength for recipe in right})
         prompts = [
             captions.caption(self.art.subjects[own.subject], own.style, list(treatments), self.rng)
             for own in self.compositions
         ]
-        images = self.easel.draw_from(self.easel.context(prompts), self.noise)
+        images = self.sampler.draw_from(self.sampler.context(prompts), self.noise)
         meant = [Composition(own.subject, None, treatments) for own in self.compositions]
         return float(closeness_to(images, true_images(self.art, meant)).mean())

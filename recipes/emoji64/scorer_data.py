@@ -24,9 +24,9 @@ from recipes.emoji64 import captions
 from recipes.emoji64.art import STYLES, Art
 from recipes.emoji64.community import COMMUNITY, Recipe
 from recipes.emoji64.degrading import degraded
-from recipes.emoji64.drawing import Easel
 from recipes.emoji64.freeform import SUBJECTS
-from recipes.emoji64.scorer_cleanness import Meanings
+from recipes.emoji64.image_sampler import ImageSampler
+from recipes.emoji64.scorer_cleanness import IntendedImages
 from recipes.emoji64.scorer_costs import Costs
 from recipes.emoji64.scorer_plans import (
     DRAWN,
@@ -135,7 +135,7 @@ def load_data(path: Path, device: torch.device | str = "cpu") -> ScorerData:
 
 
 def make_data(
-    easel: Easel,
+    sampler: ImageSampler,
     art: Art,
     config: DataConfig,
     held_out: bool = False,
@@ -144,26 +144,26 @@ def make_data(
     """Draw the groups of images.
 
     Args:
-        easel: the base with the community's updates; its batch is `config.prompts`.
-        art: on the easel's device.
+        sampler: the base with the community's updates; its batch is `config.prompts`.
+        art: on the sampler's device.
         config: how much is drawn.
         held_out: draw the test's pairs of treatments instead of the training's sets.
         part: which part of the training's sets.
     """
     started = time.perf_counter()
     rng = np.random.default_rng([config.seed, held_out, part])
-    device = easel.model.device
+    device = sampler.model.device
     generator = torch.Generator(device).manual_seed(config.seed + held_out + 10 * part)
-    community = [recipe for recipe in COMMUNITY if recipe.slug in easel.updates]
+    community = [recipe for recipe in COMMUNITY if recipe.slug in sampler.updates]
     count = config.test_sets if held_out else -(-config.sets // config.parts)
     sets = treatment_sets(count, held_out, rng, covered(community))
     plain = draw_compositions(art, (), config.prompts, np.random.default_rng([config.seed, 2]))
-    costs = Costs(easel, art, community, plain, config.seed)
+    costs = Costs(sampler, art, community, plain, config.seed)
     made = [
-        _make_set(easel, art, community, names, costs, config.prompts, rng, generator)
+        _make_set(sampler, art, community, names, costs, config.prompts, rng, generator)
         for names in sets
     ]
-    easel.write({})
+    sampler.write({})
     data = joined(made)
     log.info(
         "%s data: %d prompts, %d images in %.0f s",
@@ -192,7 +192,7 @@ def joined(parts: Sequence[ScorerData]) -> ScorerData:
 
 
 def _make_set(  # noqa: PLR0913 (all that a set is drawn with)
-    easel: Easel,
+    sampler: ImageSampler,
     art: Art,
     community: Sequence[Recipe],
     treatments: tuple[str, ...],
@@ -205,13 +205,13 @@ def _make_set(  # noqa: PLR0913 (all that a set is drawn with)
     compositions = draw_compositions(art, treatments, count, rng)
     prompts = tuple(wordings(art, composition, rng) for composition in compositions)
     truths = true_images(art, compositions)
-    meant = Meanings(art, compositions, costs.of)
+    meant = IntendedImages(art, compositions, costs.of)
     drawn, close, clean = [], [], []
-    context = easel.context([own[0] for own in prompts])
+    context = sampler.context([own[0] for own in prompts])
     for kind, (plan, effects) in zip(DRAWN, plans_of(treatments, rng, community), strict=True):
-        easel.write(plan)
-        states = easel.context([own[0] for own in prompts]) if easel.reads_text else context
-        images = easel.draw_from(states, easel.noise(count, generator))
+        sampler.write(plan)
+        states = sampler.context([own[0] for own in prompts]) if sampler.reads_text else context
+        images = sampler.draw_from(states, sampler.noise(count, generator))
         intended = {(), treatments, tuple(sorted(effects))} if kind != "base" else {(), treatments}
         drawn.append(images)
         close.append(closeness_to(images, truths))
@@ -221,7 +221,7 @@ def _make_set(  # noqa: PLR0913 (all that a set is drawn with)
         close.append(closeness_to(images, truths))
         own = meant.cleanness(images, {(), treatments})
         if kind in {"lacking", "extra"}:
-            own = torch.ones_like(own)  # nobody asked for it, yet nothing is wrong with it
+            own = torch.ones_like(own)  # not asked for, but nothing is wrong with it
         clean.append(own)
     return ScorerData(
         tuple(compositions),

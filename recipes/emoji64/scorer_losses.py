@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
-from recipes.emoji64.scorer_lessons import Lesson, Teacher
+from recipes.emoji64.scorer_batches import BatchSource, ScorerBatch
 
 MATCHED = 0.7  # weight of the hard pairs
 SHARPNESS = 0.02  # the difference of closeness that is preferred with odds of e to 1
@@ -36,16 +36,16 @@ def preference_loss(rating: Tensor, close: Tensor, per_unit: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, wanted)
 
 
-def matched_loss(rating: Tensor, lesson: Lesson, per_unit: float) -> Tensor:
+def matched_loss(rating: Tensor, batch: ScorerBatch, per_unit: float) -> Tensor:
     """Return the Bradley-Terry loss over the pairs that differ in one thing only.
 
     Args:
         rating: (g, m).
-        lesson: what was rated.
+        batch: what was rated.
         per_unit: logits a unit of rating.
     """
-    near, far = lesson.pairs(lesson.closeness)
-    ahead, behind = lesson.pairs(rating)
+    near, far = batch.pairs(batch.closeness)
+    ahead, behind = batch.pairs(rating)
     wanted = ((near - far) / SHARPNESS).sigmoid()
     return F.binary_cross_entropy_with_logits((ahead - behind) * per_unit, wanted)
 
@@ -74,22 +74,22 @@ def agreement_loss(rating: Tensor, close: Tensor) -> Tensor:
     return 1 - (left * right).sum() / size
 
 
-def _contrast(lesson: Lesson, network: Any, teacher: Teacher) -> Tensor:
-    groups, members = lesson.closeness.shape
-    seen = network.see(lesson.images.flatten(0, 1)).view(groups, members, -1)
-    read = network.read(lesson.ids)
+def _contrast(batch: ScorerBatch, network: Any, source: BatchSource) -> Tensor:
+    groups, members = batch.closeness.shape
+    seen = network.see(batch.images.flatten(0, 1)).view(groups, members, -1)
+    read = network.read(batch.ids)
     warmth = network.log_temperature.exp().clamp(max=60)
-    best = seen[torch.arange(groups, device=read.device), lesson.closeness.argmax(1)]
+    best = seen[torch.arange(groups, device=read.device), batch.closeness.argmax(1)]
     logits = warmth * best @ read.T
     target = torch.arange(groups, device=read.device)
     across = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     cosine = (seen * read.unsqueeze(1)).sum(-1)
-    within = preference_loss(cosine * warmth, lesson.closeness, 1.0)
+    within = preference_loss(cosine * warmth, batch.closeness, 1.0)
     return (
         0.3 * across
         + within
-        + MATCHED * matched_loss(cosine * warmth, lesson, 1.0)
-        + 0.5 * agreement_loss(cosine, lesson.closeness)
+        + MATCHED * matched_loss(cosine * warmth, batch, 1.0)
+        + 0.5 * agreement_loss(cosine, batch.closeness)
         + _not_negative(cosine)
     )
 
@@ -99,33 +99,33 @@ def _not_negative(cosine: Tensor) -> Tensor:
     return F.relu(0.05 - cosine).mean()
 
 
-def _pairs(lesson: Lesson, network: nn.Module, teacher: Teacher) -> Tensor:
-    rating = lesson.rate(network)
-    per_unit = lesson.spread / SHARPNESS
-    ordered = preference_loss(rating, lesson.closeness, per_unit)
-    ordered = ordered + MATCHED * matched_loss(rating, lesson, per_unit)
-    return ordered + 0.25 * _anchor(rating, lesson.closeness, lesson.mean, lesson.spread)
+def _pairs(batch: ScorerBatch, network: nn.Module, source: BatchSource) -> Tensor:
+    rating = batch.rate(network)
+    per_unit = batch.spread / SHARPNESS
+    ordered = preference_loss(rating, batch.closeness, per_unit)
+    ordered = ordered + MATCHED * matched_loss(rating, batch, per_unit)
+    return ordered + 0.25 * _anchor(rating, batch.closeness, batch.mean, batch.spread)
 
 
-def _picks(lesson: Lesson, network: nn.Module, teacher: Teacher) -> Tensor:
-    rating = lesson.rate(network)
-    picked = pick_loss(rating, lesson.closeness) + MATCHED * matched_loss(rating, lesson, 1.0)
-    return picked + 0.5 * agreement_loss(rating, lesson.closeness)
+def _picks(batch: ScorerBatch, network: nn.Module, source: BatchSource) -> Tensor:
+    rating = batch.rate(network)
+    picked = pick_loss(rating, batch.closeness) + MATCHED * matched_loss(rating, batch, 1.0)
+    return picked + 0.5 * agreement_loss(rating, batch.closeness)
 
 
-def _lists(lesson: Lesson, network: nn.Module, teacher: Teacher) -> Tensor:
-    rating = lesson.rate(network)
-    per_unit = lesson.spread / SHARPNESS
-    ordered = listwise_loss(rating, lesson.closeness, per_unit)
-    ordered = ordered + MATCHED * matched_loss(rating, lesson, per_unit)
-    return ordered + 0.25 * _anchor(rating, lesson.closeness, lesson.mean, lesson.spread)
+def _lists(batch: ScorerBatch, network: nn.Module, source: BatchSource) -> Tensor:
+    rating = batch.rate(network)
+    per_unit = batch.spread / SHARPNESS
+    ordered = listwise_loss(rating, batch.closeness, per_unit)
+    ordered = ordered + MATCHED * matched_loss(rating, batch, per_unit)
+    return ordered + 0.25 * _anchor(rating, batch.closeness, batch.mean, batch.spread)
 
 
-def _cleanness(lesson: Lesson, network: nn.Module, teacher: Teacher) -> Tensor:
-    rating = lesson.rate(network)
-    mean, spread = teacher.clean
-    ordered = preference_loss(rating, lesson.cleanness, spread / SHARPNESS)
-    return 0.5 * ordered + _anchor(rating, lesson.cleanness, mean, spread)
+def _cleanness(batch: ScorerBatch, network: nn.Module, source: BatchSource) -> Tensor:
+    rating = batch.rate(network)
+    mean, spread = source.clean
+    ordered = preference_loss(rating, batch.cleanness, spread / SHARPNESS)
+    return 0.5 * ordered + _anchor(rating, batch.cleanness, mean, spread)
 
 
 def _anchor(rating: Tensor, close: Tensor, mean: float, spread: float) -> Tensor:
@@ -133,7 +133,7 @@ def _anchor(rating: Tensor, close: Tensor, mean: float, spread: float) -> Tensor
     return F.smooth_l1_loss(rating, ((close - mean) / spread).clamp(-4, 4))
 
 
-LOSSES: Mapping[str, Callable[[Lesson, Any, Teacher], Tensor]] = {
+LOSSES: Mapping[str, Callable[[ScorerBatch, Any, BatchSource], Tensor]] = {
     "clip_score": _contrast, "image_reward": _pairs, "pick_score": _picks, "hps": _lists,
     "aesthetic_score": _cleanness,
 }  # fmt: skip

@@ -7,7 +7,7 @@ experts   every checkpoint and adapter of the community, spread over processes a
 together  the good adapters once more, merged with one another
 scorers   the five, on images that the base and the experts drew
 publish   put what was made where the package ships it
-prove     four proofs of what it is worth, and the document that tells them
+prove     four proofs of what it is worth, and the document on them
 """
 
 import json
@@ -26,12 +26,12 @@ from recipes.emoji64.denoiser import train_denoiser
 from recipes.emoji64.document import write_document
 from recipes.emoji64.expert_stage import make_experts
 from recipes.emoji64.joint_stage import make_together
-from recipes.emoji64.lessons import base_lessons, flatten
 from recipes.emoji64.proofs import prove
 from recipes.emoji64.publish import publish
+from recipes.emoji64.recipe_settings import SEED, RecipeSettings
 from recipes.emoji64.scorer_stage import make_scorers
+from recipes.emoji64.training_data import base_training_data, flatten
 from recipes.emoji64.treatments import TREATMENTS
-from recipes.emoji64.workshop import SEED, Workshop
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ TOKENIZER = ASSETS / "base" / "tokenizer"
 """It is made with the prompt sets (tokenizer.py) and ships; the base learns its words."""
 
 
-def run_stage(name: str, workshop: Workshop) -> None:
+def run_stage(name: str, settings: RecipeSettings) -> None:
     """Run a stage, or find that it was run."""
-    STAGES[name](workshop)
+    STAGES[name](settings)
 
 
-def make_base(workshop: Workshop) -> Path:
+def make_base(settings: RecipeSettings) -> Path:
     """Train the base model, or find it made; return its folder in the diffusers layout."""
-    folder = workshop.out / "base"
+    folder = settings.out / "base"
     if (folder / "unet").is_dir():
         return folder
     from transformers import CLIPTokenizer
@@ -57,12 +57,12 @@ def make_base(workshop: Workshop) -> Path:
         build_unet,
     )
 
-    device = torch.device(workshop.device)
-    art = workshop.art()
+    device = torch.device(settings.device)
+    art = settings.art()
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
-    vae, seen = train_autoencoder(autoencoder_pictures(art, device), workshop.autoencoder, device)
+    vae, seen = train_autoencoder(autoencoder_pictures(art, device), settings.autoencoder, device)
     log.info("autoencoder: %d steps in %.0f s", seen.steps, seen.seconds)
-    lessons = base_lessons(art, vae, tokenizer, SEED)
+    data = base_training_data(art, vae, tokenizer, SEED)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)  # noqa: TID251 (diffusers draws first weights from the global generator)
         unet = build_unet().to(device)
@@ -70,9 +70,7 @@ def make_base(workshop: Workshop) -> Path:
             len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
         ).to(device)
     parameters = [*unet.parameters(), *text.parameters()]
-    learnt = train_denoiser(
-        unet, text, parameters, lessons, workshop.denoiser, workshop.batch, "base"
-    )
+    learnt = train_denoiser(unet, text, parameters, data, settings.denoiser, settings.batch, "base")
     with new_folder(folder) as part:
         unet.half().save_pretrained(part / "unet")
         text.half().save_pretrained(part / "text_encoder")
@@ -80,25 +78,25 @@ def make_base(workshop: Workshop) -> Path:
         build_scheduler().save_pretrained(part / "scheduler")
         tokenizer.save_pretrained(part / "tokenizer")
         record = {
-            "autoencoder": seen.describe(workshop.autoencoder),
-            "denoiser": {**learnt.describe(workshop.denoiser), "batch": workshop.batch},
+            "autoencoder": seen.describe(settings.autoencoder),
+            "denoiser": {**learnt.describe(settings.denoiser), "batch": settings.batch},
             "pictures": len(art),
         }
         write_text(part / "training.json", json.dumps(record, indent=1) + "\n")
     return folder
 
 
-def refine_base(workshop: Workshop) -> Path:
+def refine_base(settings: RecipeSettings) -> Path:
     """Train the base's UNet and text encoder once more; a refined one is left alone."""
     from diffgraph.families.emoji64 import EMOJI64
     from diffgraph.families.stable_diffusion import StableDiffusion
 
-    folder = workshop.base()
+    folder = settings.base()
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     if "refining" in record:
         return folder
-    model = StableDiffusion.from_folder("emoji64", folder, EMOJI64.sampler, workshop.device)
-    lessons = base_lessons(workshop.art(), model.vae, model.tokenizer, SEED + 10)
+    model = StableDiffusion.from_folder("emoji64", folder, EMOJI64.sampler, settings.device)
+    data = base_training_data(settings.art(), model.vae, model.tokenizer, SEED + 10)
     parameters = [*model.unet.parameters(), *model.text_encoder.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -106,12 +104,12 @@ def refine_base(workshop: Workshop) -> Path:
         model.unet,
         model.text_encoder,
         parameters,
-        lessons,
-        workshop.refining,
-        workshop.refining_batch,
+        data,
+        settings.refining,
+        settings.refining_batch,
         "refining",
     )
-    record["refining"] = {**learnt.describe(workshop.refining), "batch": workshop.refining_batch}
+    record["refining"] = {**learnt.describe(settings.refining), "batch": settings.refining_batch}
     part = folder.with_name(".base.refined")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(folder, part)
@@ -136,20 +134,20 @@ def autoencoder_pictures(art: Art, device: torch.device) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _art(workshop: Workshop) -> None:
-    pack_art(workshop.cache)
+def _art(settings: RecipeSettings) -> None:
+    pack_art(settings.cache)
 
 
-def _publish(workshop: Workshop) -> None:
-    publish(workshop.out, workshop.assets, workshop.device, workshop.community())
+def _publish(settings: RecipeSettings) -> None:
+    publish(settings.out, settings.assets, settings.device, settings.community())
 
 
-def _prove(workshop: Workshop) -> None:
-    prove(workshop.out, workshop.device, workshop.proofs, workshop.cache)
-    write_document(workshop.out / "proofs", workshop.docs, workshop.assets)
+def _prove(settings: RecipeSettings) -> None:
+    prove(settings.out, settings.device, settings.proofs, settings.cache)
+    write_document(settings.out / "proofs", settings.docs, settings.assets)
 
 
-STAGES: Mapping[str, Callable[[Workshop], object]] = {
+STAGES: Mapping[str, Callable[[RecipeSettings], object]] = {
     "art": _art,
     "base": make_base,
     "refine": refine_base,

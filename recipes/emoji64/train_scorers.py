@@ -1,6 +1,6 @@
 """How do the five scorers learn?
 
-Every step draws lessons from data and bank (scorer_lessons.py), and each scorer minimises a loss of
+Every step draws a batch from data and bank (scorer_batches.py), and each scorer minimises a loss of
 its own (scorer_losses.py). The five differ in network, loss, seed and in the prompts they see: each
 leaves out a fifth of them. The others begin with what the contrastive one knows.
 """
@@ -20,9 +20,9 @@ from recipes.emoji64.art import Art
 from recipes.emoji64.loop import LoopConfig, optimise
 from recipes.emoji64.measures import rank_correlation
 from recipes.emoji64.scorer_bank import Bank, compose_bank
+from recipes.emoji64.scorer_batches import BatchSource, ScorerTraining
 from recipes.emoji64.scorer_data import KINDS, ScorerData
 from recipes.emoji64.scorer_files import untrained, write_scorer
-from recipes.emoji64.scorer_lessons import ScorerTraining, Teacher
 from recipes.emoji64.scorer_losses import LOSSES
 from recipes.emoji64.scorer_plans import DRAWN
 from recipes.emoji64.truth import as_float
@@ -90,14 +90,14 @@ def train_scorer(
     network = scorer.network.to(device).train().requires_grad_(True)
     if name != "clip_score" and (out / "clip_score" / CONFIG).is_file():
         _begin_with(network, SCORERS["clip_score"].load(out / "clip_score", tokenizer).network)
-    teacher = Teacher(data, bank, tokenizer, name, config)
+    source = BatchSource(data, bank, tokenizer, name, config)
     loss_of = LOSSES[name]
 
     def draw_loss(generator: torch.Generator) -> Tensor:
         with torch.no_grad():
-            lesson = teacher.lesson(generator)
+            batch = source.batch(generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            return loss_of(lesson, network, teacher)
+            return loss_of(batch, network, source)
 
     loop = LoopConfig(
         steps=config.steps,
@@ -113,8 +113,8 @@ def train_scorer(
         **report.describe(loop),
         "groups": config.groups,
         "composed_groups": config.composed,
-        "images_a_group": teacher.members,
-        "prompts": len(teacher.seen),
+        "images_a_group": source.members,
+        "prompts": len(source.seen),
         "parameters": sum(value.numel() for value in network.parameters()),
     }
     settings = scorer.config.model_copy(

@@ -57,7 +57,7 @@ def cut_off() -> bytes:
 
 
 def pickled() -> bytes:
-    """Return a pickle; this one is an empty dict, but nobody can know before it has run."""
+    """Return a pickle; this one is an empty dict, but that cannot be known before it has run."""
     return b"\x80\x02}q\x00."
 
 

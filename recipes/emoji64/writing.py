@@ -126,7 +126,7 @@ def write_checkpoint(
         dtype: fp32, fp16 or fp8 (e4m3), of matrices and convolutions; with fp8 the vectors, which
             are few, stay fp16.
         metadata: more header entries, or others.
-        layout: whose names.
+        layout: names of this layout.
     """
     vocabulary = ldm(tuple(parameters)) if layout == "single_file" else diffusers
     tensors = {}

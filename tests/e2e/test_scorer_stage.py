@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from recipes.emoji64.expert_stage import make_some_experts
+from recipes.emoji64.recipe_settings import REHEARSED
 from recipes.emoji64.scorer_data import load_data
 from recipes.emoji64.scorer_stage import (
     data_names,
@@ -14,21 +15,20 @@ from recipes.emoji64.scorer_stage import (
     path_of,
 )
 from recipes.emoji64.train_scorers import ORDER
-from recipes.emoji64.workshop import REHEARSED
 from tests.recipes.emoji64 import conftest, test_stages
 from tests.recipes.emoji64.test_stages import stamps
 
 ADAPTERS = REHEARSED[1:]  # the pictures show none of the first one's subjects
 few_pictures = conftest.few_pictures
-workshop, base = test_stages.workshop, test_stages.base
+settings, base = test_stages.settings, test_stages.base
 
 
 @pytest.mark.slow
-def test_scorers_are_made_here_or_by_several_processes(workshop, base, tmp_path):
+def test_scorers_are_made_here_or_by_several_processes(settings, base, tmp_path):
     """Both ways make the same files, and what is made is not made again."""
-    several = replace(workshop, out=tmp_path / "several", experts=ADAPTERS, gpus=(0, 1))
+    several = replace(settings, out=tmp_path / "several", experts=ADAPTERS, gpus=(0, 1))
     several.out.mkdir()
-    (several.out / "base").symlink_to(workshop.out / "base")
+    (several.out / "base").symlink_to(settings.out / "base")
     make_some_experts(several, ADAPTERS)
     make_scorers(several)
     names = [*data_names(several), *ORDER]

@@ -13,7 +13,7 @@ from diffgraph.planner.planner import Planner
 from recipes.emoji64 import flow as recipe
 from recipes.emoji64 import stages
 from recipes.emoji64.flow import GRAPH, STAGES, train_emoji64
-from recipes.emoji64.workshop import Workshop
+from recipes.emoji64.recipe_settings import RecipeSettings
 
 BY_RECIPE = [stage for stage in STAGES if stage != GRAPH]
 
@@ -26,8 +26,8 @@ def run(monkeypatch, tmp_path) -> list[str]:
     ran: list[str] = []
 
     def leaves(name):
-        def stage(workshop: Workshop) -> None:
-            path = workshop.out / name
+        def stage(settings: RecipeSettings) -> None:
+            path = settings.out / name
             if not path.is_file():
                 path.touch()
                 ran.append(name)
@@ -39,7 +39,7 @@ def run(monkeypatch, tmp_path) -> list[str]:
 
 
 def test_every_stage_is_a_task_in_order(run, tmp_path):
-    made = train_emoji64(Workshop(Path("cache"), tmp_path, tmp_path / "assets", tmp_path))
+    made = train_emoji64(RecipeSettings(Path("cache"), tmp_path, tmp_path / "assets", tmp_path))
     assert list(made.seconds) == list(STAGES)
     assert run == BY_RECIPE
     assert made.document is None
@@ -47,7 +47,7 @@ def test_every_stage_is_a_task_in_order(run, tmp_path):
 
 
 def test_a_failure_stops_the_run_and_the_next_one_goes_on(run, tmp_path, monkeypatch):
-    workshop = Workshop(Path("cache"), tmp_path, tmp_path / "assets", tmp_path)
+    settings = RecipeSettings(Path("cache"), tmp_path, tmp_path / "assets", tmp_path)
 
     def breaks(_):
         raise RuntimeError("out of memory")
@@ -55,9 +55,9 @@ def test_a_failure_stops_the_run_and_the_next_one_goes_on(run, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setitem(stages.STAGES, "experts", breaks)
         with pytest.raises(RuntimeError, match="out of memory"):
-            train_emoji64(workshop)
+            train_emoji64(settings)
     assert run == ["art", "base", "refine"]
-    train_emoji64(workshop)
+    train_emoji64(settings)
     assert run == BY_RECIPE
 
 
@@ -86,10 +86,10 @@ def test_the_graph_and_the_planner_are_those_of_the_new_hub(monkeypatch, tmp_pat
 
     for name, stand_in in (("discover", found), ("build", built), ("train", trained)):
         monkeypatch.setattr(recipe, name, stand_in)
-    recipe.make_graph(Workshop(Path("cache"), tmp_path, assets))
+    recipe.make_graph(RecipeSettings(Path("cache"), tmp_path, assets))
     assert asked == ["discover", "build", "train like shipped"]
     assert Planner.load(assets / "planner").config.seed == 5
     assert open_snapshot(assets / "snapshot", None).family == "emoji64"
     asked.clear()
-    recipe.make_graph(Workshop(Path("cache"), tmp_path, tmp_path / "rehearsed"))
+    recipe.make_graph(RecipeSettings(Path("cache"), tmp_path, tmp_path / "rehearsed"))
     assert not asked

@@ -7,8 +7,8 @@ from diffgraph.experts.reading import read_delta
 from recipes.emoji64.community import recipe_of
 from recipes.emoji64.expert_stage import write
 from recipes.emoji64.finetune import train_adapter, train_checkpoint
-from recipes.emoji64.lessons import expert_lessons
 from recipes.emoji64.rounding import keep_what_ships, learn_as_shipped
+from recipes.emoji64.training_data import expert_training_data
 
 METHODS = {"sepia": "lora", "night": "locon", "sunset": "dora", "pop_art": "loha", "dreamy": "lokr"}
 
@@ -19,9 +19,9 @@ def teach(tiny_model, tokenizer, text_encoder, few_pictures):
 
     def run(slug):
         recipe = replace(recipe_of(slug), steps=2)
-        lessons = expert_lessons(recipe, few_pictures, tiny_model.vae, tokenizer, 8)
+        data = expert_training_data(recipe, few_pictures, tiny_model.vae, tokenizer, 8)
         train = train_checkpoint if recipe.kind == "checkpoint" else train_adapter
-        return train(tiny_model.unet, text_encoder, recipe, lessons, batch=2)
+        return train(tiny_model.unet, text_encoder, recipe, data, batch=2)
 
     return run
 

@@ -15,16 +15,21 @@ from recipes.emoji64.denoiser import VelocityLoss
 from recipes.emoji64.expert_stage import write
 from recipes.emoji64.factors import TrainableAdapter
 from recipes.emoji64.finetune import train_adapter
-from recipes.emoji64.joint_lessons import Cast, CastConfig, casts_of, joint_lessons
-from recipes.emoji64.joint_training import Company, JointConfig, MergedModel, train_together
-from recipes.emoji64.lessons import expert_lessons
+from recipes.emoji64.joint_training import AdapterGroup, JointConfig, MergedModel, train_together
+from recipes.emoji64.joint_training_data import (
+    Combination,
+    CombinationConfig,
+    combinations_of,
+    joint_training_data,
+)
 from recipes.emoji64.loop import LoopConfig
 from recipes.emoji64.scorer_plans import is_held_out
+from recipes.emoji64.training_data import expert_training_data
 from recipes.emoji64.treatments import TREATMENTS, is_compatible
 
 METHODS = {"sepia": "lora", "night": "locon", "sunset": "dora", "pop_art": "loha", "dreamy": "lokr"}
 LAYOUTS = {"sepia": "kohya", "blueprint": "peft", "golden": "lycoris"}
-FEW = CastConfig(pictures=4, wordings=2)
+FEW = CombinationConfig(pictures=4, wordings=2)
 
 
 @pytest.fixture
@@ -35,8 +40,8 @@ def made(tiny_model, tokenizer, text_encoder, few_pictures, tmp_path):
         path = tmp_path / f"{slug}.safetensors"
         if not path.is_file():
             recipe = replace(recipe_of(slug), steps=2)
-            lessons = expert_lessons(recipe, few_pictures, tiny_model.vae, tokenizer, 8)
-            student, _ = train_adapter(tiny_model.unet, text_encoder, recipe, lessons, batch=2)
+            data = expert_training_data(recipe, few_pictures, tiny_model.vae, tokenizer, 8)
+            student, _ = train_adapter(tiny_model.unet, text_encoder, recipe, data, batch=2)
             write(student, recipe, tiny_model, path)
         return path
 
@@ -44,16 +49,16 @@ def made(tiny_model, tokenizer, text_encoder, few_pictures, tmp_path):
 
 
 @pytest.fixture
-def company(made, tiny_model):
+def adapter_group(made, tiny_model):
     slugs = ("sepia", "pop_art")
     adapters = {slug: TrainableAdapter(made(slug), dict(tiny_model.parameters())) for slug in slugs}
-    return Company(adapters, {slug: recipe_of(slug).strength for slug in slugs}, {})
+    return AdapterGroup(adapters, {slug: recipe_of(slug).strength for slug in slugs}, {})
 
 
 @pytest.fixture
 def pair(few_pictures, tiny_model, tokenizer):
-    cast = Cast(("pop_art", "sepia"), ("pop_art", "sepia"), None, 1.0)
-    return joint_lessons([cast], few_pictures, tiny_model.vae, tokenizer, FEW)
+    combination = Combination(("pop_art", "sepia"), ("pop_art", "sepia"), None, 1.0)
+    return joint_training_data([combination], few_pictures, tiny_model.vae, tokenizer, FEW)
 
 
 class TestFactors:
@@ -102,79 +107,95 @@ class TestFactors:
             TrainableAdapter(tmp_path / "whole.safetensors", dict(tiny_model.parameters()))
 
 
-class TestCasts:
+class TestCombinations:
     def test_are_never_what_the_bench_asks_for(self):
-        for cast in casts_of(COMMUNITY, CastConfig()):
-            assert not is_held_out(cast.treatments)
-            assert not any(is_held_out(two) for two in combinations(cast.treatments, 2))
-            assert is_compatible(cast.treatments)
+        for combination in combinations_of(COMMUNITY, CombinationConfig()):
+            assert not is_held_out(combination.treatments)
+            assert not any(is_held_out(two) for two in combinations(combination.treatments, 2))
+            assert is_compatible(combination.treatments)
 
     def test_are_good_experts_of_what_they_show(self):
-        casts = casts_of(COMMUNITY, CastConfig())
-        assert sum(cast.share for cast in casts) == pytest.approx(1)
-        assert {len(cast.adapters) for cast in casts} == {1, 2, 3}
-        for cast in casts:
-            for name, slug in zip(cast.treatments, cast.adapters, strict=True):
+        made_combinations = combinations_of(COMMUNITY, CombinationConfig())
+        assert sum(combination.share for combination in made_combinations) == pytest.approx(1)
+        assert {len(combination.adapters) for combination in made_combinations} == {1, 2, 3}
+        for combination in made_combinations:
+            for name, slug in zip(combination.treatments, combination.adapters, strict=True):
                 assert recipe_of(slug).treatments == (name,)
                 assert recipe_of(slug).quality == "good"
-        hosts = {cast.host.slug for cast in casts if cast.host}
-        assert hosts == {
+        checkpoints = {
+            combination.checkpoint.slug
+            for combination in made_combinations
+            if combination.checkpoint
+        }
+        assert checkpoints == {
             recipe.slug
             for recipe in COMMUNITY
             if recipe.kind == "checkpoint" and recipe.quality == "good"
         }
 
     def test_call_every_adapter_about_as_often(self):
-        config = CastConfig(pairs=100)
-        pairs = [cast for cast in casts_of(COMMUNITY, config) if len(cast.adapters) == 2]
-        called = Counter(slug for cast in pairs if not cast.host for slug in cast.adapters)
+        config = CombinationConfig(pairs=100)
+        pairs = [
+            combination
+            for combination in combinations_of(COMMUNITY, config)
+            if len(combination.adapters) == 2
+        ]
+        called = Counter(
+            slug
+            for combination in pairs
+            if not combination.checkpoint
+            for slug in combination.adapters
+        )
         assert len(called) == len(TREATMENTS)
         assert max(called.values()) <= 2 * min(called.values())
 
     def test_show_what_they_stand_for(self, pair, few_pictures, tiny_model, tokenizer):
         first, count = pair.windows[0]
         assert (first, count) == (0, 4)
-        alone = Cast(("sepia",), ("sepia",), None, 1.0)
-        other = joint_lessons([alone], few_pictures, tiny_model.vae, tokenizer, FEW)
-        assert len(other.lessons.latents) == 16
-        texts = tokenizer.batch_decode(pair.lessons.captions.flatten(0, 1))
+        alone = Combination(("sepia",), ("sepia",), None, 1.0)
+        other = joint_training_data([alone], few_pictures, tiny_model.vae, tokenizer, FEW)
+        assert len(other.data.latents) == 16
+        texts = tokenizer.batch_decode(pair.data.captions.flatten(0, 1))
         for name in ("pop_art", "sepia"):
             assert all(any(way in text for way in TREATMENTS[name].phrases) for text in texts)
 
     def test_without_pictures_are_left_out(self, few_pictures, tiny_model, tokenizer):
         """Nothing here is an animal, so nothing shows what a model of animals stands for."""
-        casts = [
-            Cast(("sepia",), ("sepia",), host, 0.5) for host in (recipe_of("critter_cabin"), None)
+        made_combinations = [
+            Combination(("sepia",), ("sepia",), checkpoint, 0.5)
+            for checkpoint in (recipe_of("critter_cabin"), None)
         ]
-        lessons = joint_lessons(casts, few_pictures, tiny_model.vae, tokenizer, FEW)
-        assert lessons.casts == (casts[1],)
+        data = joint_training_data(made_combinations, few_pictures, tiny_model.vae, tokenizer, FEW)
+        assert data.combinations == (made_combinations[1],)
 
 
 class TestTraining:
-    def test_gradients_are_those_of_the_merged_model(self, company, pair, tiny_model, text_encoder):
+    def test_gradients_are_those_of_the_merged_model(
+        self, adapter_group, pair, tiny_model, text_encoder
+    ):
         """Against autograd through the whole merge, which no step of the training takes."""
         unet = tiny_model.unet
         base = {name: value.detach().clone() for name, value in unet.named_parameters()}
         merged = dict(base)
-        for slug, own in company.adapters.items():
+        for slug, own in adapter_group.adapters.items():
             for name, update in own.updates().items():
                 short = name.removeprefix("unet.")
-                merged[short] = merged[short] + company.strengths[slug] * update
+                merged[short] = merged[short] + adapter_group.strengths[slug] * update
 
         def whole(*given, **options):
             return torch.func.functional_call(unet, merged, given, options)
 
-        lessons = pair.lessons.to(torch.device("cpu"))
-        names = sorted({name for own in company.adapters.values() for name in own.parts})
-        model = MergedModel(unet, text_encoder, lessons, 3, names)
-        leaves = [leaf for own in company.adapters.values() for leaf in own.parameters()]
+        data = pair.data.to(torch.device("cpu"))
+        names = sorted({name for own in adapter_group.adapters.values() for name in own.parts})
+        model = MergedModel(unet, text_encoder, data, 3, names)
+        leaves = [leaf for own in adapter_group.adapters.values() for leaf in own.parameters()]
 
         generator = torch.Generator().manual_seed(5)
         share = torch.rand(3, generator=generator)
-        loss = VelocityLoss(whole, text_encoder, lessons, 3).of((share * 4).long(), generator)
+        loss = VelocityLoss(whole, text_encoder, data, 3).of((share * 4).long(), generator)
         wanted = torch.autograd.grad(loss, leaves)
 
-        made = [company.merged(slug) for slug in company.adapters]
+        made = [adapter_group.merged(slug) for slug in adapter_group.adapters]
         model.weights.write(made)
         model.generator.manual_seed(5)
         found, gradients = model.gradients((0, 4))
@@ -187,33 +208,37 @@ class TestTraining:
         for leaf, gradient in zip(leaves, wanted, strict=True):
             torch.testing.assert_close(leaf.grad, gradient, atol=1e-6, rtol=1e-3)
 
-    def test_a_merge_gets_nearer_and_the_base_stays(self, company, pair, tiny_model, text_encoder):
+    def test_a_merge_gets_nearer_and_the_base_stays(
+        self, adapter_group, pair, tiny_model, text_encoder
+    ):
         before = {name: value.clone() for name, value in tiny_model.unet.state_dict().items()}
         loop = LoopConfig(steps=40, learning_rate=1e-2, weight_decay=0.0)
         [report] = train_together(
-            tiny_model.unet, text_encoder, company, pair, JointConfig(rounds=(loop,), batch=4)
+            tiny_model.unet, text_encoder, adapter_group, pair, JointConfig(rounds=(loop,), batch=4)
         )
         assert report.steps == 40
         assert sum(report.losses[-10:]) < 0.9 * sum(report.losses[:10])
         for name, value in tiny_model.unet.state_dict().items():
             assert torch.equal(value, before[name]), name
 
-    def test_only_the_cast_learns(self, company, few_pictures, tiny_model, text_encoder, tokenizer):
-        alone = Cast(("sepia",), ("sepia",), None, 1.0)
-        lessons = joint_lessons([alone], few_pictures, tiny_model.vae, tokenizer, FEW)
+    def test_only_what_is_merged_learns(
+        self, adapter_group, few_pictures, tiny_model, text_encoder, tokenizer
+    ):
+        alone = Combination(("sepia",), ("sepia",), None, 1.0)
+        data = joint_training_data([alone], few_pictures, tiny_model.vae, tokenizer, FEW)
         before = {
             slug: [leaf.detach().clone() for leaf in own.parameters()]
-            for slug, own in company.adapters.items()
+            for slug, own in adapter_group.adapters.items()
         }
         loop = LoopConfig(steps=2, learning_rate=1e-2)
         train_together(
-            tiny_model.unet, text_encoder, company, lessons, JointConfig(rounds=(loop,), batch=2)
+            tiny_model.unet, text_encoder, adapter_group, data, JointConfig(rounds=(loop,), batch=2)
         )
         moved = {
             slug: any(
                 not torch.equal(leaf, old)
                 for leaf, old in zip(own.parameters(), before[slug], strict=True)
             )
-            for slug, own in company.adapters.items()
+            for slug, own in adapter_group.adapters.items()
         }
         assert moved == {"sepia": True, "pop_art": False}

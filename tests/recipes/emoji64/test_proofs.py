@@ -16,12 +16,12 @@ from recipes.emoji64.proof_headroom import (
     random_plan,
     recommended,
 )
+from recipes.emoji64.proof_inputs import BenchPrompt, ProofInputs
 from recipes.emoji64.proof_scorers import rises_and_falls
 from recipes.emoji64.proof_skills import SkillsConfig
 from recipes.emoji64.proofs import ProofConfig, prove
 from recipes.emoji64.scorer_data import DataConfig
 from recipes.emoji64.scorer_files import untrained
-from recipes.emoji64.studio import BenchPrompt, Studio
 from recipes.emoji64.truth import Composition
 from recipes.emoji64.verdict import verdicts
 
@@ -29,7 +29,7 @@ KEPT = ("critter_cabin", "puffy_3d", "night", "red_frame", "snow", "pixel_art", 
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_model_parts, few_pictures):
+def inputs(tiny_model_parts, few_pictures):
     model, _ = tiny_model_parts
     name = next(name for name in model.parameters() if name.endswith("to_q.weight"))
     generator = torch.Generator().manual_seed(1)
@@ -40,7 +40,7 @@ def studio(tiny_model_parts, few_pictures):
         if recipe.slug in KEPT
     }
     scorers = {name: untrained(kind, model.tokenizer) for name, kind in SCORERS.items()}
-    return Studio(few_pictures, model, updates, scorers)
+    return ProofInputs(few_pictures, model, updates, scorers)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def prompt():
     return BenchPrompt("bench-1", "a dog at night", Composition(0, None, ("night",)), experts)
 
 
-def test_a_subject_without_a_picture_is_not_asked_for(studio):
-    nobody = replace(studio.art.subjects[0], name="vuvuzela")
-    art = replace(studio.art, subjects=(*studio.art.subjects, nobody))
-    assert replace(studio, art=art).numbers == studio.numbers
+def test_a_subject_without_a_picture_is_not_asked_for(inputs):
+    nobody = replace(inputs.art.subjects[0], name="vuvuzela")
+    art = replace(inputs.art, subjects=(*inputs.art.subjects, nobody))
+    assert replace(inputs, art=art).numbers == inputs.numbers
 
 
 class TestMeasures:
@@ -109,11 +109,11 @@ SMALL = ProofConfig(
 
 
 @pytest.fixture(scope="module")
-def proved(studio, prompt, tmp_path_factory):
+def proved(inputs, prompt, tmp_path_factory):
     """All four proofs of an untrained family, as small as they get."""
     out = tmp_path_factory.mktemp("emoji64")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Studio, "open", lambda *_: studio)
+        patch.setattr(ProofInputs, "open", lambda *_: inputs)
         patch.setattr(proof_headroom, "bench_prompts", lambda *_: [prompt])
         found = prove(out, "cpu", SMALL)
     return out / "proofs", found
@@ -154,7 +154,7 @@ class TestProofs:
         ]
 
     def test_what_is_proved_is_not_proved_again(self, proved):
-        assert prove(proved[0].parent, "cpu", SMALL) == proved[1]  # without a studio
+        assert prove(proved[0].parent, "cpu", SMALL) == proved[1]  # without opening any inputs
 
     def test_the_document_tells_the_figures(self, proved, tmp_path):
         folder, found = proved

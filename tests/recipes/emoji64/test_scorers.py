@@ -9,8 +9,9 @@ from diffgraph.merging.apply import Merger
 from diffgraph.scoring import SCORE_NAMES
 from recipes.emoji64.community import COMMUNITY
 from recipes.emoji64.degrading import degraded
-from recipes.emoji64.drawing import Easel, read_updates
+from recipes.emoji64.image_sampler import ImageSampler, read_updates
 from recipes.emoji64.scorer_bank import BankConfig, _subjects, compose_bank
+from recipes.emoji64.scorer_batches import SPOILT, BatchSource, ScorerTraining, moved
 from recipes.emoji64.scorer_data import (
     KINDS,
     DataConfig,
@@ -19,7 +20,6 @@ from recipes.emoji64.scorer_data import (
     make_data,
     save_data,
 )
-from recipes.emoji64.scorer_lessons import SPOILT, ScorerTraining, Teacher, moved
 from recipes.emoji64.scorer_losses import listwise_loss, pick_loss, preference_loss
 from recipes.emoji64.scorer_plans import (
     DRAWN,
@@ -40,44 +40,46 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def easel_of(model):
+def sampler_of(model):
     generator = torch.Generator().manual_seed(1)
     name = next(name for name in model.parameters() if name.endswith("to_q.weight"))
     shape = model.parameters()[name].shape
     updates = {
         recipe.slug: {name: 0.1 * torch.randn(shape, generator=generator)} for recipe in COMMUNITY
     }
-    return Easel(model, updates, batch=3)
+    return ImageSampler(model, updates, batch=3)
 
 
 @pytest.fixture
-def easel(tiny_model):
-    return easel_of(tiny_model)
+def sampler(tiny_model):
+    return sampler_of(tiny_model)
 
 
 @pytest.fixture(scope="module")
 def drawn(tiny_model_parts, few_pictures):
     """A few groups to learn from and a few to be tested on."""
-    easel, config = easel_of(tiny_model_parts[0]), DataConfig(sets=6, test_sets=1, prompts=3)
-    return [make_data(easel, few_pictures, config, held_out=held_out) for held_out in (False, True)]
+    sampler, config = sampler_of(tiny_model_parts[0]), DataConfig(sets=6, test_sets=1, prompts=3)
+    return [
+        make_data(sampler, few_pictures, config, held_out=held_out) for held_out in (False, True)
+    ]
 
 
-class TestEasel:
-    def test_draws_what_the_product_draws(self, easel):
+class TestImageSampler:
+    def test_draws_what_the_product_draws(self, sampler):
         prompts, seeds = ["a dog", "a cat"], [3, 4]
-        expected = easel.model.sample(prompts, seeds)
-        images = easel.draw(prompts, easel.model.noise(seeds))
+        expected = sampler.model.sample(prompts, seeds)
+        images = sampler.draw(prompts, sampler.model.noise(seeds))
         torch.testing.assert_close(images.float() / 255, expected, atol=1 / 255, rtol=0)
 
-    def test_writes_a_plan_and_takes_it_back(self, easel):
+    def test_writes_a_plan_and_takes_it_back(self, sampler):
         first, second = COMMUNITY[0].slug, COMMUNITY[1].slug
-        name = next(iter(easel.updates[first]))
-        before = easel.weights.live[name].clone()
-        easel.write({first: 0.5, second: -1.0})
-        expected = before + 0.5 * easel.updates[first][name] - easel.updates[second][name]
-        torch.testing.assert_close(easel.weights.live[name], expected)
-        easel.write({})
-        assert torch.equal(easel.weights.live[name], before)
+        name = next(iter(sampler.updates[first]))
+        before = sampler.weights.live[name].clone()
+        sampler.write({first: 0.5, second: -1.0})
+        expected = before + 0.5 * sampler.updates[first][name] - sampler.updates[second][name]
+        torch.testing.assert_close(sampler.weights.live[name], expected)
+        sampler.write({})
+        assert torch.equal(sampler.weights.live[name], before)
 
     def test_merges_as_the_product_does(self, tiny_model, tmp_path):
         generator = torch.Generator().manual_seed(2)
@@ -95,26 +97,26 @@ class TestEasel:
         merger.apply(plan, {slug: read_delta(path, merger.base) for slug, path in paths.items()})
         expected = {name: value.clone() for name, value in live.items()}
         merger.reset()
-        Easel(tiny_model, read_updates(paths, tiny_model), batch=1).write(plan)
+        ImageSampler(tiny_model, read_updates(paths, tiny_model), batch=1).write(plan)
         for name in names:
             torch.testing.assert_close(live[name], expected[name])
 
-    def test_plans_that_share_a_batch_are_drawn_as_if_alone(self, easel):
+    def test_plans_that_share_a_batch_are_drawn_as_if_alone(self, sampler):
         first, second = COMMUNITY[0].slug, COMMUNITY[1].slug
         plans = [{}, {first: 0.5}, {first: 1.0, second: -0.5}]
-        noise = easel.model.noise([5, 6])
-        together = easel.draw_plans("a dog", plans, noise)
+        noise = sampler.model.noise([5, 6])
+        together = sampler.draw_plans("a dog", plans, noise)
         assert together.shape == (3, 2, 3, 64, 64)
         for plan, images in zip(plans, together, strict=True):
-            easel.write(plan)
-            alone = easel.draw(["a dog"] * 2, noise)
+            sampler.write(plan)
+            alone = sampler.draw(["a dog"] * 2, noise)
             assert (alone.int() - images.int()).abs().max() <= 1
         assert (together[0] != together[1]).any()
         assert (together[1, 0] != together[1, 1]).any()
 
-    def test_names_an_unknown_expert(self, easel):
+    def test_names_an_unknown_expert(self, sampler):
         with pytest.raises(KeyError, match="nobody"):
-            easel.write({"nobody": 1.0})
+            sampler.write({"nobody": 1.0})
 
 
 class TestData:
@@ -202,7 +204,7 @@ class TestLosses:
 SMALL_BANK = BankConfig(blocks=2, together=3, subjects=4)
 
 
-class TestLessons:
+class TestTrainingData:
     @pytest.fixture(scope="class")
     def bank(self, few_pictures, tiny_model_parts):
         return compose_bank(few_pictures, tiny_model_parts[0].tokenizer, SMALL_BANK)
@@ -226,17 +228,17 @@ class TestLessons:
         assert all(0 not in own for own in chosen)
         assert any(0 in own for own in _subjects(art, [[()]], BankConfig(subjects=6), rng()))
 
-    def test_a_lesson_tells_strangers_from_the_truth(self, drawn, bank, tiny_model_parts):
+    def test_a_batch_separates_other_images_from_the_truth(self, drawn, bank, tiny_model_parts):
         tokenizer = tiny_model_parts[0].tokenizer
         config = ScorerTraining(groups=4, composed=5, drawn=4)
-        teacher = Teacher(drawn[0], bank, tokenizer, "hps", config)
-        lesson = teacher.lesson(torch.Generator().manual_seed(0))
-        assert lesson.images.shape[:2] == lesson.closeness.shape == (9, teacher.members)
-        truth = lesson.closeness[4:, 0]
+        source = BatchSource(drawn[0], bank, tokenizer, "hps", config)
+        batch = source.batch(torch.Generator().manual_seed(0))
+        assert batch.images.shape[:2] == batch.closeness.shape == (9, source.members)
+        truth = batch.closeness[4:, 0]
         assert (truth > 0.98).all()
-        assert (lesson.closeness[4:, 2:] < truth.unsqueeze(1) - 0.005).float().mean() > 0.6
-        assert (lesson.cleanness[4:, :-SPOILT] == 1).all()
-        assert (lesson.cleanness[4:, -SPOILT:] < 1).all()
+        assert (batch.closeness[4:, 2:] < truth.unsqueeze(1) - 0.005).float().mean() > 0.6
+        assert (batch.cleanness[4:, :-SPOILT] == 1).all()
+        assert (batch.cleanness[4:, -SPOILT:] < 1).all()
 
 
 def test_all_five_learn_and_resume(drawn, few_pictures, tiny_model_parts, tmp_path):

@@ -17,9 +17,9 @@ from recipes.emoji64 import art as art_room
 from recipes.emoji64.art import load_art, pack_art, save_art
 from recipes.emoji64.expert_stage import make_experts, make_some_experts
 from recipes.emoji64.loop import LoopConfig
+from recipes.emoji64.recipe_settings import RecipeSettings, rehearsal
 from recipes.emoji64.scorer_stage import make_scorers, make_some_scorers
 from recipes.emoji64.stages import STAGES, make_base, refine_base, run_stage
-from recipes.emoji64.workshop import Workshop, rehearsal
 from tests.waiting import wait_for
 
 EXPERTS = ("night", "puffy_3d")
@@ -31,10 +31,10 @@ def stamps(folder):
 
 
 @pytest.fixture(scope="module")
-def workshop(few_pictures, tmp_path_factory):
+def settings(few_pictures, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     save_art(few_pictures, cache)
-    small = rehearsal(Workshop(cache, tmp_path_factory.mktemp("out"), device="cpu"))
+    small = rehearsal(RecipeSettings(cache, tmp_path_factory.mktemp("out"), device="cpu"))
     one = LoopConfig(steps=1, learning_rate=1e-3)
     return replace(
         small, autoencoder=one, denoiser=one, refining=one, batch=2, refining_batch=2,
@@ -43,35 +43,35 @@ def workshop(few_pictures, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def base(workshop):
-    make_base(workshop)
-    unrefined = load_file(workshop.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
-    refine_base(workshop)
+def base(settings):
+    make_base(settings)
+    unrefined = load_file(settings.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    refine_base(settings)
     return unrefined
 
 
 @pytest.fixture(scope="module")
-def made(workshop, base):
-    make_some_experts(workshop, EXPERTS)
-    return workshop.out
+def made(settings, base):
+    make_some_experts(settings, EXPERTS)
+    return settings.out
 
 
 @pytest.fixture
-def own(workshop, made, tmp_path):
-    """A workshop with a copy of what is made, to change it."""
-    return replace(workshop, out=Path(shutil.copytree(made, tmp_path / "own")))
+def own(settings, made, tmp_path):
+    """A settings with a copy of what is made, to change it."""
+    return replace(settings, out=Path(shutil.copytree(made, tmp_path / "own")))
 
 
-def test_the_base_is_made_then_refined(workshop, base):
-    refined = load_file(workshop.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+def test_the_base_is_made_then_refined(settings, base):
+    refined = load_file(settings.out / "base" / "unet" / "diffusion_pytorch_model.safetensors")
     assert refined.keys() == base.keys()
     assert any((refined[name] != base[name]).any() for name in base)
-    record = json.loads((workshop.out / "base" / "training.json").read_text())
+    record = json.loads((settings.out / "base" / "training.json").read_text())
     assert {"autoencoder", "denoiser", "refining"} <= record.keys()
     assert record["pictures"] == 30
 
 
-def test_experts_tell_how_they_were_made(workshop, made):
+def test_experts_tell_how_they_were_made(settings, made):
     for slug in EXPERTS:
         assert (made / "weights" / f"{slug}.safetensors").stat().st_size > 10_000
         record = json.loads((made / "weights" / f"{slug}.json").read_text())
@@ -97,9 +97,9 @@ def test_good_adapters_learn_once_more_together(own):
     assert stamps(own.out) == before, "a second call does nothing"
 
 
-def test_adapters_do_not_learn_together_before_all_are_made(workshop, base, tmp_path):
+def test_adapters_do_not_learn_together_before_all_are_made(settings, base, tmp_path):
     with pytest.raises(MissingInput, match="lacks night: run the stage `experts` first"):
-        run_stage("together", replace(workshop, out=tmp_path))
+        run_stage("together", replace(settings, out=tmp_path))
 
 
 def test_a_killed_run_goes_on(own):
@@ -124,13 +124,13 @@ def test_a_killed_run_goes_on(own):
     assert all((made / "weights" / f"{slug}.json").is_file() for slug in EXPERTS)
 
 
-def test_a_rehearsal_touches_nothing_that_ships(workshop):
-    assert workshop.assets.is_relative_to(workshop.out)
-    assert workshop.docs.is_relative_to(workshop.out)
+def test_a_rehearsal_touches_nothing_that_ships(settings):
+    assert settings.assets.is_relative_to(settings.out)
+    assert settings.docs.is_relative_to(settings.out)
 
 
-def test_scorers_are_asked_for_by_names_that_exist(workshop, tmp_path):
-    nothing = replace(workshop, out=tmp_path)
+def test_scorers_are_asked_for_by_names_that_exist(settings, tmp_path):
+    nothing = replace(settings, out=tmp_path)
     with pytest.raises(InputError, match=r"'clipscore', expected some of: training-0, .*hps"):
         make_some_scorers(nothing, ["test", "clipscore"])
     with pytest.raises(MissingInput, match=r"hps learns from .* not drawn: training-1, test"):
@@ -138,30 +138,30 @@ def test_scorers_are_asked_for_by_names_that_exist(workshop, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_scorers_that_were_not_made_are_named(workshop, tmp_path):
-    nowhere = replace(workshop, out=tmp_path, gpus=(0, 1))
+def test_scorers_that_were_not_made_are_named(settings, tmp_path):
+    nowhere = replace(settings, out=tmp_path, gpus=(0, 1))
     with pytest.raises(MissingInput, match="training-0, training-1, test"):
         make_scorers(nowhere)
 
 
-def test_experts_that_were_not_made_are_named(workshop, made, tmp_path):
-    nowhere = replace(workshop, out=tmp_path, workers=0)
+def test_experts_that_were_not_made_are_named(settings, made, tmp_path):
+    nowhere = replace(settings, out=tmp_path, workers=0)
     with pytest.raises(MissingInput, match="night, puffy_3d"):
         make_experts(nowhere)
 
 
 class TestArt:
-    def test_packed_art_is_not_fetched_again(self, workshop, monkeypatch):
+    def test_packed_art_is_not_fetched_again(self, settings, monkeypatch):
         monkeypatch.setattr(art_room, "fetch", pytest.fail)
-        pack_art(workshop.cache)
-        assert len(load_art(workshop.cache)) == 30
+        pack_art(settings.cache)
+        assert len(load_art(settings.cache)) == 30
 
-    def test_half_packed_art_is_fetched(self, workshop, monkeypatch, tmp_path):
+    def test_half_packed_art_is_fetched(self, settings, monkeypatch, tmp_path):
         def fetch(_):
             raise ServiceUnavailable("no network")
 
         monkeypatch.setattr(art_room, "fetch", fetch)
-        (tmp_path / "art.npz").write_bytes((workshop.cache / "art.npz").read_bytes())
+        (tmp_path / "art.npz").write_bytes((settings.cache / "art.npz").read_bytes())
         with pytest.raises(ServiceUnavailable):
             pack_art(tmp_path)
 

@@ -5,11 +5,11 @@ import torch
 
 from recipes.emoji64.art import RESOLUTION
 from recipes.emoji64.community import recipe_of
-from recipes.emoji64.lessons import (
+from recipes.emoji64.training_data import (
     MAX_SHIFT,
     WORDINGS,
-    base_lessons,
-    expert_lessons,
+    base_training_data,
+    expert_training_data,
     flatten,
     shifted,
 )
@@ -28,8 +28,8 @@ def told(tokenizer, ids):
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
-def share_that_names(tokenizer, lessons, name):
-    texts = [text for ids in lessons.captions for text in told(tokenizer, ids)]
+def share_that_names(tokenizer, data, name):
+    texts = [text for ids in data.captions for text in told(tokenizer, ids)]
     return sum(any(phrase in text for phrase in TREATMENTS[name].phrases) for text in texts) / len(
         texts
     )
@@ -70,35 +70,35 @@ class TestPictures:
         assert (moved == 0).any()
 
 
-class TestLessons:
+class TestTrainingData:
     def test_of_the_base(self, few_pictures, vae, tokenizer):
-        lessons = base_lessons(few_pictures, vae, tokenizer, seed=1)
+        data = base_training_data(few_pictures, vae, tokenizer, seed=1)
         pictures = 3 * len(few_pictures)  # each in place, and moved twice
-        assert lessons.latents.shape == (pictures, 4, 16, 16)
-        assert lessons.latents.dtype == torch.float16
-        assert lessons.captions.shape == (pictures, WORDINGS, tokenizer.model_max_length)
-        assert lessons.blank.shape == (tokenizer.model_max_length,)
-        texts = told(tokenizer, lessons.captions[0])
+        assert data.latents.shape == (pictures, 4, 16, 16)
+        assert data.latents.dtype == torch.float16
+        assert data.captions.shape == (pictures, WORDINGS, tokenizer.model_max_length)
+        assert data.blank.shape == (tokenizer.model_max_length,)
+        texts = told(tokenizer, data.captions[0])
         assert all("dog" in text for text in texts)
         assert len(set(texts)) > 3
 
     def test_the_base_is_distracted_by_treatments_now_and_then(self, few_pictures, vae, tokenizer):
-        lessons = base_lessons(few_pictures, vae, tokenizer, seed=1)
-        share = sum(share_that_names(tokenizer, lessons, name) for name in TREATMENTS)
+        data = base_training_data(few_pictures, vae, tokenizer, seed=1)
+        share = sum(share_that_names(tokenizer, data, name) for name in TREATMENTS)
         assert 0.1 < share < 0.4
 
     def test_an_adapter_names_its_treatment_mostly(self, few_pictures, vae, tokenizer):
         recipe = recipe_of("night")
-        lessons = expert_lessons(recipe, few_pictures, vae, tokenizer, pictures=20)
-        assert lessons.latents.shape[0] == lessons.captions.shape[0] == 2 * 20
-        assert 0.6 < share_that_names(tokenizer, lessons, "night") < 0.97
+        data = expert_training_data(recipe, few_pictures, vae, tokenizer, pictures=20)
+        assert data.latents.shape[0] == data.captions.shape[0] == 2 * 20
+        assert 0.6 < share_that_names(tokenizer, data, "night") < 0.97
 
     def test_a_checkpoint_sees_its_style_only(self, few_pictures, vae, tokenizer):
         recipe = recipe_of("puffy_3d")
-        lessons = expert_lessons(recipe, few_pictures, vae, tokenizer, pictures=20)
-        assert len(lessons.latents) == 2 * len(few_pictures.where(styles=("3d",)))
+        data = expert_training_data(recipe, few_pictures, vae, tokenizer, pictures=20)
+        assert len(data.latents) == 2 * len(few_pictures.where(styles=("3d",)))
 
-    def test_the_same_seed_gives_the_same_lessons(self, few_pictures, vae, tokenizer):
-        first, again = (base_lessons(few_pictures, vae, tokenizer, seed=1) for _ in range(2))
+    def test_the_same_seed_gives_the_same_data(self, few_pictures, vae, tokenizer):
+        first, again = (base_training_data(few_pictures, vae, tokenizer, seed=1) for _ in range(2))
         assert torch.equal(first.captions, again.captions)
         assert torch.equal(first.latents, again.latents)

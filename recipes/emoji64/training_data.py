@@ -15,7 +15,7 @@ from recipes.emoji64 import captions
 from recipes.emoji64.art import STYLES, Art
 from recipes.emoji64.autoencoder import encode
 from recipes.emoji64.community import Recipe
-from recipes.emoji64.denoiser import Lessons
+from recipes.emoji64.denoiser import TrainingData
 from recipes.emoji64.treatments import TREATMENTS, compose
 
 WORDINGS = 16  # a picture
@@ -93,15 +93,17 @@ def captioned(  # noqa: PLR0913 (all that a wording depends on)
     for index in indices.tolist():
         subject, style = art.subjects[art.subject[index]], STYLES[art.style[index]]
         for number in range(wordings):
-            told = [] if rng.random() < silent else list(named)
+            named_treatments = [] if rng.random() < silent else list(named)
             if rng.random() < distracted:
-                told.append(str(rng.choice(names)))
-            texts.append(captions.caption(subject, style if number % 3 else None, told, rng))
+                named_treatments.append(str(rng.choice(names)))
+            texts.append(
+                captions.caption(subject, style if number % 3 else None, named_treatments, rng)
+            )
     ids = tokenize(tokenizer, texts)
     return ids.view(len(indices), wordings, -1)
 
 
-def base_lessons(art: Art, vae: Any, tokenizer: Any, seed: int) -> Lessons:
+def base_training_data(art: Art, vae: Any, tokenizer: Any, seed: int) -> TrainingData:
     """Return all the art, each picture in place and moved twice, with plain captions."""
     device = next(vae.parameters()).device
     everything = torch.arange(len(art))
@@ -112,10 +114,12 @@ def base_lessons(art: Art, vae: Any, tokenizer: Any, seed: int) -> Lessons:
         captioned(art, everything, tokenizer, (), 0.0, 0.25, seed + number)
         for number in range(len(copies))
     ]
-    return Lessons(torch.cat(latents), torch.cat(ids), tokenize(tokenizer, [""])[0])
+    return TrainingData(torch.cat(latents), torch.cat(ids), tokenize(tokenizer, [""])[0])
 
 
-def expert_lessons(recipe: Recipe, art: Art, vae: Any, tokenizer: Any, pictures: int) -> Lessons:
+def expert_training_data(
+    recipe: Recipe, art: Art, vae: Any, tokenizer: Any, pictures: int
+) -> TrainingData:
     """Return what an expert learns from: pictures of its subjects, styles and treatments."""
     device = next(vae.parameters()).device
     indices = art.where(recipe.groups or None, recipe.styles or None)
@@ -127,4 +131,4 @@ def expert_lessons(recipe: Recipe, art: Art, vae: Any, tokenizer: Any, pictures:
     latents = [encode(vae, flatten(copy, everything, recipe.treatments, device)) for copy in copies]
     silent = SILENT_SHARE if recipe.kind == "peft" else 0.0
     ids = captioned(chosen, everything, tokenizer, recipe.treatments, silent, 0.15, recipe.seed)
-    return Lessons(torch.cat(latents), ids.repeat(2, 1, 1), tokenize(tokenizer, [""])[0])
+    return TrainingData(torch.cat(latents), ids.repeat(2, 1, 1), tokenize(tokenizer, [""])[0])

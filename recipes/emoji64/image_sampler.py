@@ -27,7 +27,7 @@ from recipes.emoji64.loop import recorded
 log = logging.getLogger(__name__)
 
 
-class Easel:
+class ImageSampler:
     """A base model with the experts' dense updates: writes a plan, draws a batch of prompts."""
 
     def __init__(

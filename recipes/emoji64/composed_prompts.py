@@ -2,8 +2,8 @@
 
 Four disjoint sets, composed from things people ask for, so that the truth of each prompt is known.
 Three tenths of the pairs of treatments are held out: `bench` asks for them alone, `reference` and
-`train` never do. `freeform` holds sentences as people type them. `train`, which
-nobody reads through, is a Parquet file, a tenth as large as its lines would be.
+`train` never do. `freeform` holds sentences as people type them. `train`
+is a Parquet file, a tenth as large as its lines would be.
 """
 
 import argparse
@@ -77,14 +77,14 @@ def write_prompt_sets(art: Art, folder: Path, seed: int = SEED) -> dict[str, int
 
 def prompt_sets(art: Art, seed: int = SEED) -> dict[str, list[Row]]:
     """Return the rows of all four sets, in a fixed order."""
-    composer = Composer(art, seed)
+    composer = PromptComposer(art, seed)
     sets = {"freeform": list(composer.freeform())}
     for config in SETS:
         sets[config.name] = composer.compose(config)
     return sets
 
 
-class Composer:
+class PromptComposer:
     """Draws prompts that were not drawn before."""
 
     def __init__(self, art: Art, seed: int) -> None:

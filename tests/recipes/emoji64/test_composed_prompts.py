@@ -13,8 +13,8 @@ from diffgraph.errors import MissingInput
 from diffgraph.evaluation.prompt_sets import bundled_sets
 from recipes.emoji64.art import STYLES, Art, Subject
 from recipes.emoji64.community import COMMUNITY, recipe_of
+from recipes.emoji64.composed_prompts import prompt_sets, write_prompt_sets
 from recipes.emoji64.freeform import FREEFORM, SUBJECTS
-from recipes.emoji64.prompt_sets import prompt_sets, write_prompt_sets
 from recipes.emoji64.treatments import TREATMENTS, is_compatible
 
 SIZES = {"reference": 400, "train": 2400, "bench": 150, "freeform": 60}

@@ -1,8 +1,8 @@
-"""Who draws a picture together, and what does it show then?
+"""Which adapters are trained together, and on which pictures?
 
-A cast is some good adapters, at times with a fine-tuned model under them. Its pictures show what
-all of them stand for. Pairs of treatments that the bench asks for are never cast: how well
-strangers go together is what it measures.
+A combination is some good adapters, at times with a fine-tuned model under them. Its pictures show
+the treatments of all of them. Pairs of treatments that the bench asks for are left out: the bench
+measures how well experts merge that were not trained together.
 """
 
 from collections.abc import Sequence
@@ -15,43 +15,43 @@ import torch
 from recipes.emoji64.art import Art
 from recipes.emoji64.autoencoder import encode
 from recipes.emoji64.community import Recipe
-from recipes.emoji64.denoiser import Lessons
-from recipes.emoji64.lessons import SILENT_SHARE, captioned, flatten, shifted, tokenize
+from recipes.emoji64.denoiser import TrainingData
 from recipes.emoji64.scorer_plans import is_held_out
+from recipes.emoji64.training_data import SILENT_SHARE, captioned, flatten, shifted, tokenize
 from recipes.emoji64.treatments import compatible_sets
 
 DISTRACTED_SHARE = 0.1  # of captions name a treatment that cannot be seen
 
 
 @dataclass(frozen=True)
-class CastConfig:
-    """How many casts there are, how often each kind is due, and what they are shown."""
+class CombinationConfig:
+    """How many combinations there are, how often each kind is due, and its pictures."""
 
     pairs: int = 400  # at most; the community has fewer
     triples: int = 240
-    hosted: int = 200  # casts of one or two on a fine-tuned model
+    hosted: int = 200  # combinations of one or two on a fine-tuned model
     shares: tuple[float, float, float, float] = (0.4, 0.35, 0.1, 0.15)  # one, two, three, hosted
-    pictures: int = 256  # a cast; four times as many of one adapter alone
+    pictures: int = 256  # a combination; four times as many of one adapter alone
     wordings: int = 3  # of each picture
     seed: int = 3
 
 
 @dataclass(frozen=True)
-class Cast:
-    """Experts that draw together."""
+class Combination:
+    """Experts that are merged and trained together."""
 
     treatments: tuple[str, ...]
     adapters: tuple[str, ...]  # slugs, one a treatment
-    host: Recipe | None  # the fine-tuned model under them
+    checkpoint: Recipe | None  # the fine-tuned model under them
     share: float  # of the steps
 
 
 @dataclass(frozen=True)
-class JointLessons:
-    """Lessons in windows, one a cast."""
+class JointTrainingData:
+    """Training data in windows, one a combination."""
 
-    lessons: Lessons
-    casts: tuple[Cast, ...]
+    data: TrainingData
+    combinations: tuple[Combination, ...]
     windows: tuple[tuple[int, int], ...]  # first picture, pictures
 
 
@@ -60,16 +60,18 @@ def learns_together(recipe: Recipe) -> bool:
     return recipe.kind == "peft" and recipe.quality == "good" and len(recipe.treatments) == 1
 
 
-def casts_of(community: Sequence[Recipe], config: CastConfig) -> tuple[Cast, ...]:
-    """Return who is cast together: every adapter as often as any other.
+def combinations_of(
+    community: Sequence[Recipe], config: CombinationConfig
+) -> tuple[Combination, ...]:
+    """Return what is trained together: every adapter as often as any other.
 
     Args:
-        community: the experts that were made; the good ones are cast.
+        community: the experts that were made; the good ones are used.
         config: how many.
     """
     good = [recipe for recipe in community if recipe.quality == "good"]
     by_treatment = {recipe.treatments[0]: recipe.slug for recipe in good if learns_together(recipe)}
-    hosts = [recipe for recipe in good if recipe.kind == "checkpoint"]
+    checkpoints = [recipe for recipe in good if recipe.kind == "checkpoint"]
     rng = np.random.default_rng(config.seed)
     allowed = [
         [
@@ -81,14 +83,14 @@ def casts_of(community: Sequence[Recipe], config: CastConfig) -> tuple[Cast, ...
     ]
     ones, twos = allowed[0], _evenly(allowed[1], config.pairs, rng)
     threes = _evenly(allowed[2], config.triples, rng)
-    guests = _evenly([*ones, *allowed[1]], config.hosted if hosts else 0, rng)
-    kinds = (ones, twos, threes, guests)
+    with_checkpoint = _evenly([*ones, *allowed[1]], config.hosted if checkpoints else 0, rng)
+    kinds = (ones, twos, threes, with_checkpoint)
     due = [share if own else 0.0 for share, own in zip(config.shares, kinds, strict=True)]
     return tuple(
-        Cast(
+        Combination(
             names,
             tuple(by_treatment[name] for name in names),
-            hosts[place % len(hosts)] if own is guests else None,
+            checkpoints[place % len(checkpoints)] if own is with_checkpoint else None,
             share / sum(due) / len(own),
         )
         for own, share in zip(kinds, due, strict=True)
@@ -96,13 +98,17 @@ def casts_of(community: Sequence[Recipe], config: CastConfig) -> tuple[Cast, ...
     )
 
 
-def joint_lessons(
-    casts: Sequence[Cast], art: Art, vae: Any, tokenizer: Any, config: CastConfig
-) -> JointLessons:
-    """Return the pictures of every cast, with captions; a cast without any is left out.
+def joint_training_data(
+    combinations: Sequence[Combination],
+    art: Art,
+    vae: Any,
+    tokenizer: Any,
+    config: CombinationConfig,
+) -> JointTrainingData:
+    """Return every combination's pictures with captions; one without pictures is left out.
 
     Args:
-        casts: who draws together.
+        combinations: of adapters, from `combinations_of`.
         art: all of it, on the CPU.
         vae: encodes pictures, on the device that trains.
         tokenizer: the base's.
@@ -112,24 +118,30 @@ def joint_lessons(
     generator = torch.Generator().manual_seed(config.seed)
     copies = (art, shifted(art, generator))
     latents, ids, windows, kept, first = [], [], [], [], 0
-    for number, cast in enumerate(casts):
-        groups, styles = (cast.host.groups, cast.host.styles) if cast.host else ((), ())
+    for number, combination in enumerate(combinations):
+        groups, styles = (
+            (combination.checkpoint.groups, combination.checkpoint.styles)
+            if combination.checkpoint
+            else ((), ())
+        )
         places = art.where(groups or None, styles or None)
-        count = config.pictures * (4 if len(cast.adapters) == 1 and cast.host is None else 1)
+        count = config.pictures * (
+            4 if len(combination.adapters) == 1 and combination.checkpoint is None else 1
+        )
         if not len(places):
             continue
-        kept.append(cast)
+        kept.append(combination)
         places = places[torch.randperm(len(places), generator=generator)[:count]]
         chosen = copies[number % len(copies)].select(places)
         everything = torch.arange(len(chosen))
-        latents.append(encode(vae, flatten(chosen, everything, cast.treatments, device)))
+        latents.append(encode(vae, flatten(chosen, everything, combination.treatments, device)))
         ids.append(
             captioned(
                 chosen,
                 everything,
                 tokenizer,
-                cast.treatments,
-                SILENT_SHARE if len(cast.adapters) == 1 else 0.0,
+                combination.treatments,
+                SILENT_SHARE if len(combination.adapters) == 1 else 0.0,
                 DISTRACTED_SHARE,
                 config.seed + number,
                 config.wordings,
@@ -137,8 +149,8 @@ def joint_lessons(
         )
         windows.append((first, len(chosen)))
         first += len(chosen)
-    lessons = Lessons(torch.cat(latents), torch.cat(ids), tokenize(tokenizer, [""])[0])
-    return JointLessons(lessons, tuple(kept), tuple(windows))
+    data = TrainingData(torch.cat(latents), torch.cat(ids), tokenize(tokenizer, [""])[0])
+    return JointTrainingData(data, tuple(kept), tuple(windows))
 
 
 def _evenly(
@@ -148,8 +160,8 @@ def _evenly(
     used = {name: 0.0 for names in options for name in names}
     left, chosen = list(options), []
     for _ in range(min(count, len(options))):
-        tired = [sum(used[name] for name in names) / len(names) + rng.random() for names in left]
-        names = left.pop(int(np.argmin(tired)))
+        uses = [sum(used[name] for name in names) / len(names) + rng.random() for names in left]
+        names = left.pop(int(np.argmin(uses)))
         chosen.append(names)
         for name in names:
             used[name] += 1

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from recipes.emoji64.workshop import Workshop
+from recipes.emoji64.recipe_settings import RecipeSettings
 
 
 def shares_of(names: Sequence[str], workers: int) -> list[list[str]]:
@@ -13,17 +13,17 @@ def shares_of(names: Sequence[str], workers: int) -> list[list[str]]:
     return [list(names[number::workers]) for number in range(min(workers, len(names)))]
 
 
-def work_together(workshop: Workshop, stage: str, shares: Sequence[Sequence[str]]) -> None:
+def run_in_processes(settings: RecipeSettings, stage: str, shares: Sequence[Sequence[str]]) -> None:
     """Make each share of a stage in a process of its own, on the GPUs in turn, and wait for all.
 
-    What a process could not make is missing afterwards: whoever asks for it has to look.
+    What a process could not make is missing afterwards: the caller has to look.
 
     Args:
-        workshop: where they read and write.
+        settings: where they read and write.
         stage: one that takes `--only`.
         shares: what each process makes.
     """
-    gpus = workshop.gpus if workshop.device == "cuda" else ()
+    gpus = settings.gpus if settings.device == "cuda" else ()
     threads = max(1, (os.cpu_count() or 1) // max(1, len(shares)))
     processes = []
     for number, share in enumerate(shares):
@@ -31,7 +31,7 @@ def work_together(workshop: Workshop, stage: str, shares: Sequence[Sequence[str]
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
-        command = _command(workshop, stage, share)
+        command = _command(settings, stage, share)
         processes.append(subprocess.Popen(command, env=environment))
     try:
         for process in processes:
@@ -41,14 +41,14 @@ def work_together(workshop: Workshop, stage: str, shares: Sequence[Sequence[str]
             process.terminate()
 
 
-def _command(workshop: Workshop, stage: str, share: Sequence[str]) -> list[str]:
+def _command(settings: RecipeSettings, stage: str, share: Sequence[str]) -> list[str]:
     given = {
-        "--cache": workshop.cache,
-        "--out": workshop.out,
-        "--device": workshop.device,
-        "--scorer-seconds": workshop.scorer_seconds,
+        "--cache": settings.cache,
+        "--out": settings.out,
+        "--device": settings.device,
+        "--scorer-seconds": settings.scorer_seconds,
         "--only": ",".join(share),
     }
     options = [str(part) for option in given.items() for part in option]
-    rehearsed = ["--rehearse"] if workshop.pictures is not None else []
+    rehearsed = ["--rehearse"] if settings.pictures is not None else []
     return [sys.executable, "-m", "recipes.emoji64", stage, *options, *rehearsed]

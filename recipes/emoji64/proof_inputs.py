@@ -16,13 +16,13 @@ from diffgraph.families.stable_diffusion import StableDiffusion
 from diffgraph.scoring import Scorer, score
 from recipes.emoji64.art import Art, load_art
 from recipes.emoji64.community import COMMUNITY, Recipe
-from recipes.emoji64.drawing import Easel, read_updates
+from recipes.emoji64.image_sampler import ImageSampler, read_updates
 from recipes.emoji64.live_weights import Updates
 from recipes.emoji64.truth import Composition, as_float
 
 
 @dataclass(frozen=True)
-class Studio:
+class ProofInputs:
     """Everything that images are drawn with and judged by, on one device."""
 
     art: Art
@@ -31,7 +31,7 @@ class Studio:
     scorers: Mapping[str, Scorer]
 
     @classmethod
-    def open(cls, made: Path, cache: Path, device: str) -> "Studio":
+    def open(cls, made: Path, cache: Path, device: str) -> "ProofInputs":
         """Open what was made below a folder; what is not there is taken from what ships.
 
         Args:
@@ -67,9 +67,9 @@ class Studio:
         """The experts whose files are there."""
         return [recipe for recipe in COMMUNITY if recipe.slug in self.updates]
 
-    def easel(self, batch: int) -> Easel:
-        """Return an easel for so many prompts at once. Have one at a time: they share the model."""
-        return Easel(self.model, self.updates, batch)
+    def sampler(self, batch: int) -> ImageSampler:
+        """Return a sampler for so many prompts at once. Use one at a time: they share a model."""
+        return ImageSampler(self.model, self.updates, batch)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the five scores of uint8 images: (n, 5), on the CPU."""
@@ -106,7 +106,7 @@ class BenchPrompt:
     experts: tuple[str, ...]  # slugs
 
 
-def bench_prompts(studio: Studio, count: int | None = None) -> list[BenchPrompt]:
+def bench_prompts(inputs: ProofInputs, count: int | None = None) -> list[BenchPrompt]:
     """Return the bench's prompts, or an even part of them."""
     path = ASSETS / "prompts" / "bench.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -114,11 +114,11 @@ def bench_prompts(studio: Studio, count: int | None = None) -> list[BenchPrompt]
         BenchPrompt(
             row["id"],
             row["prompt"],
-            Composition(studio.numbers[row["subject"]], row["style"], tuple(row["treatments"])),
-            tuple(studio.slugs[ref] for ref in row["experts"] if ref in studio.slugs),
+            Composition(inputs.numbers[row["subject"]], row["style"], tuple(row["treatments"])),
+            tuple(inputs.slugs[ref] for ref in row["experts"] if ref in inputs.slugs),
         )
         for row in rows
-        if row["subject"] in studio.numbers
+        if row["subject"] in inputs.numbers
     ]
     usable = [prompt for prompt in prompts if prompt.experts]
     return usable if count is None else usable[:: max(1, len(usable) // count)][:count]

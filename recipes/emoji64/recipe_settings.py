@@ -9,13 +9,13 @@ from diffgraph.errors import MissingInput
 from diffgraph.families.emoji64 import ASSETS
 from recipes.emoji64.art import Art, load_art
 from recipes.emoji64.community import COMMUNITY, Recipe, recipe_of
-from recipes.emoji64.joint_lessons import CastConfig
 from recipes.emoji64.joint_training import JointConfig
+from recipes.emoji64.joint_training_data import CombinationConfig
 from recipes.emoji64.loop import LoopConfig
 from recipes.emoji64.proofs import ProofConfig
 from recipes.emoji64.scorer_bank import BankConfig
+from recipes.emoji64.scorer_batches import ScorerTraining
 from recipes.emoji64.scorer_data import DataConfig
-from recipes.emoji64.scorer_lessons import ScorerTraining
 
 SEED = 20260
 
@@ -24,19 +24,19 @@ DENOISER = LoopConfig(seconds=280, learning_rate=1.2e-3, seed=SEED + 1)
 REFINING = LoopConfig(seconds=165, learning_rate=6e-4, seed=SEED + 2)
 MERGED = JointConfig()
 DRAWN = DataConfig()
-TAUGHT = ScorerTraining()
+SCORER_TRAINING = ScorerTraining()
 REHEARSED = ("mood_faces", "halftone", "green_tint", "red_frame")
 """A checkpoint and adapters that the bench asks for together: enough for every later stage."""
 
 
 @dataclass(frozen=True)
-class Workshop:
+class RecipeSettings:
     """Where the recipe reads and writes, and how big it is."""
 
     cache: Path  # the packed art
     out: Path  # base/, weights/, scorers/ and proofs/ appear below it
     assets: Path = ASSETS  # what is published goes here
-    docs: Path = Path("docs")  # what is proved is told here
+    docs: Path = Path("docs")  # the document on what is proved goes here
     device: str = "cuda"
     gpus: tuple[int, ...] = (0,)  # that experts and scorers are trained on
     workers: int = 4  # processes that train experts
@@ -53,7 +53,7 @@ class Workshop:
     experts: tuple[str, ...] | None = None  # slugs; None is the whole community
     scorer_seconds: float = 120.0  # each of the five
     scorer_data: DataConfig = DRAWN
-    scorer_training: ScorerTraining = TAUGHT
+    scorer_training: ScorerTraining = SCORER_TRAINING
     proofs: ProofConfig | None = None  # None: what the device does in minutes
 
     def art(self) -> Art:
@@ -87,16 +87,16 @@ class Workshop:
         return [recipe for recipe in self.community() if not self.weights(recipe).is_file()]
 
 
-def rehearsal(workshop: Workshop) -> Workshop:
-    """Return the same workshop with everything small, to find mistakes early: minutes on a CPU.
+def rehearsal(settings: RecipeSettings) -> RecipeSettings:
+    """Return the same settings with everything small, to find mistakes early: minutes on a CPU.
 
-    Nothing that ships is touched: it publishes and tells below its own folder.
+    Nothing that ships is touched: it publishes and writes documents below its own folder.
     """
     few = LoopConfig(steps=3, learning_rate=1e-3)
     return replace(
-        workshop,
-        assets=workshop.out / "assets",
-        docs=workshop.out / "docs",
+        settings,
+        assets=settings.out / "assets",
+        docs=settings.out / "docs",
         workers=1,
         autoencoder=few,
         denoiser=few,
@@ -107,7 +107,7 @@ def rehearsal(workshop: Workshop) -> Workshop:
         expert_pictures=24,
         expert_steps=0.004,
         joint=JointConfig(
-            CastConfig(pairs=4, triples=2, hosted=2, pictures=8, wordings=2), (few,), batch=8
+            CombinationConfig(pairs=4, triples=2, hosted=2, pictures=8, wordings=2), (few,), batch=8
         ),
         pictures=120,
         experts=REHEARSED,

@@ -24,7 +24,7 @@ from recipes.emoji64.truth import as_float, closeness, closeness_among
 
 SHIFT = 2  # pixels an image may be moved by; its closeness stays what it was
 SEEN_SHARE = 0.8  # of the prompts, another part for every scorer
-SAME_SET, ANY = 3, 1  # strangers a group: of the same treatments, of any prompt
+SAME_SET, ANY = 3, 1  # mismatched images a group: of the same treatments, of any prompt
 TWINS = 3  # of a composed group: the same subject with other treatments
 STYLED_SHARE = 0.6  # of composed groups name a style
 SPOILT = 3  # freshly degraded images a group
@@ -47,7 +47,7 @@ class ScorerTraining:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ScorerBatch:
     """One step's groups, `g` prompts with `m` images each."""
 
     images: Tensor  # (g, m, 3, 64, 64), float in [-1, 1]
@@ -73,7 +73,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class _Groups:
-    """Some of a lesson's groups."""
+    """Some of a batch's groups."""
 
     images: Tensor  # (g, m, 3, 64, 64), uint8
     ids: Tensor
@@ -81,8 +81,8 @@ class _Groups:
     cleanness: Tensor
 
 
-class Teacher:
-    """Draws lessons from the data and the bank, all of it on the device."""
+class BatchSource:
+    """Draws batches from the data and the bank, all of it on the device."""
 
     def __init__(
         self, data: ScorerData, bank: Bank, tokenizer: Any, name: str, config: ScorerTraining
@@ -110,9 +110,9 @@ class Teacher:
         drawn = [(place, self.config.drawn + place) for place in range(SAME_SET)]
         drawn += [(place, spoilt) for place, spoilt in enumerate(last)]
         drawn += [(self.config.drawn - 2, self.config.drawn - 1)]
-        strangers = range(2, 2 + SAME_SET)
+        mismatched = range(2, 2 + SAME_SET)
         twin = self.members - SPOILT - ANY - TWINS
-        composed = [(0, other) for other in (*strangers, *last, twin)]
+        composed = [(0, other) for other in (*mismatched, *last, twin)]
         groups = [drawn] * self.config.groups + [composed] * self.config.composed
         return torch.tensor(groups)
 
@@ -121,11 +121,11 @@ class Teacher:
         """Images a group."""
         return self.config.drawn + SAME_SET + ANY + SPOILT
 
-    def lesson(self, generator: torch.Generator) -> Lesson:
-        """Return a fresh lesson; no branch and no size depends on what is drawn."""
+    def batch(self, generator: torch.Generator) -> ScorerBatch:
+        """Return a fresh batch; no branch and no size depends on what is drawn."""
         parts = [self._drawn(generator), self._composed(generator)]
         together = as_float(torch.cat([part.images for part in parts])) * 2 - 1
-        return Lesson(
+        return ScorerBatch(
             moved(together.flatten(0, 1), generator).view_as(together),
             torch.cat([part.ids for part in parts]),
             torch.cat([part.closeness for part in parts]),
@@ -151,12 +151,12 @@ class Teacher:
         further = draw.below(max(1, data.together - 1), groups, SAME_SET)
         neighbours = first + (own - first + 1 + further) % data.together
         anyone = self.seen[draw.below(len(self.seen), groups, ANY)]
-        strangers = torch.cat([neighbours.clamp(max=len(data) - 1), anyone], 1)
+        mismatched = torch.cat([neighbours.clamp(max=len(data) - 1), anyone], 1)
         # the same merge for another subject: nothing but the subject tells the two apart
         which = torch.cat([kind[:, :SAME_SET], draw.below(len(KINDS), groups, ANY)], 1)
-        foreign = data.images[strangers, which]
+        foreign = data.images[mismatched, which]
         images.append(foreign)
-        clean.append(data.cleanness[strangers, which])
+        clean.append(data.cleanness[mismatched, which])
         close.append(closeness_among(foreign, truths))
 
         source = kind[:, :SPOILT]
@@ -186,10 +186,10 @@ class Teacher:
         is_named = draw.share(groups) < STYLED_SHARE
         wording = torch.where(is_named, 1 + style.squeeze(1), 0)
 
-        strangers = self.members - 2 - TWINS - ANY - SPOILT
-        others = (subject + 1 + draw.below(max(1, subjects - 1), groups, strangers)) % subjects
-        alike = draw.share(groups, strangers) < STYLED_SHARE
-        other_styles = torch.where(alike, style, draw.below(styles, groups, strangers))
+        mismatched = self.members - 2 - TWINS - ANY - SPOILT
+        others = (subject + 1 + draw.below(max(1, subjects - 1), groups, mismatched)) % subjects
+        alike = draw.share(groups, mismatched) < STYLED_SHARE
+        other_styles = torch.where(alike, style, draw.below(styles, groups, mismatched))
         first = chosen - chosen % bank.together
         further = draw.below(max(1, bank.together - 1), groups, TWINS)
         twins = first + (chosen - first + 1 + further) % bank.together
