@@ -5,7 +5,9 @@ fit SD 1.x, and Chroma's would fit FLUX. Keys and shapes give a name to what doe
 """
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -36,75 +38,13 @@ REFINED = re.compile(
 )
 Z_IMAGE_WIDTH = 3840
 
-KEYS: tuple[tuple[str, str], ...] = (
-    ("Chroma", r"distilled_guidance_layer"),
-    (
-        "HunyuanVideo",
-        r"individual_token_refiner|double_blocks\.0\.img_attn_qkv|token_refiner[._]|byt0_in",
-    ),
-    ("FLUX.2", r"(?:double|single)_stream_modulation"),
-    ("HiDream", r"(?:double|single)_stream_blocks"),
-    ("AuraFlow", r"joint_transformer_blocks|(?:double|single)_layers[._]0[._](?:attn|mlp)"),
-    ("SD 3", r"(?:^|[._])joint_blocks[._]"),
-    ("Qwen-Image", r"transformer_blocks[._]0[._](?:img|txt)_(?:mlp|mod)"),
-    ("Wan", r"blocks[._]0[._](?:self|cross)_attn[._](?:[qkvo]|[kv]_img)\.|condition_embedder[._]"),
-    ("Wan", r"blocks[._]0[._]ffn[._]0|time_projection[._]0|head[._]modulation"),
-    ("Cosmos", r"blocks[._]0[._](?:self|cross)_attn[._](?:[qkv]|output)_proj|blocks\.block0\."),
-    ("Z-Image", r"x_pad_token|cap_pad_token|all_x_embedder|layers[._]0[._]attention[._]to_[qkvo]"),
-    ("OmniGen2", r"ref_image_(?:refiner|patch_embedder)"),
-    ("Lumina", r"noise_refiner|context_refiner|cap_embedder|layers[._]0[._]attention[._]qkv"),
-    ("Stable Cascade", r"clip_txt_(?:pooled_)?mapper|effnet_mapper|lora_prior_unet_"),
-    ("Stable Cascade", r"(?:down|up)_blocks[._]0[._]0[._](?:attention|channelwise|kv_mapper)"),
-    ("Hunyuan-DiT", r"mlp_t0[._]|attn0[._]Wqkv|attn0[._](?:kv|q)_proj|text_embedding_padding"),
-    ("Mochi", r"t0_yproj|attn[._]qkv_[xy]"),
-    ("Sana", r"conv_inverted|caption_norm|attention_y_norm"),
-    ("Kandinsky", r"(?:visual|text)_transformer_blocks"),
-    ("LTX-Video", r"patchify_proj|av_ca_"),
-    ("CogVideoX", r"patch_embed[._]text_proj|ofs_embedding"),
-    ("PixArt", r"(?:^|[._])caption_projection[._]|cross_attn[._](?:q|kv)_linear"),
-    ("Kolors", r"encoder_hid_proj|chatglm"),
-    ("Stable Video Diffusion", r"time_stack[._]|time_mix|temporal_transformer_blocks"),
-    ("SDXL", r"conditioner\.embedders\.|(?:^|[._])(?:add_embedding|label_emb)[._]"),
-    ("FLUX", r"double_blocks[._]0|single_(?:transformer_)?blocks[._]0"),
-)
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+KEYS: tuple[tuple[str, str], ...] = tuple(map(tuple, _TABLES["keys"]))
 """Family -> what stands in keys of no other family before it; every number is written 0."""
 ANY_KEY = re.compile("|".join(f"(?P<f{at}>{pattern})" for at, (_, pattern) in enumerate(KEYS)))
 NUMBER = re.compile(r"\d+")
 
-SD = r"(?<![a-z0-9])(?:sd|stable-?diffusion)-?v?-?"
-WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (family, re.compile(pattern))
-    for family, pattern in (
-        ("AuraFlow", r"aura-?flow|pony-?(?:diffusion-?)?v?-?7"),
-        (
-            "SDXL",
-            r"sd-?xl|stable-?diffusion-?xl|illustrious|noob-?ai|^pony$|pony-?\w*-?v?6|pony-?xl",
-        ),
-        ("SD 3", SD + "3"),
-        ("SD 2.x", SD + r"2|(?<!\w)sd-turbo|^v2-1|^768-v-ema|^512-base-ema"),
-        ("SD 1.x", SD + r"1|^v1-[45]"),
-        ("FLUX.2", r"flux-?2"),
-        ("FLUX", r"flux(?!-?2)"),
-        ("Chroma", r"chroma"),
-        ("Kolors", r"kolors"),
-        ("PixArt", r"pix-?art"),
-        ("Stable Cascade", r"cascade|w(?:ue|u)rstchen"),
-        ("Stable Video Diffusion", r"stable-?video|(?<!\w)svd(?!\w)"),
-        ("Lumina", r"lumina"),
-        ("Z-Image", r"(?<!\w)z-?image"),
-        ("Qwen-Image", r"qwen"),
-        ("Hunyuan", r"hunyuan|framepack"),
-        ("Wan", r"(?<![a-z])wan-?(?:v?[12]|video|ai)"),
-        ("LTX-Video", r"(?<!\w)ltx"),
-        ("HiDream", r"hidream"),
-        ("CogVideoX", r"cogvideo"),
-        ("Mochi", r"(?<!\w)mochi"),
-        ("Sana", r"(?<!\w)sana(?!\w)"),
-        ("Cosmos", r"(?<!\w)cosmos"),
-        ("OmniGen2", r"omnigen"),
-        ("Kandinsky", r"kandinsky"),
-    )
-)
+WORDS = tuple((family, re.compile(pattern)) for family, pattern in _TABLES["names"])
 """Family -> its name as trainers and hubs spell it; signs between letters are written `-`."""
 BETWEEN = re.compile(r"[^a-z0-9]+")
 
@@ -120,8 +60,7 @@ EVIDENCE = (
     *("ss_network_module", "base_model_name_or_path"),
 )
 """Fields of a header that a report of its file repeats."""
-ANOTHER = "another"
-"""A base with cross-attention of a width that none of the known families has."""
+ANOTHER = "another"  # a base with cross-attention of a width that none of the known families has
 
 
 def refuse_other_base(

@@ -18,8 +18,7 @@ PLAIN = re.compile(r"\^?[\w.-]*")
 """A name, as it is or from the start: it is looked up and not searched for; files have hundreds.
 Its dots stand for any character, as in every pattern."""
 
-Dots = tuple[int, ...]
-"""Where a text has dots that stand for any character."""
+Dots = tuple[int, ...]  # where a text has dots that stand for any character
 
 
 class NamePatterns:

@@ -8,8 +8,7 @@ naming_ldm.py knows the single files' names, naming_index.py puts all together.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-Naming = Callable[[str], Iterable[str]]
-"""Our name -> the names that it has in one convention."""
+Naming = Callable[[str], Iterable[str]]  # our name -> the names that it has in one convention
 
 ATTENTION = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out"}
 TEXT_ATTENTION = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}

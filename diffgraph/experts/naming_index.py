@@ -47,8 +47,7 @@ XLABS_PREFIXES = ("", "diffusion_model.")
 class KeyIndex:
     """What strangers call one model's parameters and modules."""
 
-    parameters: Mapping[str, Placements]
-    """A key of a whole model -> the parameters that it holds."""
+    parameters: Mapping[str, Placements]  # a key of a whole model -> the parameters that it holds
     modules: Mapping[str, Placements]
     """A key of an adapter, less the suffix that its format adds -> the modules that it changes."""
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 from diffgraph.errors import DamagedFile, ExpertError, UnknownFormat, UnsafeFile
 
-BYTES = 32
-"""How many of the first bytes are looked at."""
+BYTES = 32  # how many of the first bytes are looked at
 LENGTH_BYTES = 8  # safetensors begin with the length of their header, which is a JSON object
 
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from diffgraph.families.layout import Placement, Placements
 
-Shapes = Mapping[str, Sequence[int]]
-"""Our parameter -> its shape."""
+Shapes = Mapping[str, Sequence[int]]  # our parameter -> its shape
 
 OURS = "transformer."
 BLOCK = re.compile(r"transformer\.(single_)?transformer_blocks\.(\d+)\.")

@@ -23,8 +23,7 @@ NO_MARK = re.compile(r"(query_norm|key_norm)\.scale$|(^|[._])logit_scale$")
 FLOATS = "F8_"  # how the codes of types begin
 WHOLE = ("I8", "U8")
 PARAMETERS = ("weight", "bias", "in_proj_weight", "in_proj_bias")
-METADATA = "quantization"
-"""What is in the names of metadata that tell how codes are read."""
+METADATA = "quantization"  # what is in the names of metadata that tell how codes are read
 
 
 def refuse_quantised(*files: Path) -> None:

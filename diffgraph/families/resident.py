@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from diffgraph.families.family import SamplerConfig
 
-OnStep = Callable[[int], None]
-"""Called with the number of each denoising step."""
+OnStep = Callable[[int], None]  # called with the number of each denoising step
 
 
 class DiffusionModel(ABC):

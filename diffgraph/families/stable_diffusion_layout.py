@@ -11,8 +11,7 @@ import torch
 
 from diffgraph.errors import MissingInput
 
-Shapes = dict[str, tuple[int, ...]]
-"""Parameter of a component, by diffusers' name -> its shape."""
+Shapes = dict[str, tuple[int, ...]]  # parameter of a component, by diffusers' name -> its shape
 
 
 def component_shapes(folder: Path, component: str) -> Shapes:

@@ -24,8 +24,7 @@ from diffgraph.merging.fused import FusedWriter, Mask, Row, Table, is_available
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.rules import PlannedMerge
 
-Coefficients = Mapping[str, float]
-"""Expert reference -> what its delta is multiplied by."""
+Coefficients = Mapping[str, float]  # expert reference -> what its delta is multiplied by
 
 
 Held = tuple[Table, float]

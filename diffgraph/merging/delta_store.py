@@ -9,8 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import torch
 
@@ -21,10 +20,24 @@ HOST_BYTES = 4 << 30
 DEVICE_BYTES = 16 << 30
 
 
-@dataclass(frozen=True)
-class _Arrived:
-    packed: Packed
-    event: "torch.cuda.Event | None"
+class _Memory(OrderedDict[str, Packed]):
+    """Packed deltas in so many bytes, the least recently used first."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def fits(self, size: int, used: set[str]) -> bool:
+        """Whether so many bytes have room beside what is in use."""
+        return sum(item.bytes for key, item in self.items() if key in used) + size <= self.room
+
+    def shrink(self, keep: set[str]) -> None:
+        """Drop what was used least recently, and need not be kept, while there is too much."""
+        size = sum(item.bytes for item in self.values())
+        for key in [key for key in self if key not in keep]:
+            if size <= self.room:
+                return
+            size -= self.pop(key).bytes
 
 
 class DeltaStore:
@@ -45,9 +58,7 @@ class DeltaStore:
         device_bytes: int = DEVICE_BYTES,
     ) -> None:
         self._read, self._device = read, device
-        self._room = {"host": host_bytes, "device": device_bytes}
-        self._host: OrderedDict[str, Packed] = OrderedDict()
-        self._there: OrderedDict[str, _Arrived] = OrderedDict()
+        self._host, self._there = _Memory(host_bytes), _Memory(device_bytes)
         self._in_use: set[str] = set()  # what the last call asked for
         self._coming: dict[str, Future[None]] = {}
         self._lock = threading.RLock()
@@ -57,10 +68,8 @@ class DeltaStore:
     @property
     def bytes(self) -> dict[str, int]:
         with self._lock:
-            return {
-                "host": sum(map(_bytes, self._host.values())),
-                "device": sum(map(_bytes, self._there.values())),
-            }
+            held = {"host": self._host, "device": self._there}
+            return {name: sum(item.bytes for item in it.values()) for name, it in held.items()}
 
     def get(self, hashes: Iterable[str]) -> dict[str, Delta]:
         """Return the deltas of some files, by hash, all of them usable until the next call.
@@ -107,26 +116,25 @@ class DeltaStore:
         return self._host[sha256]
 
     def _on_device(self, sha256: str) -> Delta:
-        arrived = self._there.get(sha256) or self._send(sha256)
-        if arrived is None:
+        packed = self._there.get(sha256) or self._send(sha256)
+        if packed is None:
             return self._on_host(sha256).delta
         self._there.move_to_end(sha256)
         here = torch.cuda.current_stream(self._device)
-        if arrived.event is not None:
-            here.wait_event(arrived.event)
-        arrived.packed.buffer.record_stream(here)
-        return arrived.packed.delta
+        here.wait_event(packed.arrival)
+        packed.buffer.record_stream(here)
+        return packed.delta
 
-    def _send(self, sha256: str) -> _Arrived | None:
+    def _send(self, sha256: str) -> Packed | None:
         """Send an expert to the device, unless it is larger than all the room there is."""
         packed = self._on_host(sha256)
-        if packed.bytes > self._room["device"]:
+        if packed.bytes > self._there.room:
             return None
         assert self._stream is not None
         with torch.cuda.stream(self._stream):
-            arrived = _Arrived(packed.to(self._device), self._stream.record_event())
-        self._there[sha256] = arrived
-        return arrived
+            sent = packed.to(self._device)
+            self._there[sha256] = replace(sent, arrival=self._stream.record_event())
+        return self._there[sha256]
 
     def _fetch_ahead(self, sha256: str) -> None:
         with self._lock:
@@ -134,35 +142,16 @@ class DeltaStore:
         if known is None:
             known = pack(self._read(sha256), pin=self._stream is not None)
         with self._lock:
-            if not self._fits(known.bytes, "host"):
+            if not self._host.fits(known.bytes, self._in_use):
                 return  # what is in use would have to go
             self._host[sha256] = known
             self._host.move_to_end(sha256)
-            if self._stream is not None and self._fits(known.bytes, "device"):
+            if self._stream is not None and self._there.fits(known.bytes, self._in_use):
                 self._send(sha256)
             self._forget(sha256)
 
-    def _fits(self, size: int, memory: str) -> bool:
-        """Whether so many bytes have room beside what is in use."""
-        held = self._host if memory == "host" else self._there
-        used = sum(_bytes(item) for key, item in held.items() if key in self._in_use)
-        return used + size <= self._room[memory]
-
     def _forget(self, *others: str) -> None:
-        """Drop what was used least recently, and is not used now, while a memory is too full."""
         with self._lock:
             keep = self._in_use.union(others)
-            for held, memory in ((self._host, "host"), (self._there, "device")):
-                _shrink(held, self._room[memory], keep)
-
-
-def _shrink(held: OrderedDict[str, Any], room: int, keep: set[str]) -> None:
-    size = sum(_bytes(item) for item in held.values())
-    for key in [key for key in held if key not in keep]:
-        if size <= room:
-            return
-        size -= _bytes(held.pop(key))
-
-
-def _bytes(item: Packed | _Arrived) -> int:
-    return item.packed.bytes if isinstance(item, _Arrived) else item.bytes
+            self._host.shrink(keep)
+            self._there.shrink(keep)

@@ -28,6 +28,7 @@ class Packed:
 
     delta: Delta
     buffer: Tensor  # uint8
+    arrival: Any = None  # on a device: the event by which the last of it is there
 
     @property
     def bytes(self) -> int:

@@ -29,8 +29,7 @@ KINDS: tuple[Kind, ...] = ("checkpoint", "peft")
 
 LARGEST = 1e18
 """No coefficient is larger: times the largest scale of an adapter it still fits float32."""
-STRONGEST = 1.5
-"""The strength that a predicted weight of 1 stands for under `strength`."""
+STRONGEST = 1.5  # the strength that a predicted weight of 1 stands for under `strength`
 
 
 class PlannedExpert(BaseModel, frozen=True, extra="forbid"):

@@ -26,7 +26,7 @@ SEED = re.compile(r"-?\d{1,20}", re.ASCII)
 LENGTH_BYTES = 8  # of a safetensors file, before its header
 
 
-Told = tuple[Any, str, int | None]
+RawPlan = tuple[Any, str, int | None]
 """What a file says of a plan, which nobody has looked at yet; of its prompt and of its seed."""
 
 
@@ -38,7 +38,7 @@ class WrittenPlan(NamedTuple):
     seed: int | None = None
 
 
-class About(BaseModel, extra="forbid"):
+class PlanDocument(BaseModel, extra="forbid"):
     """What `plan --json` and `show plan --json` say beside a plan."""
 
     plan: Any
@@ -88,7 +88,7 @@ def reason_of(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _plans(path: Path) -> list[Told]:
+def _plans(path: Path) -> list[RawPlan]:
     with open_foreign(path, LARGEST) as file:
         start = file.read(LENGTH_BYTES + 1)
     if start.startswith(PNG_START):
@@ -100,7 +100,7 @@ def _plans(path: Path) -> list[Told]:
     return _of_json(parse_strict(read_foreign(path, MOST_BYTES)))
 
 
-def _of_json(found: Any) -> list[Told]:
+def _of_json(found: Any) -> list[RawPlan]:
     if not isinstance(found, dict):
         raise ValueError("a plan is an object with a family and experts")
     if isinstance(found.get("plans"), list):  # what `plan` prints
@@ -113,7 +113,7 @@ def _of_json(found: Any) -> list[Told]:
         return [(parse_strict(found[METADATA]), "", None)]
     if "plan" not in found:
         return [(found, "", None)]
-    about = About.model_validate(found)
+    about = PlanDocument.model_validate(found)
     plan = MergePlan.model_validate(about.plan)
     for field, said, true in (
         ("id", about.id, plan.id),
@@ -125,7 +125,7 @@ def _of_json(found: Any) -> list[Told]:
     return [(plan, about.prompt, about.seed)]
 
 
-def _of_image(path: Path) -> Told:
+def _of_image(path: Path) -> RawPlan:
     from PIL import Image
 
     try:

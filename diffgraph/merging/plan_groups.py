@@ -25,8 +25,7 @@ OWN_BYTES: Mapping[str, int] = {"cpu": 2 << 30, "cuda": 8 << 30}
 """What weights of each image's own may take in all, likewise."""
 
 RECORDABLE = "unet."
-RECORDED = (8, 16, 32, 64)
-"""Sizes of batches that are recorded: smaller ones are filled up."""
+RECORDED = (8, 16, 32, 64)  # sizes of batches that are recorded: smaller ones are filled up
 
 
 class PlanGroups:

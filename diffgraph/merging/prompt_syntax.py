@@ -39,9 +39,7 @@ def a1111(plan: MergePlan, experts: Mapping[str, Expert], files: Mapping[str, st
     )
 
 
-def needed_checkpoint(
-    plan: MergePlan, experts: Mapping[str, Expert], files: Mapping[str, str]
-) -> str:
+def needed_checkpoint(experts: Mapping[str, Expert], files: Mapping[str, str]) -> str:
     """Return the file of the checkpoint that has to be chosen beside the prompt, or ''."""
     return next((files[ref] for ref in experts if experts[ref].kind == "checkpoint"), "")
 

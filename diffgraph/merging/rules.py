@@ -14,14 +14,14 @@ from torch import Tensor
 from diffgraph.errors import PlanError
 from diffgraph.experts.updates import CheckpointUpdate, DenseUpdate, Update, against
 from diffgraph.merging.combine import elect_signs, linear, slerp
-from diffgraph.merging.parameters import Parameter, RuleName
+from diffgraph.merging.parameters import RuleName
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.sparsify import drop_and_rescale, drop_by_magnitude, generator_for, trim
 
 Draw = Callable[[], torch.Generator]
 """Gives the random numbers that belong to one expert's update of one parameter."""
-Parameters = Mapping[str, Parameter]
-Sparsify = Callable[[Tensor, Parameters, Draw], Tensor]
+Numbers = Mapping[str, float]
+Sparsify = Callable[[Tensor, Numbers, Draw], Tensor]
 Combine = Callable[["PlannedMerge", str, Tensor, Mapping[str, Update]], Tensor]
 
 
@@ -41,7 +41,7 @@ class PlannedMerge:
         self.plan_id = plan.id
         self.rule = RULES[plan.rule]
         self.is_linear = plan.is_linear
-        self.parameters = plan.parameters
+        self.numbers = {n: float(v) for n, v in plan.parameters.items() if not isinstance(v, str)}
         self.coefficients = plan.coefficients()
         self.kinds = {expert.ref: expert.kind for expert in plan.experts}
 
@@ -60,7 +60,7 @@ class PlannedMerge:
             return update
         dense = against(update, base).dense().to(base.device)
         kept = self.rule.sparsify(
-            dense, self.parameters, lambda: generator_for(self.plan_id, ref, name)
+            dense, self.numbers, lambda: generator_for(self.plan_id, ref, name)
         )
         return DenseUpdate(kept)
 
@@ -126,26 +126,25 @@ def _step_by_step(
     )
 
 
-def _trim(update: Tensor, parameters: Parameters, draw: Draw) -> Tensor:
-    return trim(update, float(parameters["density"]))
-
-
-def _drop(update: Tensor, parameters: Parameters, draw: Draw) -> Tensor:
-    return drop_and_rescale(update, float(parameters["density"]), draw())
-
-
-def _drop_by_magnitude(update: Tensor, parameters: Parameters, draw: Draw) -> Tensor:
-    density, spread = float(parameters["density"]), float(parameters["spread"])
-    return drop_by_magnitude(update, density, spread, draw())
+def _drop(update: Tensor, numbers: Numbers, draw: Draw) -> Tensor:
+    return drop_and_rescale(update, numbers["density"], draw())
 
 
 RULES: Mapping[RuleName, Rule] = {
     "linear": Rule(_linear, "https://arxiv.org/abs/2603.20470"),
     "task_arithmetic": Rule(_linear, "https://arxiv.org/abs/2212.04089"),
-    "ties": Rule(_signs, "https://arxiv.org/abs/2306.01708", _trim),
+    "ties": Rule(
+        _signs,
+        "https://arxiv.org/abs/2306.01708",
+        lambda update, numbers, _: trim(update, **numbers),
+    ),
     "dare": Rule(_linear, "https://arxiv.org/abs/2311.03099", _drop),
     "dare_ties": Rule(_signs, "https://arxiv.org/abs/2311.03099", _drop),
-    "della": Rule(_signs, "https://arxiv.org/abs/2406.11617", _drop_by_magnitude),
+    "della": Rule(
+        _signs,
+        "https://arxiv.org/abs/2406.11617",
+        lambda update, numbers, draw: drop_by_magnitude(update, generator=draw(), **numbers),
+    ),
     "slerp": Rule(_slerp, "https://doi.org/10.1145/325334.325242"),
     "k_lora": Rule(_step_by_step, "https://arxiv.org/abs/2502.18461"),
 }

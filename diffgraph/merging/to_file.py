@@ -30,8 +30,7 @@ from diffgraph.merging.widening import widen
 BLOCK = 1 << 18  # entries that are summed at a time: they fit a core's own cache
 PRODUCT = 1 << 20  # with low-rank updates: a product of more rows takes less time an entry
 PIECE = 1 << 21  # entries that a thread takes on at a time
-NO_SHARE = 2.0**-30
-"""The base counts for nothing when what is left of 1 for it is a rounding error."""
+NO_SHARE = 2.0**-30  # the base counts for nothing when what is left of 1 for it is a rounding error
 
 TYPES: Mapping[str, torch.dtype] = {
     "fp16": torch.float16,
@@ -87,7 +86,7 @@ class Workspace:
 
 
 class FileMerge:
-    """Fills the slots of files with what a plan makes of a base.
+    """Fills the tensors of files with what a plan makes of a base.
 
     Args:
         plan: what is merged.

@@ -27,7 +27,7 @@ USUAL_TYPE = "float32"
 TYPE_KEYS = ("dtype", "torch_dtype")  # transformers' word, now and before version 5
 COPIED = ("*.json", "*.txt", "*.model")
 SHARDS = ".index.json"  # says which of several files holds what: one file needs none
-OVERSEEN = ("safety_checker", "feature_extractor")  # parts of a pipeline, not of the model
+LEFT_OUT_PARTS = ("safety_checker", "feature_extractor")  # parts of a pipeline, not of the model
 PIPELINES = {"unet": "StableDiffusionPipeline", "transformer": "FluxPipeline"}
 
 
@@ -80,7 +80,7 @@ def write_folder(
 def _kept(folder: Path) -> Iterator[Path]:
     for pattern in COPIED:
         for file in sorted((*folder.glob(pattern), *folder.glob(f"*/{pattern}"))):
-            if not file.name.endswith(SHARDS) and file.parent.name not in OVERSEEN:
+            if not file.name.endswith(SHARDS) and file.parent.name not in LEFT_OUT_PARTS:
                 yield file
 
 
@@ -113,14 +113,16 @@ def _index(folder: Path) -> dict[str, object]:
     stated = folder / "model_index.json"
     if stated.is_file():
         index = _described(stated)
-        return index | {name: [None, None] for name in OVERSEEN if name in index}
+        return index | {name: [None, None] for name in LEFT_OUT_PARTS if name in index}
     parts: dict[str, object] = {}
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         found = _class_of(part)
         if found is not None:
             parts[part.name] = found
     pipeline = next(name for part, name in PIPELINES.items() if part in parts)
-    missing = {} if pipeline != "StableDiffusionPipeline" else dict.fromkeys(OVERSEEN, (None, None))
+    missing = (
+        {} if pipeline != "StableDiffusionPipeline" else dict.fromkeys(LEFT_OUT_PARTS, (None, None))
+    )
     return {"_class_name": pipeline, **parts, **missing}
 
 

@@ -79,7 +79,7 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
     return Said(
         syntax=syntax.value,
         text=SYNTAXES[syntax.value](plan, experts, files),
-        checkpoint=needed_checkpoint(plan, experts, files) if is_prompt else "",
+        checkpoint=needed_checkpoint(experts, files) if is_prompt else "",
         plan_id=plan.id,
         debts=licence_duties(experts[ref] for ref in sorted(experts)),
     )

@@ -12,8 +12,7 @@ from diffgraph.errors import DamagedFile, FamilyMismatch
 from diffgraph.experts.updates import Update
 from diffgraph.experts.weights_file import shown
 
-LARGEST_SCALE = 1e18
-"""Times the largest coefficient of a plan it still fits float32."""
+LARGEST_SCALE = 1e18  # times the largest coefficient of a plan it still fits float32
 
 
 @dataclass(frozen=True)

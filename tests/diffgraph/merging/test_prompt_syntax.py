@@ -49,13 +49,13 @@ def weights(nodes: dict) -> dict[str, float]:
 def test_a_prompt() -> None:
     plan, experts = case(a=0.8, b=-0.25)
     assert a1111(plan, experts, FILES) == "<lora:pencil v2:0.8> <lora:night_x_:-0.25>"
-    assert needed_checkpoint(plan, experts, FILES) == ""
+    assert needed_checkpoint(experts, FILES) == ""
 
 
 def test_a_prompt_for_another_checkpoint() -> None:
     plan, experts = case(a=0.8, m=1)
     assert a1111(plan, experts, FILES) == "<lora:pencil v2:0.8>"
-    assert needed_checkpoint(plan, experts, FILES) == "one.safetensors"
+    assert needed_checkpoint(experts, FILES) == "one.safetensors"
 
 
 def test_nodes_mix_what_the_plan_mixes() -> None:
