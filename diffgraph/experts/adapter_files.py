@@ -8,8 +8,9 @@ to would be read without it.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -50,6 +51,8 @@ FLAGS = frozenset({ALPHA, "on_input"})
 class ParsedFile:
     """What has been made of a file's keys."""
 
+    file: WeightsFile
+    parameters: Mapping[str, Tensor]  # the base's
     format: str = ""
     updates: dict[str, Update] = field(default_factory=dict)
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)  # parameter -> keys
@@ -57,6 +60,17 @@ class ParsedFile:
     absent: dict[str, list[str]] = field(default_factory=dict)  # encoder the base lacks -> keys
     unknown: list[str] = field(default_factory=list)
     remarks: tuple[str, ...] = ()
+    claimed: dict[str, Placements] = field(default_factory=dict)  # parameter -> the file's module
+
+    @cached_property
+    def modules(self) -> Mapping[str, Placements]:
+        """What the file may call the base's modules."""
+        return key_index(self.parameters).modules
+
+    @cached_property
+    def components(self) -> set[str]:
+        """What the base is made of."""
+        return {name.partition(".")[0] for name in self.parameters}
 
     @property
     def matched(self) -> tuple[str, ...]:
@@ -67,9 +81,17 @@ class ParsedFile:
         self.updates[name] = update if before is None else SumUpdate((before, update))
         self.keys[name] = (*self.keys.get(name, ()), *keys)
 
-    def leave(self, key: str, components: Collection[str]) -> None:
+    def claim(self, name: str, kind: str, placements: Placements, key: str) -> None:
+        """Raise `DamagedFile` if another module of the file changes this parameter too."""
+        if self.claimed.setdefault(name, placements) != placements:
+            raise DamagedFile(
+                f"{self.file.path.name}: {shown(key)} changes the {kind} of "
+                f"{name.rpartition('.')[0]}, which another key changes"
+            )
+
+    def leave(self, key: str) -> None:
         """Keep a key that nobody reads: for an encoder that the base lacks, or unknown."""
-        if encoder := absent_encoder(key, components):
+        if encoder := absent_encoder(key, self.components):
             self.absent.setdefault(encoder, []).append(key)
         else:
             self.unknown.append(key)
@@ -89,12 +111,10 @@ def open_adapter(
     Raises:
         DamagedFile, FamilyMismatch, UnknownFormat: parts that do not fit together or the base.
     """
-    parsed = ParsedFile()
+    parsed = ParsedFile(file, parameters)
     forms: Counter[str] = Counter()
-    rows = _Rows(file.path.name)
     alpha_missing = False
-    modules = key_index(parameters).modules
-    groups, rest = _groups(file, modules, parsed)
+    groups, rest = _groups(parsed)
     read: set[Placements] = set()
     for placements, keys in groups.items():
         parts = _parts(file, placements, keys, configuration)
@@ -114,11 +134,10 @@ def open_adapter(
             read.add(placements)
             forms[_described(form, update)] += form.touches == "weight"
             for name, cut in whole.cut(update):
-                rows.claim(name, form.touches, placements, keys)
+                parsed.claim(name, form.touches, placements, next(iter(keys.values())))
                 parsed.add(name, cut, [keys[role] for role in sorted(roles)])
         rest.extend(key for role, key in keys.items() if role not in used)
-    rest = list(_without_whole_values(file, rest, modules, parameters, parsed, rows))
-    _leave(file, rest, modules, read, parsed, {name.partition(".")[0] for name in parameters})
+    _leave(parsed, list(_without_whole_values(parsed, rest)), read)
     parsed.format = _named(forms) or "full"
     if alpha_missing:
         parsed.remarks = ("no alpha is stated: the rank is taken",)
@@ -129,10 +148,9 @@ SCALED = frozenset({"lora", "loha", "lokr", "glora"})
 """Formats whose product is multiplied by alpha / rank."""
 
 
-def _groups(
-    file: WeightsFile, modules: Mapping[str, Placements], parsed: ParsedFile
-) -> tuple[dict[Placements, dict[str, str]], list[str]]:
+def _groups(parsed: ParsedFile) -> tuple[dict[Placements, dict[str, str]], list[str]]:
     """Return module -> role -> key, and the keys that belong to no module by their role."""
+    file, modules = parsed.file, parsed.modules
     groups: dict[Placements, dict[str, str]] = {}
     adapters: dict[Placements, str] = {}
     rest = []
@@ -159,15 +177,9 @@ def _groups(
     return groups, rest
 
 
-def _without_whole_values(
-    file: WeightsFile,
-    keys: Iterable[str],
-    modules: Mapping[str, Placements],
-    parameters: Mapping[str, Tensor],
-    parsed: ParsedFile,
-    rows: "_Rows",
-) -> Iterator[str]:
-    """Add the keys that hold a whole parameter of the base to `parsed`; yield the others."""
+def _without_whole_values(parsed: ParsedFile, keys: Iterable[str]) -> Iterator[str]:
+    """Add the keys that hold a whole parameter of the base; yield the others."""
+    file, parameters, modules = parsed.file, parsed.parameters, parsed.modules
     for key in keys:
         name, _, last = key.rpartition(".")
         kind = KINDS.get(last) or WHOLE.get(f".{last}")
@@ -180,7 +192,7 @@ def _without_whole_values(
             yield key
             continue
         for where in ours:
-            rows.claim(where.name, str(kind), placements, {"": key})
+            parsed.claim(where.name, str(kind), placements, key)
             if isinstance(parsed.updates.get(where.name), RenormalisedUpdate | DerivedUpdate):
                 raise DamagedFile(
                     f"{file.path.name}: {shown(key)} is the whole of what another key changes"
@@ -190,15 +202,9 @@ def _without_whole_values(
             parsed.add(parameter, update, [key])
 
 
-def _leave(
-    file: WeightsFile,
-    keys: Iterable[str],
-    modules: Mapping[str, Placements],
-    read: set[Placements],
-    parsed: ParsedFile,
-    components: set[str],
-) -> None:
-    """Keep what nobody reads in `parsed`; raise where a module would be read without it."""
+def _leave(parsed: ParsedFile, keys: Iterable[str], read: set[Placements]) -> None:
+    """Keep what nobody reads; raise where a module would be read without it."""
+    file, modules = parsed.file, parsed.modules
     stems = {known[0] for key in file.entries if (known := split(key)) and known[1] != ALPHA}
     for key in keys:
         known = split(key)
@@ -211,7 +217,7 @@ def _leave(
                 f"{file.path.name}: {shown(key)} belongs to a module that is read, "
                 "and no reader here knows what it means"
             )
-        parsed.leave(key, components)
+        parsed.leave(key)
 
 
 def _parts(
@@ -298,22 +304,6 @@ def _build(form: AdapterFormat, parts: ModuleTensors, whole: _Whole) -> Update |
         return None
     update = moved(update, whole.pieces[0][2].device)
     return dora.renormalise(update, parts, base) if renormalises else update
-
-
-class _Rows:
-    """Which modules of the file have changed which parameters: each may be changed by one only."""
-
-    def __init__(self, file: str) -> None:
-        self._file = file
-        self._claimed: dict[str, Placements] = {}
-
-    def claim(self, name: str, kind: str, placements: Placements, keys: Mapping[str, str]) -> None:
-        if self._claimed.setdefault(name, placements) != placements:
-            key = next(iter(keys.values()))
-            raise DamagedFile(
-                f"{self._file}: {shown(key)} changes the {kind} of {name.rpartition('.')[0]}, "
-                "which another key changes"
-            )
 
 
 def _described(form: AdapterFormat, update: Update) -> str:

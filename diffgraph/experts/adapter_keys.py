@@ -57,7 +57,7 @@ def split(key: str) -> tuple[str, str, str] | None:
 
 
 def placed(name: str, modules: Mapping[str, Placements]) -> Placements | None:
-    """Return where the module of a stranger's name is, without what tools put around it."""
+    """Return where a module of another tool's name is, without what tools put around it."""
     found = modules.get(name)
     return found if found is not None else modules.get(_bare(name))
 

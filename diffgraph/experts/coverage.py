@@ -13,7 +13,7 @@ class CoverageReport(BaseModel, frozen=True):
     )
     unknown: int = Field(default=0, ge=0, description="keys that nobody understood")
     examples: tuple[str, ...] = Field(
-        default=(), description="some of the unknown keys, cut short: a stranger's text"
+        default=(), description="some of the unknown keys, cut short: untrusted text"
     )
     parameters: int = Field(default=0, ge=0, description="parameters of the base it changes")
     bytes: int = Field(default=0, ge=0, description="of its file")

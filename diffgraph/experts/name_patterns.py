@@ -1,6 +1,6 @@
 """Which modules does a pattern in an adapter's configuration mean?
 
-PEFT runs these as regular expressions, a stranger's too, and some take for ever. RE2 takes time in
+PEFT runs these as regular expressions, untrusted ones too, and some never end. RE2 takes time in
 proportion to the name's length whatever the pattern, and memory as far as it is allowed.
 https://huggingface.co/docs/peft/package_reference/lora
 """

@@ -1,7 +1,7 @@
 """What do other tools call our parameters?
 
 A vocabulary is a function from one of our names (`unet.….to_q`, `text_encoder.….q_proj`, with or
-without a final `.weight`) to what one naming convention calls it. Looking a stranger's name up in
+without a final `.weight`) to what one naming convention calls it. Looking a foreign name up in
 what the vocabularies say of the real model never guesses: kohya's underscores cannot be split back.
 naming_ldm.py knows the single files' names, naming_index.py puts all together.
 """

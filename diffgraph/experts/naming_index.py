@@ -1,4 +1,4 @@
-"""Which of our parameters does a stranger's key mean?
+"""Which of our parameters does a foreign key mean?
 
 All vocabularies of one model, put together once: a key is looked up, never taken apart. A key that
 could mean two things means none.
@@ -45,7 +45,7 @@ XLABS_PREFIXES = ("", "diffusion_model.")
 
 @dataclass(frozen=True)
 class KeyIndex:
-    """What strangers call one model's parameters and modules."""
+    """What other tools call one model's parameters and modules."""
 
     parameters: Mapping[str, Placements]  # a key of a whole model -> the parameters that it holds
     modules: Mapping[str, Placements]

@@ -118,12 +118,11 @@ def _open_checkpoint(file: WeightsFile, parameters: Mapping[str, Tensor]) -> Par
     matched = {key: names[key] for key in sorted(file.entries) if key in names}
     _refuse_repeats(file, matched)
     rest = [key for key in file.entries if key not in matched]
-    parsed = ParsedFile("checkpoint")
+    parsed = ParsedFile(file, parameters, "checkpoint")
     parsed.skipped = [key for key in rest if checkpoint.is_skipped(key)]
-    components = {name.partition(".")[0] for name in parameters}
     for key in rest:
         if not checkpoint.is_skipped(key):
-            parsed.leave(key, components)
+            parsed.leave(key)
     if not matched and not _are_whole(file.entries):
         raise _unreadable(file, f"no reader recognises its keys{_some(rest)}")
     refuse_quantised_keys(file, matched)

@@ -1,4 +1,4 @@
-"""How is a stranger's weights file opened safely?
+"""How is an untrusted weights file opened safely?
 
 Only safetensors: a JSON header, then raw numbers, nothing that could run. The header is checked
 against the size of the file before anything is allocated. The numbers are mapped into memory: a
@@ -38,7 +38,7 @@ SCANNED = 1 << 20  # numbers that are looked at together
 READS_ANYWHERE = platform.machine().lower() in {"x86_64", "amd64", "aarch64", "arm64"}
 """Whether the processor reads numbers at any address: nothing in the format aligns them."""
 MAP_NORESERVE = 0x4000  # Linux; Python names it from 3.13 on
-SHOWN = 80  # characters of a stranger's text that may appear in a message
+SHOWN = 80  # characters of untrusted text that may appear in a message
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -133,7 +133,7 @@ def non_finite(value: Tensor) -> int:
 
 
 def shown(text: str) -> str:
-    """Return a stranger's text so that it is safe and short in a message."""
+    """Return untrusted text so that it is safe and short in a message."""
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
 

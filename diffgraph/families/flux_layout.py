@@ -174,7 +174,7 @@ def _blocks(
 
 
 def _stacked(names: Sequence[str], shapes: Shapes) -> Placements:
-    """Return modules whose outputs lie one below the other in a stranger's tensor."""
+    """Return modules whose outputs lie one below the other in the makers' tensor."""
     if len(names) == 1:
         return (Placement(names[0]),)
     placements, start = [], 0

@@ -27,7 +27,7 @@ def component_shapes(folder: Path, component: str) -> Shapes:
             model = _built(component, config)
     except OSError as error:
         raise MissingInput(f"{path} cannot be read: {error.strerror}") from error
-    # a stranger's configuration goes wrong wherever the libraries first use it
+    # a foreign configuration goes wrong wherever the libraries first use it
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise MissingInput(
             f"{path} does not describe the {component} of a Stable Diffusion 1 model: "

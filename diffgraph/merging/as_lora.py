@@ -80,9 +80,7 @@ def nearest_lora(
     largest = 0
     left_out = []
     for name in sorted({name for ref in refs for name in deltas[ref].updates}):
-        weight = base.merged[name].value
-        if weight.dtype.itemsize == 1:  # which torch computes nothing with
-            weight = weight.float()
+        weight = base.weight(name)
         updates = {ref: deltas[ref].updates[name] for ref in refs if name in deltas[ref].updates}
         try:
             if weight.ndim < 2 or not name.endswith(".weight"):

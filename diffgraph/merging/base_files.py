@@ -74,6 +74,11 @@ class BaseFiles:
         """The weights that experts may change, by our names."""
         return {name: stored.value for name, stored in self.merged.items()}
 
+    def weight(self, name: str) -> Tensor:
+        """Return a weight as torch can compute with it: eight bits are made float32."""
+        value = self.merged[name].value
+        return value.float() if value.dtype.itemsize == 1 else value
+
 
 def open_base(family: Family) -> BaseFiles:
     """Map the files of a family's base; raises `MissingInput` if they are not there."""
@@ -107,7 +112,12 @@ def open_checkpoint(family: Family, base: bases.BaseLocation) -> BaseFiles:
     held = _held(file, CLIP, text, ldm(()))
     merged |= held or _text_encoders(bases.weights_of(family, base, CLIP).parent)
     blocks = decoder_blocks(autoencoder)
-    held = _held(file, AUTOENCODER, autoencoder, lambda name: (_ldm_autoencoder(name, blocks),))
+    held = _held(
+        file,
+        AUTOENCODER,
+        autoencoder,
+        lambda name: (autoencoder_key(name.removeprefix(f"{AUTOENCODER}."), blocks),),
+    )
     found = {stored.key: stored for stored in held.values()}
     found = found or _autoencoder(bases.weights_of(family, base, AUTOENCODER).parent)
     return BaseFiles(base.folder, merged, found)
@@ -202,10 +212,6 @@ def _held(
             f"{file.path} lacks {len(missing)} weights of its {component}, for one {missing[0]}"
         )
     return found
-
-
-def _ldm_autoencoder(name: str, blocks: int) -> str:
-    return autoencoder_key(name.removeprefix(f"{AUTOENCODER}."), blocks)
 
 
 def _transformer(path: Path) -> Iterator[tuple[str, StoredTensor]]:

@@ -43,12 +43,8 @@ OnProgress = Callable[[Path, int, int], None]
 """Called with a file, the entries of it that are written and all there are, from any thread."""
 
 
-@dataclass(frozen=True)
-class Sum:
-    """What the entries of a parameter are the weighted sum of."""
-
-    whole: tuple[tuple[float, Tensor], ...]  # (coefficient, all entries in one dimension)
-    low_rank: tuple[tuple[float, LowRankUpdate], ...] = ()
+Whole = list[tuple[float, Tensor]]  # (coefficient, all entries of a parameter in one dimension)
+LowRank = list[tuple[float, LowRankUpdate]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,8 @@ class Run:
     first: int  # entries from the beginning of the file's tensor
     stop: int
     shift: int  # added to the number of an entry: its number in the sum's parameter
-    terms: Sum
+    whole: Whole
+    low_rank: LowRank
 
 
 def cores() -> int:
@@ -140,8 +137,7 @@ class FileMerge:
         A tensor has several when other tools keep several of our parameters in it.
         """
         if slot.copied is not None:
-            whole = Sum(((1.0, slot.copied.value.reshape(-1)),))
-            return [Run(0, slot.shape.numel(), 0, whole)]
+            return [Run(0, slot.shape.numel(), 0, [(1.0, slot.copied.value.reshape(-1))], [])]
         if not self.plan.is_linear:
             return None
         runs = []
@@ -153,35 +149,31 @@ class FileMerge:
             width = shape[1:].numel()
             own = 0
             for start, stop in place.rows or ((0, shape.numel() // width if width else 0),):
-                runs.append(Run(start * width, stop * width, own - start * width, terms))
+                runs.append(Run(start * width, stop * width, own - start * width, *terms))
                 own += (stop - start) * width
         return runs
 
-    def sum_of(self, name: str) -> Sum | None:
+    def sum_of(self, name: str) -> tuple[Whole, LowRank] | None:
         """Return the sum that a parameter is, or None if one of its updates is not a plain term."""
-        share, whole, low_rank = 1.0, [], []
+        share, whole, low_rank = 1.0, Whole(), LowRank()
         for ref, update in self.updates(name).items():
             coefficient = self.planned.coefficients[ref]
-            if isinstance(update, CheckpointUpdate):
+            if isinstance(update, CheckpointUpdate | DenseUpdate):
                 whole.append((coefficient, update.value.reshape(-1)))
-                share -= coefficient
-            elif isinstance(update, DenseUpdate):
-                whole.append((coefficient, update.value.reshape(-1)))
+                share -= coefficient if isinstance(update, CheckpointUpdate) else 0.0
             elif isinstance(update, LowRankUpdate):
                 low_rank.append((coefficient, update))
             else:
                 return None
         if abs(share) > NO_SHARE or not whole:
             whole.insert(0, (share, self.base.merged[name].value.reshape(-1)))
-        return Sum(tuple(whole), tuple(low_rank))
+        return whole, low_rank
 
     def whole(self, slot: OutputTensor) -> Tensor:
         """Return a tensor of the file in float32, made whole."""
         parts = []
         for place in slot.merged:
-            base = self.base.merged[place.name].value
-            if base.dtype.itemsize == 1:  # which torch computes nothing with
-                base = base.float()
+            base = self.base.weight(place.name)
             parts.append(self.planned.parameter(place.name, base, self.updates(place.name)))
         if len(parts) == 1 and not slot.merged[0].rows:
             return parts[0].reshape(slot.shape)
@@ -291,16 +283,14 @@ class _Work:
 
     def _sum(self, piece: _Piece, run: Run, space: Workspace) -> None:
         count, width = piece.stop - piece.first, piece.slot.shape[1:].numel()
-        block = PRODUCT if run.terms.low_rank else BLOCK
+        block = PRODUCT if run.low_rank else BLOCK
         step = max(1, block // width) * width
         space.fit(min(step, count), count)
-        low_rank = [
-            (value * item.scale, item.up, item.down.float()) for value, item in run.terms.low_rank
-        ]
+        low_rank = [(value * it.scale, it.up, it.down.float()) for value, it in run.low_rank]
         for first in range(piece.first, piece.stop, step):
             stop = min(piece.stop, first + step)
             start, end = first + run.shift, stop + run.shift
-            total = _weighted(run.terms.whole, start, end, space)
+            total = _weighted(run.whole, start, end, space)
             for value, up, down in low_rank:
                 part = up[start // width : end // width].float()
                 total.view(-1, width).addmm_(part, down, alpha=value)
@@ -324,9 +314,7 @@ class _Work:
         out.copy_(total)
 
 
-def _weighted(
-    terms: tuple[tuple[float, Tensor], ...], start: int, stop: int, space: Workspace
-) -> Tensor:
+def _weighted(terms: Whole, start: int, stop: int, space: Workspace) -> Tensor:
     count = stop - start
     total, wide, bits = space.total[:count], space.wide[:count], space.bits[:count]
     for number, (value, entries) in enumerate(terms):

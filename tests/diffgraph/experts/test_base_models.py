@@ -162,7 +162,7 @@ def kohya(stem: str, width: int) -> dict[str, torch.Tensor]:
 
 
 MODEL = "model.diffusion_model."
-STRANGERS: list[tuple[str, dict[str, torch.Tensor]]] = [
+OTHER_BASES: list[tuple[str, dict[str, torch.Tensor]]] = [
     ("Wan", of("blocks.0.self_attn.q.weight", "blocks.0.ffn.0.weight", "head.modulation")),
     ("Wan", adapter("diffusion_model.blocks.3.cross_attn.k_img", 5120)),
     ("Wan", kohya("lora_unet_blocks_11_self_attn_o", 5120)),
@@ -205,8 +205,8 @@ STRANGERS: list[tuple[str, dict[str, torch.Tensor]]] = [
 
 @pytest.mark.parametrize(
     ("family", "tensors"),
-    STRANGERS,
-    ids=[f"{family}: {next(iter(tensors))}" for family, tensors in STRANGERS],
+    OTHER_BASES,
+    ids=[f"{family}: {next(iter(tensors))}" for family, tensors in OTHER_BASES],
 )
 @pytest.mark.parametrize("base", ["SD 1.x", "FLUX"])
 def test_keys_of_other_models_name_their_family(

@@ -1,4 +1,4 @@
-"""What a header says, and what a stranger may write into it."""
+"""What a header says, and what anybody may write into it."""
 
 import json
 from pathlib import Path

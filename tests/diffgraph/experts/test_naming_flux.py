@@ -1,6 +1,6 @@
 """FLUX's fused names against the converters that diffusers ships, row by row.
 
-Every row of a stranger's tensor holds its own number, so a swapped or shifted row shows.
+Every row of a fused tensor holds its own number, so a swapped or shifted row shows.
 """
 
 from collections.abc import Iterator, Mapping
