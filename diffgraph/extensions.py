@@ -67,34 +67,35 @@ class Extensible(Mapping[str, Value]):
         return {one.name: one.value for one in self.extensions() if not one.problem}
 
     def _extensions(self) -> tuple[Extension, ...]:
-        """Return what packages add, in the order of its names; told once if it cannot be used."""
-        found: dict[str, Extension] = {}
+        """Return what packages add, by name; what cannot be used comes last, and is told."""
+        used: dict[str, Extension] = {}
         refused = []
         entries = metadata.entry_points(group=f"diffgraph.{self.group}")
         for entry in sorted(entries, key=lambda entry: (entry.name, _package(entry))):
-            value, problem = self._load(entry)
-            if entry.name in found:
-                problem = f"{found[entry.name].package} adds that name too"
-            one = Extension(told_briefly(entry.name), _package(entry), value, problem)
-            if not problem:
-                found[entry.name] = one
+            one = self._loaded(entry)
+            if one.name in used:
+                one = one._replace(problem=f"{used[one.name].package} adds that name too")
+            if not one.problem:
+                used[one.name] = one
                 continue
             refused.append(one)
-            log.warning(
-                "%s of %s is left out of the %s: %s", one.name, one.package, self.group, problem
-            )
-        return (*found.values(), *refused)
+            log.warning("%s of %s is left out of the %s: %s", *one[:2], self.group, one.problem)
+        return (*used.values(), *refused)
 
-    def _load(self, entry: metadata.EntryPoint) -> tuple[Any, str]:
-        if entry.name in self.built_in:
-            return None, "the name is one of ours"
-        if not NAME.fullmatch(entry.name):
-            return None, "a name is lower-case letters, digits and _"
+    def _loaded(self, entry: metadata.EntryPoint) -> Extension:
+        name, package = told_briefly(entry.name), _package(entry)
+        if name in self.built_in:
+            return Extension(name, package, None, "the name is one of ours")
+        if not NAME.fullmatch(name):
+            return Extension(name, package, None, "a name is lower-case letters, digits and _")
         try:
             value = entry.load()
-            return value, self._refuse(entry.name, value)
+            problem = self._refuse(name, value)
+            if (own := getattr(value, "name", name)) != name:
+                problem = problem or f"it calls itself {own!r}"
         except (Exception, SystemExit) as error:  # a stranger's code may fail in any way
-            return None, told_briefly(f"{type(error).__name__}: {error}")
+            value, problem = None, told_briefly(f"{type(error).__name__}: {error}")
+        return Extension(name, package, value, problem)
 
 
 def once(make: Callable[[], Made]) -> Callable[[], Made]:

@@ -1,7 +1,7 @@
 """What is a baseline? A way from a selection to a merge plan that learns nothing."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diffgraph.experts.expert import Kind
 from diffgraph.merging.plan import MergePlan, Normalisation, PlannedExpert
@@ -33,8 +33,17 @@ def planned(
     snapshot: "GraphSnapshot",
     coefficient: Coefficient,
     normalisation: Normalisation,
+    **rule: Any,
 ) -> MergePlan:
-    """Return the plan that gives each chosen expert the coefficient of its kind and strength."""
+    """Return the plan that gives each chosen expert the coefficient of its kind and strength.
+
+    Args:
+        selection: the chosen experts.
+        snapshot: the graph that they were chosen from.
+        coefficient: what each is multiplied by, before normalisation.
+        normalisation: of the plan.
+        rule: `rule` and its `parameters`, if it is another than the sum.
+    """
     rows = snapshot.index(selection.refs)
     kinds = [snapshot.kinds[row] for row in rows]
     experts = tuple(
@@ -46,4 +55,4 @@ def planned(
         )
         for row, kind in zip(rows, kinds, strict=True)
     )
-    return MergePlan(family=snapshot.family, experts=experts, normalisation=normalisation)
+    return MergePlan(family=snapshot.family, experts=experts, normalisation=normalisation, **rule)

@@ -257,6 +257,9 @@ class _Look:
         return True
 
     def _at(self, entry: Listing | BrokenPage) -> None:
+        if isinstance(entry, Listing) and entry.ref.source != self.crawler.source:
+            reason = f"it is listed by {self.crawler.source}, which cannot speak for its hub"
+            entry = BrokenPage(where=str(entry.ref), reason=reason)
         if isinstance(entry, BrokenPage):
             self.broken.append(entry)
             return

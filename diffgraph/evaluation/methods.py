@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from diffgraph.baselines import BASELINES, Single
-from diffgraph.errors import InputError
+from diffgraph.errors import InputError, PlanError, SnapshotError
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 from diffgraph.merging.plan import MergePlan, Normalisation
+from diffgraph.merging.plan_files import reason_of
 from diffgraph.planner.selection import Selection
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ class MethodPlans:
 
         Raises:
             InputError: there is no such method, or nothing can be drawn for the prompt.
+            PlanError: a baseline's rule does not fit the experts, or it names another.
         """
         found = self._plans(method, self.selection(prompt.text))
         base = MergePlan(family=self.snapshot.family)  # without experts all rules are the same
@@ -70,9 +74,19 @@ class MethodPlans:
             other = self._open(method.removeprefix(OTHER_PLANNER))
             return [self._planned(other, selection, None)]
         if method in BASELINES:
-            return [BASELINES[method].plan(selection, self.snapshot)]
+            return [self._of_baseline(method, selection)]
         known = ", ".join(sorted({*METHODS, *BASELINES, f"{OTHER_PLANNER}ID"}))
         raise InputError(f"no method is called {method!r}: there is {known}")
+
+    def _of_baseline(self, method: str, selection: Selection) -> MergePlan:
+        try:
+            plan = BASELINES[method].plan(selection, self.snapshot)
+            self.snapshot.index([expert.ref for expert in plan.experts])  # others are not merged
+        except (ValidationError, SnapshotError) as error:
+            raise PlanError(
+                f"{method} has no plan for these experts: {reason_of(error)}"
+            ) from error
+        return plan
 
     def _planned(
         self, planner: "Planner", selection: Selection, normalisation: Normalisation | None

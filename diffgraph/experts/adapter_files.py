@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from diffgraph.errors import DamagedFile, UnknownFormat
-from diffgraph.experts.adapter_keys import ALPHA, MARKS, WHOLE, placed, places_around, split
-from diffgraph.experts.formats import ADAPTERS, AdapterFormat, checkpoint, dora
+from diffgraph.experts.adapter_keys import ALPHA, WHOLE, known_keys, placed, places_around, split
+from diffgraph.experts.formats import AdapterFormat, all_adapters, checkpoint, dora
 from diffgraph.experts.formats.adapter import ModuleTensors
 from diffgraph.experts.naming import absent_encoder
 from diffgraph.experts.naming_index import Placement, Placements, key_index
@@ -37,10 +37,6 @@ from diffgraph.experts.weights_file import WeightsFile, shown
 RENORMALISED = frozenset(dora.SUFFIXES.values())
 EMBEDDED = ("bundle_emb.",)  # token vectors beside the weights
 CARRIES_NOTHING = (".lora_velora_embed",)  # VeLoRA's compression of gradients
-BIASES = frozenset(
-    {".set_bias", *(r for form in ADAPTERS if form.touches == "bias" for r in form.marks)}
-)
-"""Roles that change a bias alone: a base without it is none the worse."""
 KINDS = {"weight": "weight", "scale": "weight", "bias": "bias"}
 """How the key of a whole value ends -> what it is of a module of ours."""
 FLAGS = frozenset({ALPHA, "on_input"})
@@ -99,8 +95,8 @@ class ParsedFile:
 
 def is_adapter(file: WeightsFile) -> bool:
     """Whether a file has keys that only adapters have."""
-    found = map(split, file.entries)
-    return any(known is not None and known[1] in MARKS for known in found)
+    marks = known_keys().marks
+    return any(found is not None and found[1] in marks for found in map(split, file.entries))
 
 
 def open_adapter(
@@ -119,7 +115,7 @@ def open_adapter(
     for placements, keys in groups.items():
         parts = _parts(file, placements, keys, configuration)
         used: set[str] = set()
-        for form in ADAPTERS:
+        for form in all_adapters():
             if not any(mark in keys for mark in form.marks):
                 continue
             whole = _Whole.of(placements, form.touches, parameters)
@@ -211,7 +207,7 @@ def _leave(parsed: ParsedFile, keys: Iterable[str], read: set[Placements]) -> No
         if known is not None and known[1] == ALPHA and known[0] not in stems:
             parsed.skipped.append(key)  # of a block whose factors its maker has cut out
             continue
-        is_bias = key.endswith(".bias") or (known is not None and known[1] in BIASES)
+        is_bias = key.endswith(".bias") or (known is not None and known[1] in known_keys().biases)
         if not is_bias and any(places in read for places in places_around(key, modules)):
             raise UnknownFormat(
                 f"{file.path.name}: {shown(key)} belongs to a module that is read, "

@@ -5,29 +5,52 @@ one of its adapters, wrappers of a model their own prefixes.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from diffgraph.experts.formats import ADAPTERS, dora
+from diffgraph.experts.formats import ADAPTERS, AdapterFormat, all_adapters, dora
 from diffgraph.experts.naming import KOHYA
 from diffgraph.experts.naming_index import Placements
+from diffgraph.extensions import once
 
 ALPHA = "alpha"
 WHOLE = {".set_weight": "weight", ".set_bias": "bias"}
 """ComfyUI's values that replace the base's, instead of adding to them."""
-SUFFIXES: Mapping[str, str] = {
-    suffix: role
-    for table in (
-        *(adapter.suffixes for adapter in ADAPTERS),
-        *(dora.SUFFIXES, {".alpha": ALPHA}, {suffix: suffix for suffix in WHOLE}),
+
+
+def _suffixes(forms: Sequence[AdapterFormat]) -> dict[str, str]:
+    """Return suffix → role of all that keys can end in."""
+    others = (dora.SUFFIXES, {".alpha": ALPHA}, {suffix: suffix for suffix in WHOLE})
+    tables = (*(form.suffixes for form in forms), *others)
+    return {suffix: role for table in tables for suffix, role in table.items()}
+
+
+class Known(NamedTuple):
+    """What the formats that there are say of keys."""
+
+    suffixes: Mapping[str, str]
+    marks: frozenset[str]
+    biases: frozenset[str]
+    """Roles that change a bias alone: a base without it is none the worse."""
+    longest: int
+
+
+@once
+def known_keys() -> Known:
+    """Return what is known of keys, formats of other packages included."""
+    forms = all_adapters()
+    suffixes = _suffixes(forms)
+    return Known(
+        suffixes,
+        frozenset({*(role for form in forms for role in form.marks), *WHOLE}),
+        frozenset({".set_bias", *(r for f in forms if f.touches == "bias" for r in f.marks)}),
+        max(suffix.count(".") for suffix in suffixes),
     )
-    for suffix, role in table.items()
-}
-MARKS = frozenset({*(role for adapter in ADAPTERS for role in adapter.marks), *WHOLE})
-LONGEST = max(suffix.count(".") for suffix in SUFFIXES)
+
 
 NAMED = frozenset(
     suffix.removesuffix(".weight").removesuffix(".bias").removeprefix(".")
-    for suffix in SUFFIXES
+    for suffix in _suffixes(ADAPTERS)
     if suffix.startswith((".lora_A", ".lora_B", ".lora_magnitude", ".lora_embedding"))
     or suffix.startswith((".ia3_l", ".oft_R", ".hada_", ".lokr_"))
 )
@@ -42,15 +65,15 @@ INNER = re.compile(r"\.(base_layer|modules_to_save\.[^.]+)$")
 
 def split(key: str) -> tuple[str, str, str] | None:
     """Return a key's module, its role there and PEFT's name of the adapter; None if unknown."""
-    parts = key.split(".")
+    parts, suffixes = key.split("."), known_keys().suffixes
     for at in (-2, -3):
         if len(parts) > -at and parts[at] in NAMED and parts[at + 1] not in UNNAMED:
             behind = parts[len(parts) + at + 2 :]
-            role = SUFFIXES.get(".".join(["", parts[at], *behind]))
+            role = suffixes.get(".".join(["", parts[at], *behind]))
             if role is not None:
                 return ".".join(parts[:at]), role, parts[at + 1]
-    for count in range(min(LONGEST, len(parts) - 1), 0, -1):
-        role = SUFFIXES.get("." + ".".join(parts[-count:]))
+    for count in range(min(known_keys().longest, len(parts) - 1), 0, -1):
+        role = suffixes.get("." + ".".join(parts[-count:]))
         if role is not None:
             return ".".join(parts[:-count]), role, ""
     return None

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -32,7 +32,16 @@ LARGEST = 1e18
 STRONGEST = 1.5  # the strength that a predicted weight of 1 stands for under `strength`
 
 
-class PlannedExpert(BaseModel, frozen=True, extra="forbid"):
+class _Checked(BaseModel, frozen=True, extra="forbid"):
+    """What stays valid: pydantic's own `model_copy` would take any `update` unseen."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with these fields changed, checked like any other."""
+        copy = super().model_copy(deep=deep)
+        return type(self).model_validate({**dict(copy), **update}) if update else copy
+
+
+class PlannedExpert(_Checked):
     """An expert's part in a plan."""
 
     ref: str
@@ -56,7 +65,7 @@ class PlannedExpert(BaseModel, frozen=True, extra="forbid"):
         return value
 
 
-class MergePlan(BaseModel, frozen=True, extra="forbid"):
+class MergePlan(_Checked):
     """A plan, frozen and named by its content. No experts at all means the base model."""
 
     family: str
@@ -117,9 +126,8 @@ class MergePlan(BaseModel, frozen=True, extra="forbid"):
     @property
     def id(self) -> str:
         """Content hash: equal plans have equal ids on any machine."""
-        ordered = self.model_copy(
-            update={"experts": tuple(sorted(self.experts, key=lambda expert: expert.ref))}
-        )
+        experts = tuple(sorted(self.experts, key=lambda expert: expert.ref))
+        ordered = BaseModel.model_copy(self, update={"experts": experts})
         return hashlib.sha256(ordered.model_dump_json().encode()).hexdigest()[:16]
 
     def coefficients(self) -> dict[str, float]:

@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from diffgraph.errors import InputError, MissingInput
+from diffgraph.extensions import Extensible
 from diffgraph.families import get_family
 from diffgraph.session.overrides import Overrides
 from diffgraph.settings import Settings
@@ -29,10 +30,22 @@ log = logging.getLogger(__name__)
 LIVE = {"civitai": "Civitai", "huggingface": "Hugging Face"}
 
 
-class Hub(BaseModel, frozen=True):
-    """A folder, or a server."""
+def _refuse(name: str, value: Any) -> str:
+    if not callable(value):
+        return "a Crawler, or a function that returns one, is wanted"
+    return "the name is one of ours" if name in ("folder", *LIVE) else ""
 
-    source: Literal["folder", "civitai", "huggingface"] = "folder"
+
+HUBS: Extensible["Callable[[Family, str, datetime | None], Crawler]"] = Extensible(
+    "hubs", {}, _refuse
+)
+"""Hubs of other packages: (family, --path or --url or nothing, --since) → what reads one."""
+
+
+class Hub(BaseModel, frozen=True):
+    """A folder, a server, or what a package adds."""
+
+    source: str = "folder"
     path: Path | None = None
     """Of a folder."""
     url: str = ""
@@ -63,10 +76,13 @@ def hub_of(source: str, path: Path | None, url: str | None, family: str) -> Hub:
         if path is None:
             raise MissingInput(f"no hub ships with {family}: say which with --path or --source")
         return Hub(path=path)
+    if source not in LIVE:
+        if source not in HUBS:
+            known = ", ".join(("folder", *LIVE, *HUBS))
+            raise InputError(f"no kind of hub is called {source!r}: there is {known}")
+        return Hub(source=source, path=path, url=url or "")
     if path is not None:
         raise InputError(f"--path is for a hub folder; {source} has an address: --url")
-    if source not in LIVE:
-        raise InputError(f"no kind of hub is called {source!r}")
     names = get_family(family).hub_names
     # a model of Hugging Face has its owner before it
     if not any(("/" in name) == (source == "huggingface") for name in names):
@@ -100,6 +116,15 @@ def opened(
             raise InputError("a hub folder has a path")
         folder = FolderCrawler(hub.path)
         yield folder, sum(1 for _ in folder.listings())
+        return
+    if hub.source not in LIVE:
+        with ExitStack() as stack:
+            crawler = HUBS[hub.source](family, str(hub.path or hub.url), since)
+            if isinstance(crawler, AbstractContextManager):
+                stack.enter_context(crawler)
+            if crawler.source != hub.source:
+                raise InputError(f"the hub {hub.source} calls itself {crawler.source!r}")
+            yield crawler, None
         return
     from diffgraph.crawlers.civitai import CivitaiCrawler
     from diffgraph.crawlers.civitai_client import CivitaiClient

@@ -204,9 +204,23 @@ def _keys(settings: Settings) -> Finding:
     return "ok", f"{found} (none is needed for the bundled family)", ""
 
 
+def _extensions(settings: Settings) -> Finding:
+    from diffgraph.baselines import BASELINES
+    from diffgraph.experts.formats import FORMATS
+    from diffgraph.scoring import SCORERS
+    from diffgraph.session.hubs import HUBS
+
+    found = [one for table in (SCORERS, BASELINES, FORMATS, HUBS) for one in table.extensions()]
+    told = [f"{one.name} of {one.package}" for one in found if not one.problem]
+    broken = [f"{one.name} of {one.package}: {one.problem}" for one in found if one.problem]
+    status: Literal["ok", "problem"] = "problem" if broken else "ok"
+    return status, ", ".join(told) or "none", "; ".join(broken)
+
+
 LOOKS: dict[str, Callable[[Settings], Finding]] = {
     "python": _python,
     "packages": _packages,
+    "extensions": _extensions,
     "torchvision": _torchvision,
     "device": _device,
     "home": _home,

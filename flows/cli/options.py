@@ -53,15 +53,12 @@ Seed = Annotated[
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 
 
-class Source(StrEnum):
-    """Where experts come from."""
-
-    FOLDER = "folder"
-    CIVITAI = "civitai"
-    HUGGINGFACE = "huggingface"
-
-
-HubKind = Annotated[Source, typer.Option("--source", help="The kind of hub.")]
+HubKind = Annotated[
+    str,
+    typer.Option(
+        "--source", help="The kind of hub: folder, civitai, huggingface, or what a package adds."
+    ),
+]
 HubFolder = Annotated[
     Path | None,
     typer.Option("--path", help="A hub folder; the one that ships with the family if unset."),

@@ -29,7 +29,6 @@ from flows.cli.options import (
     Method,
     Scheduler,
     Seed,
-    Source,
     Workers,
 )
 from flows.cli.starting import hub_settings, pipeline, settings_of
@@ -55,7 +54,7 @@ def demo(
 
 @app.command()
 def discover(
-    source: HubKind = Source.FOLDER,
+    source: HubKind = "folder",
     path: HubFolder = None,
     limit: HubLimit = None,
     since: HubSince = None,
@@ -82,7 +81,7 @@ def discover(
             limit=limit,
             since=since,
             metadata_only=metadata_only,
-            source=source.value,
+            source=source,
             url=url,
         )
         tell(found, json)
@@ -114,7 +113,7 @@ def build(
 
 @app.command()
 def refresh(
-    source: HubKind = Source.FOLDER,
+    source: HubKind = "folder",
     path: HubFolder = None,
     limit: HubLimit = None,
     since: HubSince = None,
@@ -155,7 +154,7 @@ def refresh(
             family=settings.family,
             candidates=candidates,
             exclude=tuple(exclude or ()),
-            source=source.value,
+            source=source,
             url=url,
             since=since,
             limit=limit,

@@ -49,7 +49,10 @@ def settings_of(home: Path | None = None, family: str | None = None, **others: A
 
 def hub_settings(source: str, url: str | None) -> dict[str, str | None]:
     """Return the setting that a hub's address on the command line is."""
-    return {} if source == "folder" else {f"{source}_url": url}
+    from diffgraph.settings import Settings
+
+    setting = f"{source}_url"
+    return {setting: url} if setting in Settings.model_fields else {}
 
 
 @contextmanager

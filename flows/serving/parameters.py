@@ -1,7 +1,7 @@
 """What may a run be asked for? A form shows the bounds of these types, and flows hold them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
@@ -26,7 +26,13 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f
 Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+$")]
 """What a snapshot or a planner is called; never a path."""
 Address = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^https?://\S+$")]
-Source = Literal["folder", "civitai", "huggingface"]
+Source = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z][a-z0-9_]{0,39}$",
+        description="folder, civitai, huggingface, or what a package adds",
+    ),
+]
 
 Limit = Annotated[int, Field(ge=1, le=10**9)]
 """So many at most."""

@@ -141,3 +141,30 @@ def test_task_arithmetic_multiplies_all_coefficients() -> None:
 def test_a_rule_that_cannot_be_followed_is_told(rule: str, parameters: dict, says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         ruled(rule, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"rule": "slerp"}, "slerp takes two checkpoints"),
+        ({"rule": "magic"}, "rule"),
+        ({"normalisation": "most"}, "normalisation"),
+        ({"parameters": {"density": 0.5}}, "density"),
+        ({"seed": 1}, "seed"),
+        ({"experts": (planned(1, "peft", 0.5),) * 2}, "named twice"),
+    ],
+)
+def test_a_copy_with_changes_is_checked_like_any_other_plan(
+    change: dict[str, object], why: str
+) -> None:
+    plan = plan_of([0.5], [0.25])
+    with pytest.raises(ValidationError, match=why):
+        plan.model_copy(update=change)
+    assert plan.model_copy() == plan
+    assert plan.model_copy(update={"rule": "ties", "parameters": {"density": 0.5}}).rule == "ties"
+
+
+@pytest.mark.parametrize("change", [{"coefficient": math.nan}, {"ref": "nobody"}, {"kind": "x"}])
+def test_a_copy_of_an_expert_is_checked_too(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        planned(1, "peft", 0.5).model_copy(update=change)

@@ -1,0 +1,5 @@
+"""What the tests of extension points share."""
+
+from tests.diffgraph.extending.packages import install
+
+__all__ = ["install"]
