@@ -221,6 +221,11 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("the reward is of other scores than the graph")
         return self
 
+    def written(self) -> str:
+        """Return it as JSON; `scores` is left out of a version that older code reads."""
+        unsaid = {"scores"} if self.schema_version == SCHEMA_VERSION else None
+        return self.model_dump_json(indent=2, exclude=unsaid)
+
 
 def _vector(embedding: NDArray[np.float32], owner: str) -> NDArray[np.float32]:
     vector = np.asarray(embedding, dtype=np.float32)

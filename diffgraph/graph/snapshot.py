@@ -1,11 +1,10 @@
 """What do we know, all at once? One immutable folder that names the scores with what made them.
 
 A snapshot is three Parquet tables and a manifest in `snapshots/<id>/`. Its id is the hash of its
-content, so writing the same knowledge twice gives one folder, and a plan or a planner that names a
-snapshot names its every number. `current` beside them is a pointer, replaced last: readers see the
-old graph or the new one, never half of one, and never wait for the writer. DuckDB queries the
-Parquet files; it is never the store itself, because a `.duckdb` file refuses readers while somebody
-writes.
+content, so writing the same knowledge twice gives one folder, and who names a snapshot names its
+every number. `current` beside them is a pointer, replaced last: readers see the old graph or the
+new one whole, and never wait for the writer. DuckDB queries the Parquet files; it is never the
+store itself, because a `.duckdb` file refuses readers while somebody writes.
 """
 
 import logging
@@ -43,7 +42,6 @@ from diffgraph.graph.history import Difference, difference_of
 from diffgraph.graph.schema import (
     BASE,
     EMBEDDING_WIDTH,
-    SCHEMA_VERSION,
     TABLES,
     ExpertNode,
     Manifest,
@@ -65,8 +63,7 @@ class GraphSnapshot:
     """One immutable graph, read as it is asked for.
 
     `refs`, `kinds`, `names`, `trigger_words`, `texts`, `sha256s`, `embeddings` and `strengths` are
-    over the mergeable experts, in one order: ready, their licence allows derivatives, described
-    and fully calibrated.
+    over the mergeable experts, in one order: ready, allowed by their licence, fully calibrated.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -221,20 +218,21 @@ class GraphSnapshot:
     def edge_features(self, refs: Sequence[str]) -> NDArray[np.float32]:
         """Return experts' standardised scores: (experts, prompts, scores), mean over the seeds.
 
-        Standardised by the base model's mean and deviation, which stay as they are when experts
-        come and go. The order of the last axis is `score_names`.
+        Standardised by the base's mean and deviation, which stay as experts come and go. The order
+        of the last axis is `score_names`.
         """
-        self.index(refs)
-        edges = np.stack([self._cube[ref] for ref in refs]) if refs else _no_edges(self)
-        return ((edges - self._units[0]) / self._units[1]).astype(np.float32)
+        return ((self._edges(refs) - self._units[0]) / self._units[1]).astype(np.float32)
 
     def edge_gains(self, refs: Sequence[str]) -> NDArray[np.float32]:
         """Return how far experts' scores lie above the base's, in its deviations: as above."""
-        self.index(refs)
         if BASE not in self._cube:
             return self.edge_features(refs) * 0.0
-        edges = np.stack([self._cube[ref] for ref in refs]) if refs else _no_edges(self)
-        return ((edges - self._cube[BASE]) / self._units[1]).astype(np.float32)
+        return ((self._edges(refs) - self._cube[BASE]) / self._units[1]).astype(np.float32)
+
+    def _edges(self, refs: Sequence[str]) -> NDArray[np.float64]:
+        self.index(refs)
+        shape = (len(refs), len(self.prompt_ids), len(self.score_names))
+        return np.array([self._cube[ref] for ref in refs]).reshape(shape)
 
     @cached_property
     def reward(self) -> Reward:
@@ -274,10 +272,7 @@ class GraphSnapshot:
             table = as_current(table, self.manifest.schema_version)
         columns = scores_schema(self.score_names) if name == "scores" else TABLES[name]
         if not table.schema.equals(columns):
-            raise SnapshotError(
-                f"{self.folder / name}.parquet has other columns than schema "
-                f"{self.manifest.schema_version}"
-            )
+            raise SnapshotError(f"{self.folder / name}.parquet has other columns than it should")
         return table
 
 
@@ -323,10 +318,7 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
                         "files": {file.name: sha256_of(file) for file in sorted(part.iterdir())},
                     }
                 )
-                # a manifest without `scores` is read by older code as well: it holds the five
-                unsaid = {"scores"} if manifest.schema_version == SCHEMA_VERSION else None
-                written = manifest.model_dump_json(indent=2, exclude=unsaid)
-                (part / MANIFEST).write_text(written, encoding="utf-8")
+                (part / MANIFEST).write_text(manifest.written(), encoding="utf-8")
                 (part / SEAL).write_text(sha256_of(part / MANIFEST), encoding="utf-8")
         write_pointer(place / CURRENT, snapshot_id)
     log.info("snapshot %s: %d experts", snapshot_id, tables["nodes"].num_rows)
@@ -406,7 +398,3 @@ def _matrix(column: Any) -> NDArray[np.float32]:
     """Return a column of embeddings as (rows, 384), writable."""
     values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return np.array(values, dtype=np.float32).reshape(-1, EMBEDDING_WIDTH)
-
-
-def _no_edges(snapshot: GraphSnapshot) -> NDArray[np.float64]:
-    return np.zeros((0, len(snapshot.prompt_ids), len(snapshot.score_names)))

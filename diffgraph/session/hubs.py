@@ -42,6 +42,11 @@ HUBS: Extensible["Callable[[Family, str, datetime | None], Crawler]"] = Extensib
 """Hubs of other packages: (family, --path or --url or nothing, --since) → what reads one."""
 
 
+def kinds() -> tuple[str, ...]:
+    """Return what kinds of hub there are."""
+    return ("folder", *LIVE, *HUBS)
+
+
 class Hub(BaseModel, frozen=True):
     """A folder, a server, or what a package adds."""
 
@@ -78,8 +83,7 @@ def hub_of(source: str, path: Path | None, url: str | None, family: str) -> Hub:
         return Hub(path=path)
     if source not in LIVE:
         if source not in HUBS:
-            known = ", ".join(("folder", *LIVE, *HUBS))
-            raise InputError(f"no kind of hub is called {source!r}: there is {known}")
+            raise InputError(f"no kind of hub is called {source!r}: there is {', '.join(kinds())}")
         return Hub(source=source, path=path, url=url or "")
     if path is not None:
         raise InputError(f"--path is for a hub folder; {source} has an address: --url")

@@ -16,6 +16,14 @@ def _usable(path: Path) -> Path:
     return path
 
 
+def _known(source: str) -> str:
+    from diffgraph.session.hubs import kinds
+
+    if source not in kinds():
+        raise ValueError(f"is none of {', '.join(kinds())}")
+    return source
+
+
 Place = Annotated[
     Path,
     AfterValidator(_usable),
@@ -26,13 +34,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f
 Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z]+$")]
 """What a snapshot or a planner is called; never a path."""
 Address = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^https?://\S+$")]
-Source = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-z][a-z0-9_]{0,39}$",
-        description="folder, civitai, huggingface, or what a package adds",
-    ),
-]
+Source = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_known)]
+"""A kind of hub: ours, or what a package adds."""
 
 Limit = Annotated[int, Field(ge=1, le=10**9)]
 """So many at most."""

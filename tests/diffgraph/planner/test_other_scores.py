@@ -52,7 +52,7 @@ def test_a_graph_says_which_scores_it_holds(six: GraphSnapshot) -> None:
     assert again.edge_gains(()).shape == (0, 5, 6)
     (again.folder / SEAL).unlink()  # the id is computed again from the content
     assert open_snapshot(six.folder).id == six.id
-    assert six.query("SELECT max(colours) AS most FROM scores")[0]["most"] > 0
+    assert six.sql("SELECT max(colours) AS most FROM scores")["most"][0] > 0
 
 
 def test_a_graph_of_the_papers_scores_is_what_it_was(make_snapshot: Make, tmp_path: Path) -> None:
