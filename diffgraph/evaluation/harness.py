@@ -137,7 +137,7 @@ class _Run:
                     for method in self.config.methods
                 }
             except (InputError, PlanError) as error:
-                self.left_out[prompt.id] = _said(error)
+                self.left_out[prompt.id] = str(error)
                 continue
             self.candidates.update(made)
         planned = [prompt for prompt in self.prompts.values() if prompt.id not in self.left_out]
@@ -174,7 +174,7 @@ class _Run:
         try:
             images = self.bench.render(plan, prompts, [job.seed for job in batch])
         except (ExpertError, PlanError) as error:  # one bad expert never ends a run
-            self.failed[plan.id] = _said(error)
+            self.failed[plan.id] = str(error)
             log.warning("plan %s cannot be drawn: %s", plan.id, error)
             return False
         scores = self.bench.score(images, prompts)
@@ -260,10 +260,6 @@ class _Run:
 
     def _has_image(self, job: Job) -> bool:
         return self.store.image(job).is_file()
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _write(result: Evaluation, folder: Path) -> None:

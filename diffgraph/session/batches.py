@@ -175,7 +175,7 @@ def _draw(row: Row, shard: BatchShard, session: Session, out: Path) -> dict[str,
         images = session.renderer.render(decision.plan, [row.prompt], [row.seed])
         image = as_image(images[0], decision.plan)
     except (InputError, PlanError, ExpertError) as error:
-        return {**told, "error": f"{type(error).__name__}: {error}"}
+        return {**told, "error": str(error)}
     # a prompt is never part of a path
     file = Path("images") / f"{_digest([decision.plan.id, row.prompt, row.seed])}.png"
     save_png(out / file, image, decision.plan, row.prompt, row.seed)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffgraph.errors import DiffgraphError, StorageError, packages_demanded
+from diffgraph.errors import DiffgraphError, packages_demanded
 from diffgraph.telling import guard_logs, told_traceback
 from flows.cli import pipeline_verbs, serving_verbs, tidying_verbs
 from flows.cli.app import app, complain
@@ -41,11 +41,11 @@ def errors_told() -> Iterator[None]:
         with packages_demanded():
             yield
     except DiffgraphError as error:
-        _fail(f"{type(error).__name__}: {error}")
+        _fail(str(error) or type(error).__name__)
     except OSError as error:
         if error.errno not in NO_ROOM | BROKEN | NO_NAME:
             raise
-        _fail(f"{StorageError.__name__}: {error.filename or 'the disk'}: {error.strerror}")
+        _fail(f"{error.filename or 'the disk'}: {error.strerror}")
 
 
 def _prepare_process() -> None:

@@ -86,6 +86,8 @@ class Failed(Result):
 
     prompt: str
     reason: str
+    error: str
+    """The name of its class in `diffgraph.errors`."""
 
 
 class Several(Result):
@@ -209,18 +211,22 @@ def _each(
     last: DiffgraphError | None = None
     for prompt in prompts:
         if isinstance(last, HOPELESS):
-            failed.append(Failed(prompt=prompt, reason=f"not tried: {last}"))
+            failed.append(_failed(prompt, last, "not tried: "))
             continue
         try:
             done.append(work(prompt))
         except DiffgraphError as error:
             last = error
-            failed.append(Failed(prompt=prompt, reason=f"{type(error).__name__}: {error}"))
+            failed.append(_failed(prompt, error))
         else:
             tell(done[-1])
     if last and not done and (isinstance(last, HOPELESS) or len({f.reason for f in failed}) == 1):
         raise last
     return tuple(done), tuple(failed)
+
+
+def _failed(prompt: str, error: DiffgraphError, before: str = "") -> Failed:
+    return Failed(prompt=prompt, reason=f"{before}{error}", error=type(error).__name__)
 
 
 def _planned(decision: Decision, method: str) -> Planned:

@@ -60,7 +60,7 @@ class TestDiscover:
         told = diffgraph("discover", "--path", own_hub, "--home", tmp_path / "home")
         assert told.code == 1
         line = told.err.strip().splitlines()[-1]
-        assert line.startswith("diffgraph: MissingInput: ")
+        assert line.startswith("diffgraph: ")
         assert says in line
         assert str(own_hub) in line
         assert not Library(tmp_path / "home").experts()
@@ -317,7 +317,7 @@ class TestBatch:
             assert json.loads(row["plan"])["family"] == "emoji64"
             assert row["reward"] == row["reward"]
         (failed,) = [row for row in table if row["error"]]
-        assert "UnknownWords" in failed["error"]
+        assert "no word of the prompt" in failed["error"]
 
     def test_a_second_run_draws_nothing(self, diffgraph, home, prompts, tmp_path):
         out = tmp_path / "out"

@@ -142,7 +142,7 @@ def test_a_file_that_is_there_is_written_over_only_when_asked(merge, tmp_path, o
 def test_a_name_that_no_disk_takes_is_one_line(merge):
     told = merge({PENCIL: 1}, out=f"{'x' * 300}.safetensors")
     assert told.code == 1
-    assert told.err.startswith("diffgraph: StorageError: ")
+    assert "xxx.safetensors: File name too long" in told.err
     assert len(told.err.splitlines()) == 1
 
 
@@ -187,14 +187,14 @@ class TestRefused:
 
     def test_an_expert_whose_licence_forbids_derivatives(self, merge, tmp_path):
         told = merge({PENCIL: 0.5, KEPT_BACK: 0.5})
-        self.refused(told, tmp_path, "LicenceForbids", KEPT_BACK, "derivatives")
+        self.refused(told, tmp_path, KEPT_BACK, "derivatives")
 
     def test_an_expert_that_nobody_knows(self, merge, tmp_path):
-        self.refused(merge({"smallhub:1@1": 1}), tmp_path, "PlanError", "smallhub:1@1")
+        self.refused(merge({"smallhub:1@1": 1}), tmp_path, "smallhub:1@1")
 
     def test_a_rule_that_makes_no_one_model(self, merge, tmp_path):
         told = merge({PENCIL: 1, NIGHT: 1}, rule="k_lora", parameters={"content": PENCIL})
-        self.refused(told, tmp_path, "PlanError", "every denoising step")
+        self.refused(told, tmp_path, "every denoising step")
 
     def test_a_rule_that_does_not_exist(self, merge, tmp_path):
         self.refused(merge({PENCIL: 1}, rule="magic"), tmp_path, "plan.json", "rule", "ties")
@@ -207,7 +207,7 @@ class TestRefused:
         kept = path.read_bytes()
         path.write_bytes(kept[:-1] + b"\x01")
         try:
-            self.refused(merge({PENCIL: 1}), tmp_path, "PlanError", PENCIL, "has changed")
+            self.refused(merge({PENCIL: 1}), tmp_path, PENCIL, "has changed")
         finally:
             path.write_bytes(kept)
 
@@ -272,7 +272,7 @@ class TestOtherTools:
     def test_a_licence_forbids_even_words(self, merge):
         told = merge({KEPT_BACK: 0.8}, "--syntax", "a1111", out=None)
         assert told.code == 1
-        assert "LicenceForbids" in told.err
+        assert "forbids derivatives" in told.err
 
     def test_a_file_or_words(self, merge):
         assert merge({PENCIL: 1}, out=None).code == 2

@@ -178,7 +178,7 @@ def test_a_stage_that_needs_the_base_asks_for_it(stage, only, tmp_path, monkeypa
         command.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.splitlines() == [
-        f"MissingInput: {tmp_path / 'base'} holds no base: run the stage `base` first"
+        f"{tmp_path / 'base'} holds no base: run the stage `base` first"
     ]
 
 
