@@ -20,9 +20,10 @@ from diffgraph.experts.updates import DenseUpdate, Update, against, moved
 from diffgraph.families.family import ResidentModel
 from diffgraph.merging.apply import Coefficients, Merger, demand_sums, merge
 from diffgraph.merging.batched import Forward, own_forward
-from diffgraph.merging.fused import FusedWriter, Row, is_available
+from diffgraph.merging.fused import FusedWriter, Row
 from diffgraph.merging.plan import MergePlan
 
+DENOISER = "unet."  # how the names of what is recorded begin
 READY = 16  # experts whose updates are kept as the kernels read them
 WARM_UPS = 3  # runs before a recording: libraries choose their kernels in them
 
@@ -33,13 +34,11 @@ class GraphedRollouts:
     Args:
         merger: of the model, on a CUDA device with Triton.
         count: of the images in a batch; fewer are drawn by repeating the last.
-        component: of the denoiser.
     """
 
-    def __init__(self, merger: Merger, count: int, component: str = "unet") -> None:
+    def __init__(self, merger: Merger, count: int) -> None:
         self.merger, self.count = merger, count
-        prefix = f"{component}."
-        self._base = {n: v for n, v in merger.base.items() if n.startswith(prefix)}
+        self._base = {n: v for n, v in merger.base.items() if n.startswith(DENOISER)}
         self.weights = {
             name: value[None].repeat(count, *(1,) * value.ndim)
             for name, value in self._base.items()
@@ -50,20 +49,15 @@ class GraphedRollouts:
         ]
         self._writer = FusedWriter(self._base, images)
         self._dirty = np.zeros(len(self._base), bool)
-        self._root: Any = merger.model.components[component]  # type: ignore[attr-defined]
-        self._forwards = self._own_forwards(component)
+        self._root: Any = merger.model.components[DENOISER[:-1]]  # type: ignore[attr-defined]
+        self._forwards = self._own_forwards()
         self._ready: dict[int, tuple[Delta, Mapping[str, Update], Row]] = {}
         self._recordings: dict[Any, _Recording] = {}
 
     @staticmethod
-    def needed(merger: Merger, count: int, component: str = "unet") -> int:
-        return count * sum(
-            value.nbytes for name, value in merger.base.items() if name.startswith(f"{component}.")
-        )
-
-    @staticmethod
-    def is_possible(merger: Merger) -> bool:
-        return is_available(merger.model.device)
+    def needed(merger: Merger, count: int) -> int:
+        weights = merger.base.items()
+        return count * sum(value.nbytes for name, value in weights if name.startswith(DENOISER))
 
     @torch.no_grad()
     def write(self, plans: Sequence[MergePlan | Coefficients], deltas: Mapping[str, Delta]) -> None:
@@ -122,7 +116,7 @@ class GraphedRollouts:
             self._ready.pop(next(iter(self._ready)))
         return known[1], known[2]
 
-    def _own_forwards(self, component: str) -> dict[nn.Module, Forward]:
+    def _own_forwards(self) -> dict[nn.Module, Forward]:
         modules = self.merger.model.modules()
         owners = {name.rpartition(".")[0] for name in self._base}
         return {

@@ -43,22 +43,22 @@ def single_file(base: BaseFiles) -> dict[str, OutputTensor]:
     if not any(name.startswith("unet.") for name in shapes):
         raise PlanError(f"{base.folder}: there is no single-file layout for such a model")
     names = ldm(shapes)
-    slots = {}
+    outputs = {}
     for name, shape in shapes.items():
         key = next(iter(names(name)), None)
         if key is None:
             raise PlanError(f"{name} has no name in a single-file checkpoint")
-        slots[key] = OutputTensor(shape, (Placement(name),))
+        outputs[key] = OutputTensor(shape, (Placement(name),))
     blocks = decoder_blocks(base.autoencoder)
     for key, stored in base.autoencoder.items():
         path = autoencoder_key(key, blocks)
-        slots[path] = OutputTensor(_kernelled(path, stored.value), copied=stored)
-    return slots
+        outputs[path] = OutputTensor(_kernelled(path, stored.value), copied=stored)
+    return outputs
 
 
-def left_out(base: BaseFiles, slots: Mapping[str, OutputTensor]) -> frozenset[str]:
+def left_out(base: BaseFiles, outputs: Mapping[str, OutputTensor]) -> frozenset[str]:
     """Return the parameters of ours that a layout has no place for."""
-    placed = {place.name for slot in slots.values() for place in slot.merged}
+    placed = {place.name for output in outputs.values() for place in output.merged}
     return frozenset(base.merged) - placed
 
 
@@ -66,8 +66,8 @@ def diffusers(base: BaseFiles) -> dict[str, dict[str, OutputTensor]]:
     """Return component -> key -> what it holds, with the keys that the base's own files have."""
     found: dict[str, dict[str, OutputTensor]] = {}
     for name, stored in base.merged.items():
-        slot = OutputTensor(stored.value.shape, (Placement(name),))
-        found.setdefault(stored.component, {})[stored.key] = slot
+        output = OutputTensor(stored.value.shape, (Placement(name),))
+        found.setdefault(stored.component, {})[stored.key] = output
     return found
 
 

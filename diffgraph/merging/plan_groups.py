@@ -15,7 +15,8 @@ from diffgraph.experts.updates import LowRankUpdate
 from diffgraph.families.family import ResidentModel
 from diffgraph.merging.apply import Merger, final_coefficients, is_sum
 from diffgraph.merging.batched import is_batchable, rollouts
-from diffgraph.merging.graphed import GraphedRollouts
+from diffgraph.merging.fused import is_available
+from diffgraph.merging.graphed import DENOISER, GraphedRollouts
 from diffgraph.merging.plan import MergePlan
 
 TOGETHER: Mapping[str, int] = {"cpu": 16, "cuda": 64}
@@ -24,7 +25,6 @@ TOGETHER: Mapping[str, int] = {"cpu": 16, "cuda": 64}
 OWN_BYTES: Mapping[str, int] = {"cpu": 2 << 30, "cuda": 8 << 30}
 """What weights of each image's own may take in all, likewise."""
 
-RECORDABLE = "unet."
 RECORDED = (8, 16, 32, 64)  # sizes of batches that are recorded: smaller ones are filled up
 
 
@@ -75,9 +75,9 @@ class PlanGroups:
 
     def _is_recordable(self, deltas: Mapping[str, Delta], count: int) -> bool:
         return (
-            GraphedRollouts.is_possible(self.merger)
+            is_available(self.merger.model.device)
             and 0 < GraphedRollouts.needed(self.merger, count) <= self._room(OWN_BYTES)
-            and all(name.startswith(RECORDABLE) for it in deltas.values() for name in it.updates)
+            and all(name.startswith(DENOISER) for it in deltas.values() for name in it.updates)
         )
 
     def _room(self, table: Mapping[str, int]) -> int:

@@ -110,7 +110,7 @@ class FileMerge:
     def write(
         self,
         path: Path,
-        slots: Mapping[str, OutputTensor],
+        outputs: Mapping[str, OutputTensor],
         dtype: torch.dtype,
         metadata: Mapping[str, str],
         on_progress: OnProgress | None = None,
@@ -123,25 +123,25 @@ class FileMerge:
             MissingInput: the base's does.
             PlanError: the plan cannot be made one model, or its numbers do not fit the type.
         """
-        shapes = {key: slot.shape for key, slot in slots.items()}
+        shapes = {key: output.shape for key, output in outputs.items()}
         with new_weights(path, shapes, dtype, metadata) as writer, _one_thread_each():
             told = None if on_progress is None else partial(on_progress, path)
-            work = _Work(self, slots, writer, told)
+            work = _Work(self, outputs, writer, told)
             with ThreadPoolExecutor(self.threads) as pool:
                 for done in [pool.submit(work.run) for _ in range(self.threads)]:
                     done.result()
 
-    def runs_of(self, slot: OutputTensor) -> list[Run] | None:
+    def runs_of(self, output: OutputTensor) -> list[Run] | None:
         """Return the stretches of a tensor that are sums, or None if the rule must make it whole.
 
         A tensor has several when other tools keep several of our parameters in it.
         """
-        if slot.copied is not None:
-            return [Run(0, slot.shape.numel(), 0, [(1.0, slot.copied.value.reshape(-1))], [])]
+        if output.copied is not None:
+            return [Run(0, output.shape.numel(), 0, [(1.0, output.copied.value.reshape(-1))], [])]
         if not self.plan.is_linear:
             return None
         runs = []
-        for place in slot.merged:
+        for place in output.merged:
             terms = self.sum_of(place.name)
             if terms is None:
                 return None
@@ -169,16 +169,16 @@ class FileMerge:
             whole.insert(0, (share, self.base.merged[name].value.reshape(-1)))
         return whole, low_rank
 
-    def whole(self, slot: OutputTensor) -> Tensor:
+    def whole(self, output: OutputTensor) -> Tensor:
         """Return a tensor of the file in float32, made whole."""
         parts = []
-        for place in slot.merged:
+        for place in output.merged:
             base = self.base.weight(place.name)
             parts.append(self.planned.parameter(place.name, base, self.updates(place.name)))
-        if len(parts) == 1 and not slot.merged[0].rows:
-            return parts[0].reshape(slot.shape)
-        whole = torch.empty(slot.shape)
-        for place, part in zip(slot.merged, parts, strict=True):
+        if len(parts) == 1 and not output.merged[0].rows:
+            return parts[0].reshape(output.shape)
+        whole = torch.empty(output.shape)
+        for place, part in zip(output.merged, parts, strict=True):
             place.put(whole, part)
         return whole
 
@@ -189,23 +189,23 @@ class FileMerge:
             if name in self.deltas[ref].updates
         }
 
-    def release(self, slot: OutputTensor) -> None:
-        if slot.copied is not None:
-            slot.copied.release()
-        for place in slot.merged:
+    def release(self, output: OutputTensor) -> None:
+        if output.copied is not None:
+            output.copied.release()
+        for place in output.merged:
             self.base.merged[place.name].release()
             for ref in self.updates(place.name):
                 self.deltas[ref].release(place.name)
 
-    def explain(self, key: str, slot: OutputTensor, dtype: torch.dtype) -> Exception:
+    def explain(self, key: str, output: OutputTensor, dtype: torch.dtype) -> Exception:
         """Return what is wrong with a tensor whose entries do not all fit the file's type."""
-        for place in slot.merged:
+        for place in output.merged:
             for ref in self.updates(place.name):
                 self.deltas[ref].check(place.name)  # raises, with the file and its key
             self.base.merged[place.name].check()
-        if slot.copied is not None:
-            slot.copied.check()
-        changed = any(self.updates(place.name) for place in slot.merged)
+        if output.copied is not None:
+            output.copied.check()
+        changed = any(self.updates(place.name) for place in output.merged)
         name = str(dtype).removeprefix("torch.")
         return PlanError(
             f"plan {self.plan.id}: entries of {key} are too large for {name}; "
@@ -216,7 +216,7 @@ class FileMerge:
 @dataclass(frozen=True)
 class _Piece:
     key: str
-    slot: OutputTensor
+    output: OutputTensor
     first: int
     stop: int
     run: Run | None  # None: the rule makes the tensor whole
@@ -226,16 +226,16 @@ class _Work:
     def __init__(
         self,
         merge: FileMerge,
-        slots: Mapping[str, OutputTensor],
+        outputs: Mapping[str, OutputTensor],
         writer: WeightsWriter,
         on_progress: Callable[[int, int], None] | None,
     ):
         self._merge = merge
         self._writer = writer
         self._on_progress = on_progress
-        self._pieces = self._cut(slots)
+        self._pieces = self._cut(outputs)
         self._lock = threading.Lock()
-        self._left = {key: slot.shape.numel() for key, slot in slots.items()}
+        self._left = {key: output.shape.numel() for key, output in outputs.items()}
         self._all = sum(self._left.values())
         self._done = 0
         self._failed = False
@@ -255,17 +255,17 @@ class _Work:
         with self._lock:
             return None if self._failed else next(self._pieces, None)
 
-    def _cut(self, slots: Mapping[str, OutputTensor]) -> Iterator[_Piece]:
-        for key, slot in slots.items():
-            runs = self._merge.runs_of(slot)
+    def _cut(self, outputs: Mapping[str, OutputTensor]) -> Iterator[_Piece]:
+        for key, output in outputs.items():
+            runs = self._merge.runs_of(output)
             if runs is None:
-                yield _Piece(key, slot, 0, slot.shape.numel(), None)
+                yield _Piece(key, output, 0, output.shape.numel(), None)
                 continue
-            width = slot.shape[1:].numel()
+            width = output.shape[1:].numel()
             step = max(1, PIECE // max(1, width)) * width  # whole rows, as low-rank updates come
             for run in runs:
                 for first in range(run.first, run.stop, max(1, step)):
-                    yield _Piece(key, slot, first, min(run.stop, first + step), run)
+                    yield _Piece(key, output, first, min(run.stop, first + step), run)
 
     def _fill(self, piece: _Piece, space: Workspace) -> None:
         if piece.run is not None:
@@ -277,12 +277,12 @@ class _Work:
             self._done += piece.stop - piece.first
             finished, done = not self._left[piece.key], self._done
         if finished:
-            self._merge.release(piece.slot)
+            self._merge.release(piece.output)
         if self._on_progress is not None:
             self._on_progress(done, self._all)
 
     def _sum(self, piece: _Piece, run: Run, space: Workspace) -> None:
-        count, width = piece.stop - piece.first, piece.slot.shape[1:].numel()
+        count, width = piece.stop - piece.first, piece.output.shape[1:].numel()
         block = PRODUCT if run.low_rank else BLOCK
         step = max(1, block // width) * width
         space.fit(min(step, count), count)
@@ -298,7 +298,7 @@ class _Work:
         self._writer.write(piece.key, space.out[:count], piece.first)
 
     def _write_whole(self, piece: _Piece, space: Workspace) -> None:
-        flat = self._merge.whole(piece.slot).reshape(-1)
+        flat = self._merge.whole(piece.output).reshape(-1)
         for start in range(0, piece.stop, PIECE):
             part = flat[start : start + PIECE]
             space.fit(0, len(part))
@@ -310,7 +310,7 @@ class _Work:
         low, high = torch.aminmax(total)
         largest = torch.finfo(out.dtype).max
         if not (-largest <= float(low) and float(high) <= largest):  # a NaN is not, either
-            raise self._merge.explain(piece.key, piece.slot, out.dtype)
+            raise self._merge.explain(piece.key, piece.output, out.dtype)
         out.copy_(total)
 
 

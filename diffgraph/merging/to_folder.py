@@ -61,9 +61,9 @@ def write_folder(
                 "a single file does without"
             )
     with new_folder(folder, replace=True) as part:
-        for component, slots in components.items():
+        for component, outputs in components.items():
             path = part / component / WEIGHTS.get(component, USUAL_WEIGHTS)
-            merge.write(path, slots, dtype, metadata, on_progress)
+            merge.write(path, outputs, dtype, metadata, on_progress)
         for file in _kept(base.folder):
             target = part / file.relative_to(base.folder)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from measuring import bundled, clock, readable, say, tell
 from diffgraph.families.family import SamplerConfig
 from diffgraph.merging.apply import Merger
 from diffgraph.merging.batched import is_batchable, rollouts
+from diffgraph.merging.fused import is_available
 from diffgraph.merging.graphed import GraphedRollouts
 from diffgraph.merging.precision import whole_float32
 
@@ -70,7 +71,7 @@ def _measure(device: str, count: int, small: bool) -> dict:
 
 
 def _graphed(merger: Merger, count: int) -> dict[str, GraphedRollouts]:
-    if not GraphedRollouts.is_possible(merger):
+    if not is_available(merger.model.device):
         return {}
     return {"recorded": GraphedRollouts(merger, count)}
 

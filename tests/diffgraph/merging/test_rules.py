@@ -20,8 +20,7 @@ from diffgraph.experts.updates import (
 )
 from diffgraph.merging.parameters import RULE_PARAMETERS
 from diffgraph.merging.plan import MergePlan, PlannedExpert
-from diffgraph.merging.rules import RULES, merged_parameter
-from diffgraph.merging.sparsify import generator_for
+from diffgraph.merging.rules import RULES, generator_for, merged_parameter
 
 NAME = "unet.conv_in.weight"
 SHAPES = [(6,), (5, 8), (4, 6, 3, 3)]
