@@ -280,14 +280,14 @@ def test_what_no_reader_foresaw_costs_one_expert_only(
 ) -> None:
     from diffgraph.experts import reading
 
-    really = reading.inspect
+    really = reading._inspected
 
     def falls_over_the_first(delta: Any) -> Any:
         if delta.file_name.startswith("1-"):
             raise OverflowError("too large\nby far")
         return really(delta)
 
-    monkeypatch.setattr(reading, "inspect", falls_over_the_first)
+    monkeypatch.setattr(reading, "_inspected", falls_over_the_first)
     report = hub.discover()
     assert [expert.ref for expert in report.new] == ["hub:2@2"]
     (refused,) = report.rejected
