@@ -67,7 +67,7 @@ class Extensible(Mapping[str, Value]):
         return {one.name: one.value for one in self.extensions() if not one.problem}
 
     def _extensions(self) -> tuple[Extension, ...]:
-        """Return what packages add, by name; what cannot be used comes last, and is told."""
+        """Return what packages add, by name, and tell what cannot be used."""
         used: dict[str, Extension] = {}
         refused = []
         entries = metadata.entry_points(group=f"diffgraph.{self.group}")

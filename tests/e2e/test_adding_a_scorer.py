@@ -38,7 +38,7 @@ def test_a_sixth_score(diffgraph, home, install, tmp_path):
     graph = open_snapshot(place)
     assert (before.score_names, graph.score_names) == (SCORE_NAMES, SIX)
     old = asked("plan", "a cat, sepia")  # the planner that ships reads its own five
-    assert old["plan"]["experts"]
+    assert old["plans"][0]["plan"]["experts"]
     planner = asked("train")["planner"]
     assert Planner.load(planners_folder(home, "emoji64") / planner).config.scores == SIX
     methods = f"base,diffgraph,planner:{planner}"
