@@ -26,10 +26,12 @@ def shared_turn(hub: str, per_minute: float | None) -> Callable[[], Awaitable[No
     """
     if per_minute is None:
         return None
-    from diffgraph.crawlers.web import Pace
+    from diffgraph.crawlers.web import RateLimiter
 
     name = f"{hub}-requests-{per_minute:g}-a-minute"
-    pace = Pace(per_minute / SLACK)  # a little slower than the limit: whoever is alone never waits
+    pace = RateLimiter(
+        per_minute / SLACK
+    )  # a little slower than the limit: whoever is alone never waits
     made = False
 
     async def turn() -> None:

@@ -1,4 +1,4 @@
-"""What a language model decides, and who answers when none is asked."""
+"""What a language model decides, and what is decided by word lists without one."""
 
 from collections.abc import Callable
 

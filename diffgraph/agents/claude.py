@@ -17,13 +17,13 @@ from pydantic import SecretStr, ValidationError
 
 from diffgraph.agents.agent import Candidate, Request, Verdict
 from diffgraph.agents.answers import Answer, Answers, key_of
-from diffgraph.agents.batches import Batches
+from diffgraph.agents.example_images import ReadImage, example_images
+from diffgraph.agents.injections import is_injection
 from diffgraph.agents.markup import page_lines
-from diffgraph.agents.messages import ClaudeConfig, Messages, Unusable, read_answer
+from diffgraph.agents.message_batches import MessageBatches
+from diffgraph.agents.messages import ClaudeConfig, Messages, UnusableAnswer, read_answer
 from diffgraph.agents.offline import LONGEST_CARD, LONGEST_SKILL, OfflineAgent, short_texts
-from diffgraph.agents.orders import is_an_order
 from diffgraph.agents.pages import sentences, tidy
-from diffgraph.agents.pictures import ReadImage, pictures_of
 from diffgraph.agents.prompts import LONGEST_PROMPT
 from diffgraph.agents.questions import (
     DESCRIBE,
@@ -109,7 +109,7 @@ class ClaudeAgent:
             access.key, access.model, self.ledger, access.config, access.base_url
         )
         self._answers = Answers(access.folder)
-        self._batches = Batches(self._messages, access.folder / "batches", DESCRIBE.name)
+        self._batches = MessageBatches(self._messages, access.folder / "batches", DESCRIBE.name)
         self._offline = OfflineAgent(vocabulary)
 
     def prepare(self, listings: Sequence[Listing]) -> None:
@@ -119,7 +119,7 @@ class ClaudeAgent:
             SpendingCapReached: not all could be asked; what was answered is kept.
             ServiceError: Claude is not available, or refuses.
         """
-        for batch in self._batches.under_way():
+        for batch in self._batches.open_batches():
             self._batches.read(batch, self._take)
         left = [page for page in listings if self._answers.find(_describe_key(self, page)) is None]
         config = self._messages.config
@@ -147,7 +147,7 @@ class ClaudeAgent:
         try:
             said = self._answered(key, Described, lambda: self._about(listing))
             return self._card(listing, said)
-        except Unusable as error:
+        except UnusableAnswer as error:
             log.warning("the offline agent describes %s: %s", listing.ref, error)
             card = self._offline.describe(listing)
             return card.model_copy(update={"note": _instead(self.model, error)})
@@ -167,7 +167,7 @@ class ClaudeAgent:
             said = self._answered(
                 key, Parsed, lambda: Question(PARSE, "request", {"wanted": shown})
             )
-        except Unusable as error:
+        except UnusableAnswer as error:
             log.warning("the offline agent reads a prompt: %s", error)
             return offline.model_copy(update={"note": _instead(self.model, error)})
         return Request(
@@ -182,7 +182,7 @@ class ClaudeAgent:
         """Return one verdict a candidate: the irrelevant and the redundant are dropped.
 
         Each candidate is a question of its own: what its page says can decide about no other. Of
-        those that are kept, who repeats another is found by comparing words.
+        those that are kept, repetitions are found by comparing words.
 
         Raises:
             ServiceError: Claude is not available, or refuses, or would cost too much.
@@ -199,12 +199,12 @@ class ClaudeAgent:
         return without_repeats(candidates, verdicts)
 
     def _judge(self, request: Request, candidate: Candidate) -> Verdict:
-        """Return whether one candidate serves the request, whoever else is there."""
+        """Return whether one candidate serves the request, whatever the others are."""
         question = _about_candidate(request, candidate)
         key = key_of(REVIEW.name, REVIEW.version, self.model, question.text)
         try:
             (said,) = self._answered(key, Reviewed, lambda: question).verdicts
-        except (Unusable, ValueError) as error:
+        except (UnusableAnswer, ValueError) as error:
             log.warning("the offline agent reviews %s: %s", candidate.ref, error)
             (verdict,) = self._offline.review(request, [candidate])
             note = _instead(self.model, error)
@@ -216,12 +216,12 @@ class ClaudeAgent:
         """Return the answer that is kept under a key, or else ask and keep it.
 
         Raises:
-            Unusable: the answer cannot be used, now or when it was asked for.
+            UnusableAnswer: the answer cannot be used, now or when it was asked for.
         """
         known = self._answers.find(key)
         if known is not None:
             if known.said is None:
-                raise Unusable(known.unusable)
+                raise UnusableAnswer(known.unusable)
             try:
                 return form.model_validate(known.said)
             except ValidationError:
@@ -229,7 +229,7 @@ class ClaudeAgent:
         asked = question()
         try:
             said = self._messages.ask(asked)
-        except Unusable as error:
+        except UnusableAnswer as error:
             self._keep(key, asked, unusable=str(error))
             raise
         self._keep(key, asked, said)
@@ -254,7 +254,7 @@ class ClaudeAgent:
         question = Question(DESCRIBE, "page", {})
         try:
             self._keep(key, question, read_answer(question, message))
-        except Unusable as error:
+        except UnusableAnswer as error:
             log.info("a batch's answer cannot be used: %s", error)
 
     def _about(self, listing: Listing) -> Question:
@@ -266,26 +266,26 @@ class ClaudeAgent:
             DESCRIBE,
             "page",
             {
-                "name": tidy(plain(listing.name, 200)) if not is_an_order(listing.name) else "",
+                "name": tidy(plain(listing.name, 200)) if not is_injection(listing.name) else "",
                 "type": plain(listing.type, 40),
                 "tags": short_texts(listing.tags),
                 "trigger_words": short_texts(listing.trigger_words),
                 "text": text[:LONGEST_PAGE_TEXT],
-                "example_prompts": [p for p in prompts if p and not is_an_order(p)][:MOST_PROMPTS],
+                "example_prompts": [p for p in prompts if p and not is_injection(p)][:MOST_PROMPTS],
             },
-            pictures_of(listing, self._read_image),
+            example_images(listing, self._read_image),
         )
 
     def _card(self, listing: Listing, said: Described) -> ExpertCard:
         """Return Claude's description, cleaned like a page.
 
         Raises:
-            Unusable: nothing is left of it.
+            UnusableAnswer: nothing is left of it.
         """
-        told = [tidy(part) for part in sentences(plain(said.summary)) if not is_an_order(part)]
+        told = [tidy(part) for part in sentences(plain(said.summary)) if not is_injection(part)]
         summary = " ".join(told)[:LONGEST_CARD]
         if not summary:
-            raise Unusable("the description describes nothing")
+            raise UnusableAnswer("the description describes nothing")
         skills: list[str] = []
         room = LONGEST_CARD - len(summary) - 1
         for skill in short_texts(said.skills)[:MOST_SKILLS]:
@@ -311,7 +311,7 @@ def _describe_key(agent: ClaudeAgent, listing: Listing) -> str:
 
 
 def _orders(line: str) -> bool:
-    return any(is_an_order(sentence) for sentence in sentences(line)) or is_an_order(line)
+    return any(is_injection(sentence) for sentence in sentences(line)) or is_injection(line)
 
 
 def _about_candidate(request: Request, candidate: Candidate) -> Question:
@@ -325,7 +325,7 @@ def _about_candidate(request: Request, candidate: Candidate) -> Question:
     shown = {
         "id": ONLY,
         "kind": candidate.kind,
-        "name": "" if is_an_order(candidate.name) else tidy(candidate.name),
+        "name": "" if is_injection(candidate.name) else tidy(candidate.name),
         "description": _described(candidate.text),
         "found_for": candidate.query,
         "similarity": round(candidate.similarity, 2),
@@ -335,12 +335,12 @@ def _about_candidate(request: Request, candidate: Candidate) -> Question:
 
 def _described(text: str) -> str:
     """Return a card's text without what speaks to the reader."""
-    told = (part for part in sentences(plain(text, LONGEST_CARD)) if not is_an_order(part))
+    told = (part for part in sentences(plain(text, LONGEST_CARD)) if not is_injection(part))
     return " ".join(map(tidy, told))
 
 
 def _distinct(phrases: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(phrase for phrase in phrases if phrase and not is_an_order(phrase)))
+    return tuple(dict.fromkeys(phrase for phrase in phrases if phrase and not is_injection(phrase)))
 
 
 def _instead(model: str, error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""Which text of an expert's page would a person see? Markup and what is hidden in it are gone.
+"""The visible text of an expert's page: without markup and hidden elements.
 
-A page is HTML by a stranger. It is read with the parser of a browser's kind (lexbor, through
+A page is untrusted HTML. It is read with the parser of a browser's kind (lexbor, through
 selectolax), never rendered, and only text comes out: no tags, no comments, nothing that a style
 hides, no control, zero-width or right-to-left-override characters.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from diffgraph.agents.hiding import Hiding
+from diffgraph.agents.hidden_elements import HiddenElements
 from diffgraph.agents.words import plain
 
 LONGEST_PAGE = 100_000  # characters of markup that are looked at
@@ -51,7 +51,7 @@ def _parts(html: str) -> Iterator[str]:
     length = 0
     # a document cannot hold lone surrogates, and the marks are ours
     page = LexborHTMLParser(_MARKS.sub(" ", html))
-    hiding, body = Hiding(page), page.body
+    hidden, body = HiddenElements(page), page.body
     left: list[LexborNode | str | None] = [body]
     while left and length < LONGEST_TEXT:
         item = left.pop()
@@ -70,5 +70,5 @@ def _parts(html: str) -> Iterator[str]:
             is_block = item.tag in _BLOCKS
             yield "\n" if is_block else _LINK if item.tag == "a" else ""
             left.append("\n" if is_block else _END if item.tag == "a" else "")
-            if item.tag not in _UNSEEN and not hiding.hides(item):
+            if item.tag not in _UNSEEN and not hidden.hides(item):
                 left.append(item.child)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from diffgraph.agents.questions import Question, ToolInput
-from diffgraph.agents.spending import BATCH_SHARE, Ledger, Spending, dearest
+from diffgraph.agents.spending import BATCH_SHARE, Ledger, Spending, highest_cost
 from diffgraph.agents.words import plain
 from diffgraph.errors import DiffgraphError, InputError, ServiceRefused, ServiceUnavailable
 from diffgraph.secrets import keep_secret
@@ -56,7 +56,7 @@ class ClaudeConfig(BaseModel, frozen=True):
     )
 
 
-class Unusable(DiffgraphError):
+class UnusableAnswer(DiffgraphError):
     """What was asked was answered, but the answer cannot be used; asking again would not help."""
 
 
@@ -110,7 +110,7 @@ class Messages:
         """Return the answer to a question, after one repair if it has to be.
 
         Raises:
-            Unusable: the answer does not fit, twice; or this very question is not accepted.
+            UnusableAnswer: the answer does not fit, twice; or this very question is not accepted.
             SpendingCapReached: it might cost too much.
             ServiceUnavailable: no answer came, however patiently we waited.
             ServiceRefused: the key, the model or the account is not accepted.
@@ -119,7 +119,7 @@ class Messages:
         message = self._sent(question, body)
         try:
             return read_answer(question, message)
-        except Unusable as error:
+        except UnusableAnswer as error:
             if message.stop_reason == "refusal":
                 raise
             wrong = str(error)
@@ -128,7 +128,11 @@ class Messages:
         return read_answer(question, self._sent(question, body))
 
     def _sent(self, question: Question, body: Mapping[str, Any]) -> "Message":
-        with self._turn, self.ledger.reserved(self.dearest(body)), translated(question.kind.name):
+        with (
+            self._turn,
+            self.ledger.reserved(self.highest_cost(body)),
+            translated(question.kind.name),
+        ):
             message: Message = self.client.messages.create(**body)
             check_form(message)
         self.book(question.kind.name, message)
@@ -139,12 +143,12 @@ class Messages:
         share = BATCH_SHARE if is_batched else 1.0
         self.ledger.record(kind, self.model, Spending.of(message.usage, self.model, share))
 
-    def dearest(self, body: Mapping[str, Any], is_batched: bool = False) -> float:
+    def highest_cost(self, body: Mapping[str, Any], is_batched: bool = False) -> float:
         """Return the dollars that a request costs at most."""
         pictures, length = _size(body)
         read = length / BYTES_A_TOKEN + TOKENS_A_PICTURE * pictures
         share = BATCH_SHARE if is_batched else 1.0
-        return dearest(self.model, read, float(body["max_tokens"]), share)
+        return highest_cost(self.model, read, float(body["max_tokens"]), share)
 
 
 def check_form(message: Any) -> None:
@@ -160,23 +164,23 @@ def read_answer(question: Question, message: "Message") -> ToolInput:
     """Return what a message says by calling the question's tool.
 
     Raises:
-        Unusable: it calls none or another, or says what the schema or the question rules out.
+        UnusableAnswer: it calls none or another, or says what the schema or the question rules out.
     """
     if message.stop_reason == "refusal":
-        raise Unusable("the model declined to answer")
+        raise UnusableAnswer("the model declined to answer")
     calls = [block for block in message.content if block.type == "tool_use"]
     called = [block for block in calls if block.name == question.kind.tool]
     if not called:
         names = ", ".join(sorted({plain(block.name, 40) for block in calls})) or "no tool"
         cut = " before the answer was cut off" if message.stop_reason == "max_tokens" else ""
-        raise Unusable(f"the model called {names} instead of {question.kind.tool}{cut}")
+        raise UnusableAnswer(f"the model called {names} instead of {question.kind.tool}{cut}")
     try:
         said = question.kind.answer.model_validate(getattr(called[0], "input", None))
     except ValidationError as error:
-        raise Unusable(_told(error)) from error
+        raise UnusableAnswer(_told(error)) from error
     wrong = question.check(said)
     if wrong:
-        raise Unusable(wrong)
+        raise UnusableAnswer(wrong)
     return said
 
 
@@ -225,7 +229,7 @@ def _size(value: Any) -> tuple[int, int]:
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Turn the SDK's errors into ours; what is told holds no key and no text of a page."""
+    """Turn the SDK's errors into ours, without a key and without text of a page."""
     from anthropic import AnthropicError, APIConnectionError, APIStatusError
 
     try:
@@ -257,4 +261,4 @@ def _of_status(status: int, told: str, doing: str) -> DiffgraphError:
         return ServiceRefused(f"Claude refuses to answer ({said}){hint.get(status, '')}")
     if status in PASSING or status >= 500:
         return ServiceUnavailable(f"Claude is not available ({doing}, {said}); try again later")
-    return Unusable(f"Claude does not accept the question ({said})")
+    return UnusableAnswer(f"Claude does not accept the question ({said})")

@@ -1,13 +1,13 @@
-"""Who answers when no language model is asked? Word lists: free, instant, always the same."""
+"""The agent without a language model: word lists, free, instant, always the same."""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from diffgraph.agents.agent import Candidate, Request, Verdict
+from diffgraph.agents.injections import is_injection
 from diffgraph.agents.markup import page_lines
 from diffgraph.agents.nouns import Nouns
-from diffgraph.agents.orders import is_an_order
 from diffgraph.agents.pages import Sentence, descriptive_sentences, tidy
 from diffgraph.agents.prompts import (
     LONGEST_PROMPT,
@@ -149,7 +149,7 @@ def short_texts(texts: Iterable[str]) -> tuple[str, ...]:
     """Return texts that are short enough to be a word or phrase and do not speak to the reader."""
     clean = (tidy(plain(text.replace("\\", ""), 200)).strip(" ,;") for text in list(texts)[:64])
     return tuple(
-        dict.fromkeys(t for t in clean if t and len(t) <= LONGEST_SKILL and not is_an_order(t))
+        dict.fromkeys(t for t in clean if t and len(t) <= LONGEST_SKILL and not is_injection(t))
     )
 
 
@@ -158,7 +158,7 @@ def _examples(listing: Listing, nouns: Nouns) -> list[tuple[str, ...]]:
     honest = (
         prompt
         for prompt in listing.example_prompts[:MOST_EXAMPLES]
-        if not is_an_order(plain(prompt, LONGEST_PROMPT))
+        if not is_injection(plain(prompt, LONGEST_PROMPT))
     )
     return [parts for prompt in honest if (parts := phrases(cleaned(prompt), nouns))]
 
@@ -170,7 +170,7 @@ def _shared_attributes(examples: Sequence[tuple[str, ...]]) -> list[str]:
     for parts in examples:
         for attribute in attributes_of(parts):
             stems = content_stems(attribute)
-            if stems and len(attribute) <= LONGEST_SKILL and not is_an_order(attribute):
+            if stems and len(attribute) <= LONGEST_SKILL and not is_injection(attribute):
                 counts[stems] += 1
                 wordings.setdefault(stems, attribute)
     enough = max(1.0, SHARED_BY * len(examples))
@@ -183,7 +183,7 @@ def _subjects(examples: Sequence[tuple[str, ...]], triggers: Sequence[str]) -> l
     usual = set(shared) | {trigger.lower() for trigger in triggers}
     subjects = [parts[0].lower() for parts in examples]
     short = [
-        s for s in subjects if len(s) <= LONGEST_SKILL and s not in usual and not is_an_order(s)
+        s for s in subjects if len(s) <= LONGEST_SKILL and s not in usual and not is_injection(s)
     ]
     return shared + short
 

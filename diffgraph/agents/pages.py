@@ -1,6 +1,6 @@
 """What does an expert's page say, once advertising, advice and orders to the reader are gone?
 
-A page is written by a stranger. Its sentences are only ever quoted: one that speaks to a language
+A page is untrusted text. Its sentences are only ever quoted: one that speaks to a language
 model is dropped like one that asks for money, and one that says nothing about what can be seen is
 dropped as well.
 """
@@ -11,9 +11,9 @@ from typing import NamedTuple
 from unicodedata import category
 
 from diffgraph.agents.boilerplate import is_boilerplate
+from diffgraph.agents.injections import is_injection
 from diffgraph.agents.markup import lines_and_links
 from diffgraph.agents.nouns import Nouns
-from diffgraph.agents.orders import is_an_order
 from diffgraph.agents.prompts import EFFECT_WORDS
 from diffgraph.agents.words import content_words, plain, stem, words
 
@@ -23,7 +23,7 @@ SOMETHING = 0.3  # the same for the only one: two words and no talk
 
 
 class Sentence(NamedTuple):
-    """What a page says, and how much it tells about what can be seen."""
+    """What a page says, and how much of it is about what can be seen."""
 
     text: str
     told: float
@@ -86,12 +86,12 @@ def tidy(text: str) -> str:
 def descriptive_sentences(html: str, nouns: Nouns) -> tuple[Sentence, ...]:
     """Return the sentences of a page that describe, without web addresses and repeats, in order.
 
-    If none tells enough, the one that tells most is better than nothing.
+    If no sentence describes enough, the most descriptive one is returned.
     """
     found: dict[str, Sentence] = {}
     for line in _own_lines(html):
         for sentence in sentences(line):
-            if not is_boilerplate(sentence) and not is_an_order(sentence):
+            if not is_boilerplate(sentence) and not is_injection(sentence):
                 text = tidy(sentence)
                 found.setdefault(text.lower(), Sentence(text, _told(text, nouns)))
     telling = tuple(sentence for sentence in found.values() if sentence.told >= ENOUGH)
@@ -109,7 +109,7 @@ def _own_lines(html: str) -> Iterator[str]:
 
 
 def _told(sentence: str, nouns: Nouns) -> float:
-    """Return how much a sentence tells about what can be seen."""
+    """Return how much of a sentence is about what can be seen."""
     found = content_words(_ADDRESS.sub(" ", sentence))
     length = sum(1.0 if word.isascii() else max(1.0, len(word) / 2) for word in found)
     shown = sum(1 for word in found if stem(word) in _SEEN or word in nouns or word in EFFECT_WORDS)

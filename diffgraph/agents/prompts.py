@@ -189,7 +189,7 @@ def _switched(match: re.Match[str]) -> str:
 def tagged(prompt: str) -> tuple[str, ...]:
     """Return the names in a prompt's tags: `<lora:NeonKnights_v2:0.8>` → `NeonKnights v2`.
 
-    A tag is nothing to draw, but who wrote it had that expert in mind.
+    A tag is nothing to draw, but it names an expert that is wanted.
     """
     names = _NAMED_TAG.findall(prompt[:LONGEST_PROMPT])
     return tuple(dict.fromkeys(plain(name.replace("_", " ")) for name in names))

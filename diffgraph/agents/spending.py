@@ -123,7 +123,7 @@ def _cost(price: Price, read: float, written: float, cached: float, reread: floa
     return (told + cached * price.cache_write + reread * price.cache_read) / MILLION
 
 
-def dearest(model: str, read: float, written: float, share: float = 1.0) -> float:
+def highest_cost(model: str, read: float, written: float, share: float = 1.0) -> float:
     """Return the dollars that so many tokens cost at most."""
     price = price_of(model) or DEAREST
     return share * (read * max(price.input, price.cache_write) + written * price.output) / MILLION
@@ -236,4 +236,4 @@ def _at_most(said: Spending) -> float:
     if said.dollars is not None:
         return said.dollars
     read = said.input_tokens + said.cache_write_tokens + said.cache_read_tokens
-    return dearest("", read, said.output_tokens)
+    return highest_cost("", read, said.output_tokens)

@@ -5,7 +5,7 @@ Titles, tags and trigger words of hub pages, without versions, formats, hardware
 
 import re
 
-from diffgraph.agents.orders import is_an_order
+from diffgraph.agents.injections import is_injection
 from diffgraph.agents.pages import tidy
 from diffgraph.agents.words import plain
 
@@ -41,7 +41,7 @@ _GENERIC_TAGS = frozenset(
 def readable_name(name: str) -> str:
     """Return a page's title without version and format, `PencilSketch_v2` as `Pencil Sketch`."""
     whole = tidy(plain(name, 200))
-    if is_an_order(whole):
+    if is_injection(whole):
         return ""
     text = _GLUED.sub(" ", whole).replace("_", " ")
     for _ in range(2):

@@ -86,7 +86,7 @@ def admit(
 
 @contextmanager
 def _whatever_happens(file: str) -> Iterator[None]:
-    """Let what no reader foresaw in a stranger's file cost that file, not the run."""
+    """Turn an unforeseen error of a reader into `DamagedFile`: it costs the file, not the run."""
     try:
         yield
     except DiffgraphError:

@@ -3,7 +3,7 @@
 The list is walked by cursor, newest first, and walked again until a walk brings nothing new: a hub
 changes while it is read, and cursors have been seen to skip. Walks are cut into pages of different
 sizes, so that what one drops between two pages the next one shows. Listings are told apart by id,
-so nobody comes twice. Known experts that no walk has shown are asked for by their ids before they
+so none comes twice. Known experts that no walk has shown are asked for by their ids before they
 count as gone. A journal in the home folder lets a crawl that was stopped go on where it was, behind
 what was published since. What cannot be passed is gone round: the list is read from its other end.
 """
@@ -19,14 +19,14 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from diffgraph.crawlers.civitai_client import CivitaiClient, ModelPage, ModelQuery
 from diffgraph.crawlers.civitai_pages import read_page
-from diffgraph.crawlers.course import Course
 from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.crawlers.cursor_guard import CursorGuard
 from diffgraph.crawlers.downloads import Downloader
 from diffgraph.crawlers.examining import in_utc
 from diffgraph.crawlers.journal import CrawlJournal, PageRecord
 from diffgraph.crawlers.live import LiveCrawler
-from diffgraph.crawlers.paging import GarbledPage, NeverComes, PageReader
-from diffgraph.crawlers.web import BadAnswer, NotThere
+from diffgraph.crawlers.paging import GarbledPage, PageReader, UnreadablePage
+from diffgraph.crawlers.web import BadAnswer, NotFound
 from diffgraph.errors import ServiceError, ServiceRefused, UnusableListing
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.families import Family
@@ -98,7 +98,7 @@ class CivitaiCrawler(LiveCrawler):
 
     @property
     def is_whole(self) -> bool:
-        """Whether who was not yielded has gone from the hub."""
+        """Whether an expert that was not yielded has gone from the hub."""
         return self._walked and self._since is None
 
     def listings(self) -> Iterator[Listing | BrokenPage]:
@@ -179,10 +179,10 @@ class CivitaiCrawler(LiveCrawler):
         whole = self._config.page_size
         largest = max(1, whole - max(1, whole // LESS_A_WALK) * (walk - 1))
         reader = self._reader(self._query, largest)
-        course, page = Course(cursor), self._first(reader, cursor)
+        guard, page = CursorGuard(cursor), self._first(reader, cursor)
         while True:
             coming, following = None, page.page.next_cursor
-            stop = course.stop(map(_id_of, page.page.items), following)
+            stop = guard.stop(map(_id_of, page.page.items), following)
             if page.page.is_cut:
                 stop = "the list goes on, and its cursor cannot be used"
             if stop is not None:
@@ -213,7 +213,7 @@ class CivitaiCrawler(LiveCrawler):
         """
         newest = replace(self._query, oldest_first=False)
         reader, cursor = self._reader(newest, self._config.page_size), None
-        course = Course(cursor)
+        guard = CursorGuard(cursor)
         while True:
             try:
                 page = self._background.wait(_page(reader, cursor))
@@ -224,7 +224,7 @@ class CivitaiCrawler(LiveCrawler):
             yield from self._entries(page, walk, goes_on)
             cursor = page.page.next_cursor
             is_over = cursor is None or len(self._seen) == known
-            if is_over or course.stop(map(_id_of, page.page.items), cursor) is not None:
+            if is_over or guard.stop(map(_id_of, page.page.items), cursor) is not None:
                 return
 
     def _reader(self, query: ModelQuery, largest: int) -> Reader:
@@ -324,7 +324,7 @@ class CivitaiCrawler(LiveCrawler):
             return
         try:
             yield from self._unseen(self._background.wait(self._client.model(number)), set())
-        except NotThere:
+        except NotFound:
             return
         except ServiceError as error:
             yield BrokenPage(where=where, reason=str(error))
@@ -351,11 +351,11 @@ async def _page(reader: Reader, cursor: str | None) -> PageRead:
 
     Raises:
         ServiceRefused: It is refused, in any size.
-        BadAnswer: It never comes, and nobody knows where the list goes on.
+        BadAnswer: It never comes, and the cursor of the next one is unknown.
     """
     try:
         return PageRead(*await reader.read(cursor))
-    except NeverComes as never:
+    except UnreadablePage as never:
         error = never.error
         if isinstance(error, ServiceRefused):
             raise error from None

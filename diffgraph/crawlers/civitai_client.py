@@ -34,7 +34,7 @@ NEXT_CURSOR = re.compile(rb'"nextCursor"\s*:\s*("(?:[^"\\]|\\.){1,1000}"|\d{1,18
 class ModelQuery:
     """Which models are listed, and in which order.
 
-    The hub narrows the list by type and base model only, so that whoever is refused for another
+    The hub narrows the list by type and base model only, so that an expert refused for another
     reason is counted.
     """
 
@@ -74,7 +74,7 @@ class CivitaiClient:
 
     Args:
         url: The hub's address.
-        token: What it knows us by; nothing more than speed and private files hang on it.
+        token: The API token; it is needed for speed and private files only.
         config: How politely and patiently.
         turn: Awaited before every request, for a limit that is shared with others.
 
@@ -117,15 +117,15 @@ class CivitaiClient:
         return ModelPage(answer["items"], cursor, cursor is None and _goes_on(metadata))
 
     async def model(self, number: str) -> object:
-        """Return one model's page; raises `NotThere` if it has none."""
+        """Return one model's page; raises `NotFound` if it has none."""
         return await self._json(f"/api/v1/models/{number}")
 
     async def version(self, number: str) -> object:
-        """Return one version; raises `NotThere`."""
+        """Return one version; raises `NotFound`."""
         return await self._json(f"/api/v1/model-versions/{number}")
 
     async def by_hash(self, value: str) -> object:
-        """Return the version whose file has this hash, of any kind; raises `NotThere`."""
+        """Return the version whose file has this hash, of any kind; raises `NotFound`."""
         return await self._json(f"/api/v1/model-versions/by-hash/{value}")
 
     async def by_hashes(self, values: Collection[str]) -> list[object]:

@@ -1,4 +1,4 @@
-"""What does a Civitai page, which strangers wrote, say?
+"""Reads Civitai's pages, which are untrusted.
 
 Reads items of `GET /api/v1/models`, one per expert, into listings, one per version; see
 https://developer.civitai.com/docs/api/public-rest. Whatever is missing or has the wrong type
@@ -50,7 +50,7 @@ PUBLIC = {
     "status": {"", "published"},
     "availability": {"", "public", "earlyaccess", "unsearchable"},
 }
-"""What these fields say of a page that anybody may see and load from."""
+"""What these fields say of a public page."""
 
 Page = Mapping[str, Any]
 

@@ -39,12 +39,12 @@ class Crawler(Protocol):
         ...
 
     def begin(self, library: Library) -> None:
-        """Make sure that nobody else speaks for this hub's name; raises `InputError`."""
+        """Make sure that no other hub uses this hub's name; raises `InputError`."""
         return
 
     @property
     def is_remote(self) -> bool:
-        """Whether reading on costs somebody something, so that we stop when we have enough."""
+        """Whether reading loads another machine, so that it stops when there is enough."""
         return False
 
     @property
@@ -62,7 +62,7 @@ class Crawler(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether who was not yielded has gone from the hub."""
+        """Whether an expert that was not yielded has gone from the hub."""
         return True
 
     def finish(self) -> None:

@@ -22,7 +22,7 @@ from diffgraph.crawlers.admission import (
 )
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import DiscoveryConfig, check, examine
-from diffgraph.crawlers.weights import Base, Owed, fetch_weights, left_over
+from diffgraph.crawlers.weights import Base, PendingDownload, fetch_weights, unfetched
 from diffgraph.errors import ExpertError, ServiceError
 from diffgraph.experts.expert import Expert, Listing, Status
 from diffgraph.experts.library import Library, page_hash
@@ -93,7 +93,7 @@ def discover(
 
     Raises:
         StorageError: The home folder cannot be written; what was admitted so far stays.
-        ServiceError: The hub failed before it told us anything.
+        ServiceError: The hub failed before its first page.
     """
     crawler.begin(library)
     library.sweep()
@@ -121,7 +121,7 @@ def settle_versions(source: str, library: Library) -> tuple[Expert, ...]:
     lineages: dict[tuple[str, str], list[Expert]] = {}
     for expert in library.experts(("ready", "superseded")):
         lineage = expert.ref.rpartition("@")[0]
-        if lineage.startswith(f"{source}:"):  # a version for another base replaces nobody
+        if lineage.startswith(f"{source}:"):  # a version for another base replaces none
             lineages.setdefault((lineage, expert.family), []).append(expert)
     changed = []
     for versions in lineages.values():
@@ -181,16 +181,16 @@ class _Look:
         self.failed: list[BrokenPage] = []
         self.later = 0
         self.number = 0
-        self.kept_out = 0  # who was removed from this home stays so
+        self.kept_out = 0  # experts that were removed from this home stay removed
         self.is_done = False  # whether the hub was read as far as was asked for
         self._pages: list[tuple[Expert, Listing]] = []  # decided, to be written together
-        self._owed: dict[str, Owed] = {}  # whose weights come after all pages
+        self._pending: dict[str, PendingDownload] = {}  # weights come after all pages
 
     @property
     def taken(self) -> int:
         """How many new or changed experts were dealt with, or will be."""
         found = sum(len(refs) for change, refs in self.found.items() if change != "unchanged")
-        return found + len(self._owed)
+        return found + len(self._pending)
 
     def at_all(self) -> None:
         """Look at every listing, then again at the known ones that were not shown; fetch last."""
@@ -206,7 +206,7 @@ class _Look:
                 ]
                 self.is_done = self._at_each(self.crawler.look_again(unseen))
             self._write()
-            self._fetch_owed()
+            self._fetch_pending()
         except ServiceError as error:
             if not self.seen:
                 raise
@@ -304,30 +304,30 @@ class _Look:
         """Take in what passed: its page, or its weights too."""
         is_held = before is not None and before.status in {"ready", "superseded"}
         if self.config.metadata_only and is_held:
-            self._note("unchanged", listing)  # whose weights we hold stays as it is
+            self._note("unchanged", listing)  # a row with its weights stays as it is
         elif self.config.metadata_only:
             self._keep_page(page_only(listing, self.family), listing, before)
         elif self.crawler.is_remote:
-            self._owed[str(listing.ref)] = Owed(listing, before)
-            if not is_held:  # a run that is stopped finds in the library whom it owes
+            self._pending[str(listing.ref)] = PendingDownload(listing, before)
+            if not is_held:  # a run that is stopped finds in the library what is pending
                 self._to_write(page_only(listing, self.family), listing, before)
         else:
             base = self.base()
             after = admit(listing, self.crawler, self.library, base, self.family, self.config)
             self._note(_change(before, after), listing)
 
-    def _fetch_owed(self) -> None:
-        """Fetch the weights of those who passed, and of those whom a stopped run had left."""
+    def _fetch_pending(self) -> None:
+        """Fetch the weights of accepted pages, and those that a stopped run had left."""
         if self.config.metadata_only or not self.crawler.is_remote:
             return
-        before = self.read_before - self._owed.keys()
-        rest = left_over(before, self.library, self.family, self.config)
+        before = self.read_before - self._pending.keys()
+        rest = unfetched(before, self.library, self.family, self.config)
         room = None if self.config.limit is None else max(0, self.config.limit - self.taken)
-        owed = [*self._owed.values(), *islice(rest, room)]
+        pending = [*self._pending.values(), *islice(rest, room)]
         fetched = fetch_weights(
-            owed, self.crawler, self.library, self.base, self.family, self.config, self._tell
+            pending, self.crawler, self.library, self.base, self.family, self.config, self._tell
         )
-        self._owed.clear()
+        self._pending.clear()
         for one, after in fetched.admitted:
             self._note(_change(one.before, after), one.listing)
         self.failed.extend(fetched.failed)

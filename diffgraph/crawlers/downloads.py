@@ -1,8 +1,8 @@
-"""How does a file come from a stranger's server, whole or not at all?
+"""Downloads a file from an untrusted server: whole or not at all.
 
 Streamed into a `.part` file that a later run goes on with, checked against the hash its page
 states, and put in place in one step. Only net progress counts: what a server takes back, or sends
-again, is nothing, however busy it is; who brings less than the slowest rate loses the slot.
+again, is nothing, however busy it is; a server slower than the slowest rate loses the slot.
 Messages name an address without its query, which may hold a signature.
 """
 
@@ -37,7 +37,7 @@ from diffgraph.errors import (
 )
 from diffgraph.fetching.addresses import AddressRefused, shown
 from diffgraph.fetching.gate import Gate
-from diffgraph.fetching.waiting import Failed
+from diffgraph.fetching.waiting import TransientFailure
 from diffgraph.secrets import masked
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Downloader:
 
     Args:
         folder: Where unfinished files wait for the next run; on the disk of the targets.
-        token: What the hub knows us by; sent as `Authorization: Bearer`.
+        token: The hub's API token; sent as `Authorization: Bearer`.
         hubs: Addresses that the user named: `https://civitai.com`. The token is sent to them and to
             no other; all others have to be public.
         config: How much, how large, how patiently.
@@ -147,7 +147,7 @@ class Downloader:
 
         try:
             address = httpx.URL(url)
-            self._gate.reach.check(address)
+            self._gate.policy.check(address)
         except (httpx.InvalidURL, TypeError, ValueError) as error:
             raise UnusableListing(f"not a web address: {masked(url)[:80]!r}") from error
         except AddressRefused as error:
@@ -178,7 +178,7 @@ class Downloader:
             try:
                 self._try(url, part, allowance)
                 continue
-            except Failed as error:
+            except TransientFailure as error:
                 failure = error
             fruitless = 0 if part.size - most >= PROGRESS else fruitless + 1
             most = max(most, part.size)
@@ -205,15 +205,15 @@ class Downloader:
                 if response.status_code == 416:  # nothing lies beyond what we have
                     if not is_all_of(response, part):
                         part.clear()
-                        raise Failed("has changed since a part of it was fetched")
+                        raise TransientFailure("has changed since a part of it was fetched")
                     part.total = part.size
                     return
                 self._begin(response, part, where)
                 self._pour(response, part, where, allowance)
             if part.total is not None and part.size < part.total:
-                raise Failed(f"{part.size} of {part.total} bytes came")
-        except Failed as failure:
-            raise Failed(f"{where}: {failure}", failure.wait) from None
+                raise TransientFailure(f"{part.size} of {part.total} bytes came")
+        except TransientFailure as failure:
+            raise TransientFailure(f"{where}: {failure}", failure.wait) from None
         if part.total is None:
             part.total = part.size  # the server did not say: it ended well, so this is all
         if part.size > part.total:
@@ -246,9 +246,9 @@ class Downloader:
             if time.monotonic() - since >= self.config.timeout:
                 slowest = self.config.slowest
                 if part.size - before < slowest * self.config.timeout:
-                    raise Failed(f"sends less than {slowest} bytes a second")
+                    raise TransientFailure(f"sends less than {slowest} bytes a second")
                 if allowance.is_used_up():
-                    raise Failed("sends too little of the file in all the time it had")
+                    raise TransientFailure("sends too little of the file in all the time it had")
                 since, before = time.monotonic(), part.size
 
     def _refuse_size(self, size: int, where: str) -> None:

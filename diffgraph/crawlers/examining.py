@@ -1,6 +1,6 @@
 """Must a listing be refused before anything is downloaded?
 
-What merges must not touch, or nobody could check, is refused by its page alone: another base
+What must not be merged, or cannot be checked, is refused by its page alone: another base
 model, what is no set of weights, real people, what is not safe for work, files that could run code
 or that a scanner doubts.
 """

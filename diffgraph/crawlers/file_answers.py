@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from diffgraph.crawlers.partial import PartialFile
 from diffgraph.crawlers.web import TokenRefused
 from diffgraph.errors import ServiceRefused
-from diffgraph.fetching.waiting import PASSING, Failed, wait_of_failure
+from diffgraph.fetching.waiting import PASSING, TransientFailure, wait_of_failure
 
 if TYPE_CHECKING:
     import httpx
@@ -23,12 +23,12 @@ def refuse_status(response: "httpx.Response", where: str, has_token: bool) -> No
     """Raise what a status means, unless a file follows.
 
     Raises:
-        Failed: It may pass.
+        TransientFailure: It may pass.
         TokenRefused, ServiceRefused: It will not.
     """
     status = response.status_code
     if status in PASSING:
-        raise Failed(f"answers {status}", wait_of_failure(response.headers))
+        raise TransientFailure(f"answers {status}", wait_of_failure(response.headers))
     if status == 401:
         said = "does not take the token: it may have expired" if has_token else "wants a token"
         raise TokenRefused(f"{where}: {said} (401)")
@@ -53,7 +53,7 @@ def begins_at(response: "httpx.Response", part: PartialFile) -> tuple[int, str, 
     """Return where in the file an answer's body begins, the file's validator, and its size.
 
     Raises:
-        Failed: It is not the rest of what is here.
+        TransientFailure: It is not the rest of what is here.
     """
     validator = _validator(response)
     length = response.headers.get("content-length", "")
@@ -64,7 +64,7 @@ def begins_at(response: "httpx.Response", part: PartialFile) -> tuple[int, str, 
     same = not (validator and part.validator) or validator == part.validator
     if start != part.size or not same or (part.total or total) != total:
         part.clear()
-        raise Failed("another part came than the one asked for")
+        raise TransientFailure("another part came than the one asked for")
     return start, validator, total
 
 

@@ -39,7 +39,7 @@ from diffgraph.crawlers.huggingface_pages import (
 )
 from diffgraph.crawlers.live import LiveCrawler
 from diffgraph.crawlers.web import (
-    NotThere,
+    NotFound,
     Query,
     TokenRefused,
     Web,
@@ -121,7 +121,7 @@ class HuggingFaceCrawler(LiveCrawler):
 
     @property
     def is_whole(self) -> bool:
-        """Whether who was not yielded has gone from the hub."""
+        """Whether an expert that was not yielded has gone from the hub."""
         return self._is_whole and self._since is None
 
     def listings(self) -> Iterator[Listing | BrokenPage]:
@@ -138,7 +138,7 @@ class HuggingFaceCrawler(LiveCrawler):
         self._is_whole = not failures
 
     def look_again(self, refs: Collection[str]) -> Iterator[Listing | BrokenPage]:
-        """Yield the former commits of those still there, and who is there but not in the lists."""
+        """Yield the former commits of experts still there, and experts missing from the lists."""
         if not self.is_whole:
             return
         is_there: dict[str, bool] = dict.fromkeys(self._listed, True)
@@ -164,7 +164,7 @@ class HuggingFaceCrawler(LiveCrawler):
         try:
             item = decoded(self._wait(path, {"expand": FIELDS}), path)
             yield from self._read([item], "adapter")
-        except (NotThere, TokenRefused):
+        except (NotFound, TokenRefused):
             return  # gone, or no longer for the public: the hub does not say which
         except ServiceError as error:
             self._is_whole = not isinstance(error, ServiceUnavailable)
@@ -286,7 +286,7 @@ class HuggingFaceCrawler(LiveCrawler):
         path = f"/{quote(ref.model)}/resolve/{commit}/README.md"
         try:
             return (await self._web.get(path)).decode("utf-8", errors="replace")
-        except NotThere:
+        except NotFound:
             return ""  # it has none
         except ServiceError as error:
             # a gated repository keeps its card to itself too: what the list says is enough
@@ -331,7 +331,7 @@ class HuggingFaceCrawler(LiveCrawler):
         path = f"/{quote(repository_part(listing.ref))}/resolve/{_commit_of(listing)}/{quote(name)}"
         try:
             text = self._wait(path) if size <= MAX_CONFIG_BYTES else b""
-        except NotThere:
+        except NotFound:
             return None
         if max(size, len(text)) > MAX_CONFIG_BYTES:
             raise UnusableListing(

@@ -1,7 +1,7 @@
 """How is one list of a Hugging Face hub read to its end, whatever its pages are?
 
 It goes on by the cursor in a `Link` header. A page that is too large, or that never comes though
-the hub is there, is read in smaller parts; behind one that cannot be read, the list ends, told.
+the hub is there, is read in smaller parts; one that cannot be read ends the list, and is reported.
 
 https://huggingface.co/docs/hub/api
 """
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from diffgraph.crawlers.course import Course
 from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.crawlers.cursor_guard import CursorGuard
 from diffgraph.crawlers.huggingface_pages import repository_of
-from diffgraph.crawlers.paging import NeverComes, PageReader
+from diffgraph.crawlers.paging import PageReader, UnreadablePage
 from diffgraph.crawlers.web import Background, BadAnswer, Query, Reply, Web, decoded
 from diffgraph.errors import ServiceError
 
@@ -22,8 +22,8 @@ CURSOR_CHARACTERS = 4000
 
 
 @dataclass(frozen=True)
-class ListPage:
-    """One answer, and what is to be told of it."""
+class PageOfList:
+    """One answer, and the problems to report."""
 
     items: list[object]
     told: tuple[BrokenPage, ...] = ()
@@ -36,7 +36,7 @@ class HubList:
         web: Asks the hub.
         background: Where it is waited for.
         query: What is listed, without a limit.
-        name: What the list is called where something is told of it.
+        name: What the list is called in reports.
     """
 
     def __init__(self, web: Web, background: Background, query: Query, name: str) -> None:
@@ -44,13 +44,13 @@ class HubList:
         self._query, self._name = query, name
         self.is_cut = False  # whether a page never came, so that what lies behind it was not read
 
-    def pages(self) -> Iterator[ListPage]:
+    def pages(self) -> Iterator[PageOfList]:
         """Yield its pages.
 
         Raises:
             ServiceError: The hub fails or refuses, or its list cannot even be begun.
         """
-        cursor, course = None, Course(None)
+        cursor, guard = None, CursorGuard(None)
         reader = PageReader(self._ask, self._web, self._web.config.page_size)
         while True:
             try:
@@ -59,16 +59,16 @@ class HubList:
                 if cursor is None:
                     raise
                 self.is_cut = True
-                reason = error.error if isinstance(error, NeverComes) else error
-                yield ListPage([], (self._broken(f"not read on: {reason}"),))
+                reason = error.error if isinstance(error, UnreadablePage) else error
+                yield PageOfList([], (self._broken(f"not read on: {reason}"),))
                 return
             cursor = _cursor_in(link)
-            stop = course.stop((str(repository_of(item)) for item in items), cursor)
+            stop = guard.stop((str(repository_of(item)) for item in items), cursor)
             if cursor is None and link is not None:
                 stop = "it goes on, and its cursor cannot be used"
             if stop is not None:
                 told.append(self._broken(stop))
-            yield ListPage(items, tuple(told))
+            yield PageOfList(items, tuple(told))
             if cursor is None or stop is not None:
                 return
 

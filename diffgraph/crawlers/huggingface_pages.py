@@ -1,9 +1,9 @@
-"""What does a model's page on the Hugging Face hub, which strangers wrote, say?
+"""Reads models' pages of the Hugging Face hub, which are untrusted.
 
 Reads items of `GET /api/models` and the text of a model card into a listing. A version is a commit.
 https://huggingface.co/docs/hub/model-cards describes the fields. What is missing or has the wrong
 type becomes the empty value. Where doubt could hurt a maker the strict reading wins: a licence that
-nobody stated permits nothing.
+is not stated permits nothing.
 """
 
 import re

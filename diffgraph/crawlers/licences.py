@@ -2,7 +2,7 @@
 
 Names are written in many ways: `cc-by-nc-4.0`, `CC BY-NC 4.0`, "Creative Commons
 Attribution-NonCommercial". A licence that is not on our list permits nothing, and neither does one
-that a page calls `other`, whatever name it gives it: nobody has read those.
+that a page calls `other`, whatever name it gives it: those are unread.
 """
 
 import re

@@ -22,7 +22,7 @@ class GarbledPage(BadAnswer):
         self.next_cursor = next_cursor
 
 
-class NeverComes(BadAnswer):
+class UnreadablePage(BadAnswer):
     """Not even a page of one expert can be read, and the hub answers elsewhere."""
 
     def __init__(self, error: ServiceError) -> None:
@@ -36,7 +36,7 @@ class PageReader(Generic[Page]):
 
     Args:
         ask: Returns the page at a cursor (None is the start) with so many experts at most.
-        web: Whom it asks.
+        web: The client.
         largest: Experts a page.
     """
 
@@ -47,10 +47,10 @@ class PageReader(Generic[Page]):
         self._largest = self._size = largest
 
     async def read(self, cursor: str | None) -> tuple[Page, list[BrokenPage]]:
-        """Return the page at a cursor, in the largest size that comes, and what is to be told.
+        """Return the page at a cursor, in the largest size that comes, and problems to report.
 
         Raises:
-            NeverComes: Not even a page of one expert can be read, and the hub answers elsewhere.
+            UnreadablePage: A page of one expert cannot be read, though the hub answers elsewhere.
             ServiceError: The hub fails or refuses.
         """
         told: list[BrokenPage] = []
@@ -68,7 +68,7 @@ class PageReader(Generic[Page]):
                 elif not isinstance(error, BadAnswer) and not await self._is_elsewhere(cursor):
                     raise
                 elif self._size == 1:
-                    raise NeverComes(error) from None
+                    raise UnreadablePage(error) from None
                 else:
                     self._size = max(1, self._size // 10)
             else:

@@ -29,7 +29,7 @@ class _About(BaseModel):
 
 
 class PartialFile:
-    """A file on its way, locked by whoever fetches it.
+    """A partly downloaded file, locked by the process that fetches it.
 
     Attributes:
         path: Where its bytes are.
@@ -70,7 +70,7 @@ class PartialFile:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all is here, as far as the server told."""
+        """Whether all of it is here, by the size that the server stated."""
         return self.total is not None and self.size == self.total > 0
 
     def request_headers(self) -> dict[str, str]:
@@ -129,7 +129,7 @@ class PartialFile:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what nobody has gone on with for two weeks."""
+    """Remove partial files that are two weeks old."""
     for left in (*folder.glob("*.part"), *folder.glob("*.json")):
         with storing(left), suppress(FileNotFoundError):  # a run beside this one has finished it
             if left.stat().st_mtime < time.time() - STALE_SECONDS:

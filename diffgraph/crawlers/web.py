@@ -2,7 +2,7 @@
 
 Requests keep a distance; what fails and may pass is tried again with growing, random waits, or
 when the server says. Answers have a largest size, a largest number of values and a longest time.
-What a server repeats of our token is masked before anybody reads it.
+What a server repeats of our token is masked in every message.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, SecretStr
 
 from diffgraph.errors import InputError, ServiceRefused, ServiceUnavailable
-from diffgraph.fetching.encodings import NotAskedFor
+from diffgraph.fetching.encodings import UnexpectedEncoding
 from diffgraph.fetching.gate import AsyncGate, plain_body
-from diffgraph.fetching.waiting import PASSING, Failed, wait_of_failure, wait_of_limit
+from diffgraph.fetching.waiting import PASSING, TransientFailure, wait_of_failure, wait_of_limit
 from diffgraph.foreign_files import parse_json
 from diffgraph.secrets import masked_body
 
@@ -45,12 +45,12 @@ Answer = TypeVar("Answer")
 Query = Mapping[str, str | int | list[str]]
 
 
-class NotThere(ServiceRefused):
-    """The server knows no such thing: 404 or 410."""
+class NotFound(ServiceRefused):
+    """There is no such page: 404 or 410."""
 
 
 class TokenRefused(ServiceRefused):
-    """The server wants a token, or does not take ours: 401."""
+    """The server asks for a token, or refuses ours: 401."""
 
 
 class BadAnswer(ServiceUnavailable):
@@ -125,7 +125,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class Pace:
+class RateLimiter:
     """Lets requests begin at even distances, at most `rate` a minute.
 
     Args:
@@ -160,7 +160,7 @@ class Web:
         url: Its address.
         token: Sent as `Authorization: Bearer` to this origin only.
         config: How politely and patiently.
-        turn: Awaited before every request; by default a `Pace` of our own.
+        turn: Awaited before every request; by default a `RateLimiter` of our own.
         gate: What requests pass; by default one for this address.
     """
 
@@ -175,7 +175,7 @@ class Web:
         self.url = url
         self.config = config or WebConfig()
         self._gate = gate or AsyncGate([url], token, silence=self.config.silence)
-        self._turn = turn or Pace(per_minute(url, token is not None, self.config))
+        self._turn = turn or RateLimiter(per_minute(url, token is not None, self.config))
         self._not_before = 0.0  # the moment at which a limit that is used up is lifted
 
     async def close(self) -> None:
@@ -184,7 +184,7 @@ class Web:
 
     @property
     def token(self) -> SecretStr | None:
-        """What the server knows us by."""
+        """The API token."""
         return self._gate.token
 
     @property
@@ -213,8 +213,8 @@ class Web:
 
         Raises:
             ServiceUnavailable: It failed as often as we try.
-            NotThere: There is no such thing.
-            TokenRefused: It wants another token.
+            NotFound: There is no such thing.
+            TokenRefused: It asks for another token.
             ServiceRefused: It says no, or sends us where we do not go.
             BadAnswer: The answer is too large, or encoded in a way that was not asked for.
         """
@@ -224,7 +224,7 @@ class Web:
             await self._limit_is_lifted(path)
             try:
                 return await self._ask_once(method, path, query, content)
-            except Failed as failed:
+            except TransientFailure as failed:
                 if not left or failed.wait > self.config.longest_retry_after:
                     raise self._failure(path, failed) from None
                 pause = failed.wait or min(wait, self.config.longest_wait)
@@ -241,11 +241,11 @@ class Web:
             await asyncio.sleep(pause)
 
     def _tell_wait(self, path: str, why: str, pause: float) -> None:
-        # a person who waits for seconds wants to know what for
+        # a wait of seconds is shown with its reason
         level = logging.WARNING if pause >= WORTH_TELLING else logging.DEBUG
         log.log(level, "%s%s: %s; again in %.0f s", self.url, path, why, pause)
 
-    def _failure(self, path: str, failed: Failed) -> ServiceUnavailable:
+    def _failure(self, path: str, failed: TransientFailure) -> ServiceUnavailable:
         later = f"; it asks to wait {failed.wait:.0f} s" if failed.wait else ""
         return ServiceUnavailable(
             f"{self.url}{path}: {failed}, after {self.config.tries} tries{later}"
@@ -267,7 +267,7 @@ class Web:
             self._note_limit(reply)
             try:
                 body = await plain_body(reply, self.config.largest_answer)
-            except NotAskedFor as error:
+            except UnexpectedEncoding as error:
                 raise BadAnswer(f"{self.url}{path}: {error}") from None
             if body is None:
                 raise BadAnswer(
@@ -289,10 +289,10 @@ class Web:
             return
         said = f"{status} {responses.get(status, '')}".strip()
         if status in PASSING:
-            raise Failed(f"it answers {said}", wait_of_failure(reply.headers))
+            raise TransientFailure(f"it answers {said}", wait_of_failure(reply.headers))
         where = f"{self.url}{path}: it answers {said}"
         if status in {404, 410}:
-            raise NotThere(where)
+            raise NotFound(where)
         if status == 401:
             raise TokenRefused(
                 f"{where}: the token is wrong or has expired" if self.has_token else where

@@ -1,8 +1,8 @@
-"""Whose weights are owed, and how do they come?
+"""Fetches and judges the weights of experts whose pages were accepted.
 
-Fetching is a stage of its own, behind the reading of pages: those who passed by their pages are
-known first, as rows without weights; then their files come, a few ahead of the one that is judged.
-A run that is stopped finds what it still owes in the library.
+Fetching is a stage of its own, behind the reading of pages: accepted experts are kept
+first, as rows without weights; then their files come, a few ahead of the one that is judged. A run
+that is stopped finds in the library what is still to be fetched.
 """
 
 import logging
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from diffgraph.crawlers.admission import PAGE_ONLY, admit
-from diffgraph.crawlers.ahead import FetchingAhead
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import DiscoveryConfig, examine
+from diffgraph.crawlers.prefetching import PrefetchingCrawler
 from diffgraph.crawlers.web import TokenRefused
 from diffgraph.errors import ServiceError, ServiceUnavailable
 from diffgraph.experts.expert import Expert, Listing
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAILURES_IN_A_ROW = 5  # that speak of the hub, not of one file: nobody is asked any more
+FAILURES_IN_A_ROW = 5  # due to the hub, not to one file: then fetching stops
 
 
 Base = Callable[[], "Mapping[str, Tensor]"]
 """Gives the base model's tensors, loaded when the first file has to be read."""
 
 
-class Owed(NamedTuple):
+class PendingDownload(NamedTuple):
     """An expert whose weights are to come."""
 
     listing: Listing
@@ -43,13 +43,13 @@ class Owed(NamedTuple):
 class Fetched:
     """What came of it."""
 
-    admitted: list[tuple[Owed, Expert]] = field(default_factory=list)
+    admitted: list[tuple[PendingDownload, Expert]] = field(default_factory=list)
     failed: list[BrokenPage] = field(default_factory=list)
 
 
-def left_over(
+def unfetched(
     refs: Collection[str], library: Library, family: Family, config: DiscoveryConfig
-) -> Iterator[Owed]:
+) -> Iterator[PendingDownload]:
     """Yield those of some experts that an earlier run knew and did not get to fetch."""
     for ref in sorted(refs):
         known = library.find(ref)
@@ -57,11 +57,11 @@ def left_over(
             continue
         listing = library.listing(ref)
         if config.is_in_window(listing) and examine(listing, family, config) is None:
-            yield Owed(listing, known)
+            yield PendingDownload(listing, known)
 
 
 def fetch_weights(
-    owed: Sequence[Owed],
+    pending: Sequence[PendingDownload],
     crawler: Crawler,
     library: Library,
     base: Base,
@@ -75,20 +75,20 @@ def fetch_weights(
         StorageError: The home folder cannot be written; what was admitted so far stays.
     """
     fetched = Fetched()
-    if not owed:
+    if not pending:
         return fetched
     in_a_row = 0
-    listings = [one.listing for one in owed]
-    with library.workbench() as folder, FetchingAhead(crawler, listings, folder) as ahead:
-        for number, one in enumerate(owed, 1):
+    listings = [one.listing for one in pending]
+    with library.workbench() as folder, PrefetchingCrawler(crawler, listings, folder) as ahead:
+        for number, one in enumerate(pending, 1):
             try:
                 after = admit(one.listing, ahead, library, base(), family, config)
             except ServiceError as error:
                 fetched.failed.append(_failure(str(one.listing.ref), error, crawler.source))
                 of_the_hub = isinstance(error, ServiceUnavailable | TokenRefused)
                 in_a_row = in_a_row + 1 if of_the_hub else 0
-                if in_a_row >= FAILURES_IN_A_ROW and number < len(owed):
-                    where = f"{len(owed) - number} more files"
+                if in_a_row >= FAILURES_IN_A_ROW and number < len(pending):
+                    where = f"{len(pending) - number} more files"
                     reason = f"not asked for after {in_a_row} failures one after the other"
                     fetched.failed.append(BrokenPage(where=where, reason=reason))
                     break

@@ -1,6 +1,6 @@
 """Which addresses may be asked? Public ones, and the machine that the user named.
 
-A page, a redirect or a name server is a stranger: each could send us to this machine, to others in
+A page, a redirect or a name server is untrusted: each could send us to this machine, to others in
 its network or to the metadata of a cloud. So an address that is not public is asked only if it is
 the address of a hub that the user named (any port: a hub on this machine may keep its files beside
 it), and an address that was checked is the one that is connected to, so a name cannot change its
@@ -53,8 +53,8 @@ class AddressRefused(ServiceRefused):
     """An address that we were sent to and do not ask."""
 
 
-class Reach:
-    """Who may be asked.
+class AddressPolicy:
+    """Which addresses may be connected to.
 
     Args:
         homes: Addresses (`https://host[:port]`) that the user named; others must be public.

@@ -1,7 +1,7 @@
 """How is a connection made to the very address that was checked, and kept within a deadline?
 
-httpx connects through the network backends of httpcore; ours resolve a name, ask `Reach` which of
-its addresses may be used, and connect to those by number. TLS still checks the name.
+httpx connects through the network backends of httpcore; ours resolve a name, ask `AddressPolicy`
+which of its addresses may be used, and connect to those by number. TLS still checks the name.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
-from diffgraph.fetching.addresses import Reach
+from diffgraph.fetching.addresses import AddressPolicy
 
 if TYPE_CHECKING:
     import ssl
@@ -35,7 +35,7 @@ class Deadline:
         self.moment = moment
 
 
-class TooLong(Exception):
+class DeadlineExceeded(Exception):
     """The deadline has passed."""
 
 
@@ -47,7 +47,7 @@ def deadline(moment: float) -> Iterator[Deadline]:
     """Let no connection of this thread wait for a server beyond a moment of `time.monotonic`.
 
     Raises:
-        TooLong: It has passed, wherever the server was with its answer.
+        DeadlineExceeded: It has passed, wherever the server was with its answer.
     """
     chosen = Deadline(moment)
     token = _deadline.set(chosen)
@@ -64,7 +64,7 @@ def _left(timeout: float | None) -> float | None:
         return timeout
     left = chosen.moment - time.monotonic()
     if left <= 0:
-        raise TooLong
+        raise DeadlineExceeded
     return left if timeout is None else min(timeout, left)
 
 
@@ -111,8 +111,8 @@ def _in_time() -> Iterator[None]:
 class Backend(httpcore.NetworkBackend):
     """Connects to addresses that may be asked, for threads."""
 
-    def __init__(self, reach: Reach, inner: httpcore.NetworkBackend | None = None) -> None:
-        self._reach = reach
+    def __init__(self, policy: AddressPolicy, inner: httpcore.NetworkBackend | None = None) -> None:
+        self._policy = policy
         self._inner = inner or httpcore.SyncBackend()
 
     def connect_tcp(
@@ -125,7 +125,7 @@ class Backend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         failure: Exception = httpcore.ConnectError("no address")
         try:
-            addresses = self._reach.addresses(host, port)
+            addresses = self._policy.addresses(host, port)
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         for address in addresses:
@@ -144,8 +144,10 @@ class Backend(httpcore.NetworkBackend):
 class AsyncBackend(httpcore.AsyncNetworkBackend):
     """The same for event loops, which have deadlines of their own."""
 
-    def __init__(self, reach: Reach, inner: httpcore.AsyncNetworkBackend | None = None) -> None:
-        self._reach = reach
+    def __init__(
+        self, policy: AddressPolicy, inner: httpcore.AsyncNetworkBackend | None = None
+    ) -> None:
+        self._policy = policy
         self._inner = inner or httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -158,7 +160,7 @@ class AsyncBackend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         failure: Exception = httpcore.ConnectError("no address")
         try:
-            addresses = await asyncio.to_thread(self._reach.addresses, host, port)
+            addresses = await asyncio.to_thread(self._policy.addresses, host, port)
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         for address in addresses:
@@ -175,7 +177,7 @@ class AsyncBackend(httpcore.AsyncNetworkBackend):
 
 
 class _Ways(Generic[Way]):
-    """Straight to whom requests may go, or through the proxy that the environment names, if any."""
+    """A direct connection, or one through the proxy that the environment names, if any."""
 
     def __init__(self, make: Callable[..., Way], pool: Callable[..., Any], backend: object) -> None:
         self._make: Callable[..., Way] = make
@@ -195,8 +197,8 @@ class _Ways(Generic[Way]):
 class Transport(_Ways[httpx.HTTPTransport], httpx.BaseTransport):
     """Sends the requests of threads."""
 
-    def __init__(self, reach: Reach, inner: httpcore.NetworkBackend | None = None) -> None:
-        super().__init__(httpx.HTTPTransport, httpcore.ConnectionPool, Backend(reach, inner))
+    def __init__(self, policy: AddressPolicy, inner: httpcore.NetworkBackend | None = None) -> None:
+        super().__init__(httpx.HTTPTransport, httpcore.ConnectionPool, Backend(policy, inner))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         return self._way(request).handle_request(request)
@@ -209,8 +211,10 @@ class Transport(_Ways[httpx.HTTPTransport], httpx.BaseTransport):
 class AsyncTransport(_Ways[httpx.AsyncHTTPTransport], httpx.AsyncBaseTransport):
     """Sends the requests of an event loop."""
 
-    def __init__(self, reach: Reach, inner: httpcore.AsyncNetworkBackend | None = None) -> None:
-        backend = AsyncBackend(reach, inner)
+    def __init__(
+        self, policy: AddressPolicy, inner: httpcore.AsyncNetworkBackend | None = None
+    ) -> None:
+        backend = AsyncBackend(policy, inner)
         super().__init__(httpx.AsyncHTTPTransport, httpcore.AsyncConnectionPool, backend)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

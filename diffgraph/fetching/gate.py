@@ -1,8 +1,8 @@
-"""How does anything come from another machine? Through here, whoever wants it.
+"""Every request to another machine goes through here.
 
 Addresses are checked before they are asked, redirects too; a token goes to the origins that it was
 given for and to no other; an answer comes in the encoding that was asked for; all of it, from the
-name to the last byte, comes before a deadline. What goes wrong is told in errors of ours.
+name to the last byte, comes before a deadline. What goes wrong is raised as errors of ours.
 """
 
 import re
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from diffgraph.errors import ServiceRefused
-from diffgraph.fetching.addresses import Reach, origin, shown
-from diffgraph.fetching.encodings import Plain
-from diffgraph.fetching.waiting import Failed
+from diffgraph.fetching.addresses import AddressPolicy, origin, shown
+from diffgraph.fetching.encodings import ContentDecoder
+from diffgraph.fetching.waiting import TransientFailure
 from diffgraph.secrets import keep_secret
 
 if TYPE_CHECKING:
@@ -33,19 +33,23 @@ class _Gate:
     Args:
         homes: Addresses that the user named: the token is for them, and they need not be public.
         token: Sent as `Authorization: Bearer` to these origins only.
-        reach: Who may be asked; by default public addresses and the homes.
+        policy: Which addresses may be asked; by default public ones and the homes.
         silence: Seconds until the next byte.
     """
 
     def __init__(
-        self, homes: Collection[str], token: SecretStr | None, reach: Reach | None, silence: float
+        self,
+        homes: Collection[str],
+        token: SecretStr | None,
+        policy: AddressPolicy | None,
+        silence: float,
     ) -> None:
         import httpx
 
         keep_secret(token)
         self.token = token
         self.silence = silence
-        self.reach = reach or Reach(homes)
+        self.policy = policy or AddressPolicy(homes)
         self._origins = {origin(httpx.URL(home)) for home in homes}
 
     def _request(
@@ -59,7 +63,7 @@ class _Gate:
         """Return a request that an address may get; raises `AddressRefused`."""
         import httpx
 
-        self.reach.check(url)
+        self.policy.check(url)
         sent = {"User-Agent": AGENT, "Accept": "*/*", **headers, "Accept-Encoding": encoding}
         if self.token is not None and origin(url) in self._origins:
             sent["Authorization"] = f"Bearer {self.token.get_secret_value()}"
@@ -82,7 +86,7 @@ class _Gate:
         except (httpx.InvalidURL, ValueError, TypeError):
             raise ServiceRefused(f"{where}: redirects to no web address") from None
         try:
-            self.reach.check(following, before=response.url)
+            self.policy.check(following, before=response.url)
         except ServiceRefused as error:
             raise type(error)(f"{where}: redirects to {error}") from None
         return following
@@ -100,15 +104,15 @@ class Gate(_Gate):
         self,
         homes: Collection[str],
         token: SecretStr | None = None,
-        reach: Reach | None = None,
+        policy: AddressPolicy | None = None,
         *,
         silence: float,
         inner: "httpcore.NetworkBackend | None" = None,
     ) -> None:
         from diffgraph.fetching.connecting import Transport
 
-        super().__init__(homes, token, reach, silence)
-        self._transport = Transport(self.reach, inner)
+        super().__init__(homes, token, policy, silence)
+        self._transport = Transport(self.policy, inner)
 
     def close(self) -> None:
         """Close the connections."""
@@ -127,13 +131,13 @@ class Gate(_Gate):
 
         Args:
             url: Who is asked.
-            headers: What else it is told.
+            headers: Further request headers.
             opening: The moment of `time.monotonic` at which its body must begin.
             until: The moment at which all must be over.
             redirects: As many are followed.
 
         Raises:
-            Failed: It did not come, or not in time; this may pass. Also from reading the body.
+            TransientFailure: It did not come, or not in time; it may come later. Also from the body.
             ServiceRefused: The address, a redirect or the encoding is not one for us.
         """
         from diffgraph.fetching.connecting import deadline
@@ -146,7 +150,7 @@ class Gate(_Gate):
                 try:
                     following = self._following(response)
                     if following is None:
-                        Plain(response.headers, "identity")
+                        ContentDecoder(response.headers, "identity")
                         limit.moment = until
                         yield response
                         return
@@ -167,15 +171,15 @@ class AsyncGate(_Gate):
         self,
         homes: Collection[str],
         token: SecretStr | None = None,
-        reach: Reach | None = None,
+        policy: AddressPolicy | None = None,
         *,
         silence: float,
         inner: "httpcore.AsyncNetworkBackend | None" = None,
     ) -> None:
         from diffgraph.fetching.connecting import AsyncTransport
 
-        super().__init__(homes, token, reach, silence)
-        self._transport = AsyncTransport(self.reach, inner)
+        super().__init__(homes, token, policy, silence)
+        self._transport = AsyncTransport(self.policy, inner)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -195,7 +199,7 @@ class AsyncGate(_Gate):
         Args:
             method: GET or POST.
             url: Who is asked.
-            headers: What else it is told; it may answer in gzip.
+            headers: Further request headers; it may answer in gzip.
             seconds: Until all must be over, the body too.
             content: Sent as JSON, if given.
 
@@ -227,10 +231,10 @@ async def plain_body(response: "httpx.Response", largest: int) -> "bytes | None"
     """Return the body of an answer that may be in gzip; None if it has more bytes than `largest`.
 
     Raises:
-        Failed: It is not what it says.
-        NotAskedFor: It is encoded in another way.
+        TransientFailure: It is not what it says.
+        UnexpectedEncoding: It is encoded in another way.
     """
-    plain, body, came = Plain(response.headers, "gzip"), bytearray(), 0
+    plain, body, came = ContentDecoder(response.headers, "gzip"), bytearray(), 0
     async for data in response.aiter_raw():
         came += len(data)
         for piece in plain.pieces(data):
@@ -246,17 +250,17 @@ def _told(url: "httpx.URL", seconds: float | None = None) -> Iterator[None]:
     """Turn what httpx raises into errors of ours, without its words: they may be a server's."""
     import httpx
 
-    from diffgraph.fetching.connecting import TooLong
+    from diffgraph.fetching.connecting import DeadlineExceeded
 
     try:
         yield
-    except (TooLong, TimeoutError):
+    except (DeadlineExceeded, TimeoutError):
         limit = f" within {seconds:g} s" if seconds is not None else " in all the time it had"
-        raise Failed(f"no whole answer{limit}") from None
+        raise TransientFailure(f"no whole answer{limit}") from None
     except httpx.TimeoutException as error:
-        raise Failed(f"no answer in time ({kind_of(error)})") from None
+        raise TransientFailure(f"no answer in time ({kind_of(error)})") from None
     except httpx.TransportError as error:
-        raise Failed(f"the connection failed ({kind_of(error)})") from None
+        raise TransientFailure(f"the connection failed ({kind_of(error)})") from None
     except (httpx.InvalidURL, UnicodeError):
         raise ServiceRefused(f"{shown(url)}: not an address that can be asked") from None
 

@@ -27,7 +27,7 @@ EPOCH = 1e9  # a reset beyond this is a moment, not a number of seconds
 SPELLINGS = ("ratelimit", "x-ratelimit", "x-rate-limit")
 
 
-class Failed(ServiceUnavailable):
+class TransientFailure(ServiceUnavailable):
     """A try that failed in a way that may pass.
 
     Args:

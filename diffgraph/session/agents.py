@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from diffgraph.agents import Agent, ClaudeAccess, get_agent
+from diffgraph.agents.example_images import ImageReader
 from diffgraph.agents.messages import ClaudeConfig
-from diffgraph.agents.pictures import ImageReader
 from diffgraph.agents.spending import Ledger, Spending
 from diffgraph.families import FAMILIES, get_family
 from diffgraph.session.overrides import read_overrides

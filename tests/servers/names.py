@@ -5,7 +5,7 @@ from typing import Any
 
 import httpcore
 
-from diffgraph.fetching.addresses import Reach
+from diffgraph.fetching.addresses import AddressPolicy
 
 
 class Names:
@@ -35,8 +35,8 @@ class Names:
             return found
         return found.pop(0) if len(found) > 1 else found[0]
 
-    def reach(self, *homes: str) -> Reach:
-        return Reach(homes, self.resolve)
+    def policy(self, *homes: str) -> AddressPolicy:
+        return AddressPolicy(homes, self.resolve)
 
     def port_of(self, address: str) -> int:
         self.connected.append(address)

@@ -11,8 +11,8 @@ from PIL import Image
 from pydantic import SecretStr
 
 from diffgraph.agents import Candidate, ClaudeAccess, ClaudeAgent, OfflineAgent, get_agent
+from diffgraph.agents.example_images import LONGEST_SIDE
 from diffgraph.agents.messages import ClaudeConfig
-from diffgraph.agents.pictures import LONGEST_SIDE
 from diffgraph.errors import (
     EmptyPrompt,
     InputError,

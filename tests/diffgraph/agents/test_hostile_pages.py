@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from selectolax.lexbor import LexborHTMLParser
 
 from diffgraph.agents import Agent, Candidate, ClaudeAccess, ClaudeAgent, OfflineAgent, Request
+from diffgraph.agents.injections import is_injection
 from diffgraph.agents.offline import LONGEST_CARD, LONGEST_SKILL, MOST_SKILLS
-from diffgraph.agents.orders import is_an_order
 from diffgraph.crawlers.civitai_pages import parse_model
 from diffgraph.evaluation.report import ReportData, write_report
 from diffgraph.experts.card import ExpertCard
@@ -103,7 +103,7 @@ def _is_within_bounds(card: ExpertCard) -> None:
     for text in (card.summary, *card.skills, *card.trigger_words):
         assert text.isprintable()
         assert not set(text) & set("<>")
-        assert not is_an_order(text)
+        assert not is_injection(text)
         assert "http" not in text
 
 

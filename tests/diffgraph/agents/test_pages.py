@@ -6,9 +6,9 @@ import pytest
 
 from diffgraph.agents import OfflineAgent
 from diffgraph.agents.boilerplate import is_boilerplate
+from diffgraph.agents.injections import is_injection
 from diffgraph.agents.markup import LONGEST_TEXT, lines_and_links, page_lines
 from diffgraph.agents.nouns import Nouns
-from diffgraph.agents.orders import is_an_order
 from diffgraph.agents.pages import descriptive_sentences, tidy
 from diffgraph.agents.titles import readable_name
 from diffgraph.experts.expert import ExpertRef, ListedFile, ListedImage, Listing
@@ -196,4 +196,4 @@ def test_blocks_are_lines_and_long_pages_are_cut():
     ],
 )
 def test_harmless_sentences_are_no_orders(harmless):
-    assert not is_an_order(harmless)
+    assert not is_injection(harmless)

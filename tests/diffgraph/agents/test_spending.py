@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from diffgraph.agents.spending import LEDGER, PRICES, Ledger, Spending, dearest, price_of
+from diffgraph.agents.spending import LEDGER, PRICES, Ledger, Spending, highest_cost, price_of
 from diffgraph.errors import SpendingCapReached
 
 
@@ -32,7 +32,9 @@ def test_a_model_of_unknown_price_has_tokens_only():
     assert (spent.dollars, spent.output_tokens) == (None, 20)
     assert (spent + Spending.of(usage(1, 1), "claude-haiku-5-5")).dollars is None
     assert "unknown price" in spent.line()
-    assert dearest("claude-tomorrow", 1, 1) >= max(dearest(model, 1, 1) for model in PRICES)
+    assert highest_cost("claude-tomorrow", 1, 1) >= max(
+        highest_cost(model, 1, 1) for model in PRICES
+    )
 
 
 def test_dated_names_have_the_price_of_their_model():

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 import httpx
 import pytest
 
-from diffgraph.fetching.addresses import AddressRefused, Reach, is_public
+from diffgraph.fetching.addresses import AddressPolicy, AddressRefused, is_public
 from tests.servers.names import Names
 
 PUBLIC = "93.184.216.34"
@@ -42,9 +42,9 @@ HOSTS = [
 @pytest.mark.parametrize("host", HOSTS)
 def test_no_spelling_of_a_private_address_is_asked_for_a_public_hub(host: str) -> None:
     names = Names({"hub.example": [PUBLIC]}, {})
-    reach = names.reach("https://hub.example")
+    policy = names.policy("https://hub.example")
     with pytest.raises(AddressRefused, match="public address"):
-        reach.check(httpx.URL(f"https://{host}:8080/file"))
+        policy.check(httpx.URL(f"https://{host}:8080/file"))
 
 
 @pytest.mark.parametrize("host", [host for host in HOSTS if host not in {
@@ -52,14 +52,14 @@ def test_no_spelling_of_a_private_address_is_asked_for_a_public_hub(host: str) -
     "017700000001", "localhost", "localhost.", "LOCALHOST", "a.localhost",
 }])  # fmt: skip
 def test_a_hub_on_this_machine_may_point_to_itself_only(host: str) -> None:
-    reach = Reach(["http://127.0.0.1:8000"])
+    policy = AddressPolicy(["http://127.0.0.1:8000"])
     with pytest.raises(AddressRefused, match="public address"):
-        reach.check(httpx.URL(f"http://{host}/file"))
+        policy.check(httpx.URL(f"http://{host}/file"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "127.0.0.1:9", "localhost:9", "127.1"])
 def test_a_hub_on_this_machine_may_keep_its_files_on_another_port(host: str) -> None:
-    Reach(["http://127.0.0.1:8000"]).check(httpx.URL(f"http://{host}/file"))
+    AddressPolicy(["http://127.0.0.1:8000"]).check(httpx.URL(f"http://{host}/file"))
 
 
 @pytest.mark.parametrize("addresses", [["10.0.0.5"], ["127.0.0.1"], ["::ffff:127.0.0.1"], ["::1"]])
@@ -68,38 +68,38 @@ def test_a_name_that_resolves_to_a_private_address_is_not_connected_to(
 ) -> None:
     names = Names({"hub.example": [PUBLIC], "files.example": addresses}, {})
     with pytest.raises(AddressRefused, match=r"files\.example .*not a public address"):
-        names.reach("https://hub.example").addresses("files.example", 443)
+        names.policy("https://hub.example").addresses("files.example", 443)
 
 
 def test_of_a_name_with_both_only_the_public_addresses_are_used() -> None:
     names = Names({"files.example": ["10.0.0.5", PUBLIC, "fe80::1"]}, {})
-    assert names.reach("https://hub.example").addresses("files.example", 443) == [PUBLIC]
+    assert names.policy("https://hub.example").addresses("files.example", 443) == [PUBLIC]
 
 
 def test_a_hub_with_a_private_name_is_asked_and_others_in_its_network_are_not() -> None:
     addresses = {"hub.corp": "10.0.0.5", "files.example": "10.0.0.6", "b.example": "10.0.0.5"}
     names = Names({name: [address] for name, address in addresses.items()}, {})
-    reach = names.reach("http://hub.corp:8080")
-    reach.check(httpx.URL("http://hub.corp:8080/api"))
-    assert reach.addresses("hub.corp", 8080) == ["10.0.0.5"]
-    assert reach.addresses("b.example", 80) == ["10.0.0.5"]
+    policy = names.policy("http://hub.corp:8080")
+    policy.check(httpx.URL("http://hub.corp:8080/api"))
+    assert policy.addresses("hub.corp", 8080) == ["10.0.0.5"]
+    assert policy.addresses("b.example", 80) == ["10.0.0.5"]
     with pytest.raises(AddressRefused):
-        reach.addresses("files.example", 80)
+        policy.addresses("files.example", 80)
 
 
 def test_a_public_hub_cannot_become_a_private_one() -> None:
     names = Names({"hub.example": [[PUBLIC], ["127.0.0.1"]]}, {})
-    reach = names.reach("https://hub.example")
-    assert reach.addresses("hub.example", 443) == [PUBLIC]
+    policy = names.policy("https://hub.example")
+    assert policy.addresses("hub.example", 443) == [PUBLIC]
     with pytest.raises(AddressRefused):
-        reach.addresses("hub.example", 443)
+        policy.addresses("hub.example", 443)
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200", "fd00:ec2::254"])
 def test_no_name_leads_to_the_metadata_of_a_cloud(address: str) -> None:
-    reach = Names({"hub.corp": [address]}, {}).reach("http://hub.corp")
+    policy = Names({"hub.corp": [address]}, {}).policy("http://hub.corp")
     with pytest.raises(AddressRefused):
-        reach.addresses("hub.corp", 80)
+        policy.addresses("hub.corp", 80)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_no_name_leads_to_the_metadata_of_a_cloud(address: str) -> None:
     ],
 )
 def test_addresses_of_other_kinds_are_refused_without_their_secrets(url: str, reason: str) -> None:
-    reach = Names({"files.example": [PUBLIC]}, {}).reach("https://hub.example")
+    policy = Names({"files.example": [PUBLIC]}, {}).policy("https://hub.example")
     with pytest.raises(AddressRefused, match=reason) as caught:
-        reach.check(httpx.URL(url))
+        policy.check(httpx.URL(url))
     assert "pass@" not in str(caught.value)
 
 
 def test_a_redirect_does_not_lead_from_tls_to_none_even_for_a_hub_without_it() -> None:
-    reach = Names({"files.example": [PUBLIC]}, {}).reach("http://hub.example")
-    reach.check(httpx.URL("http://files.example/a"))
+    policy = Names({"files.example": [PUBLIC]}, {}).policy("http://hub.example")
+    policy.check(httpx.URL("http://files.example/a"))
     with pytest.raises(AddressRefused, match="without TLS"):
-        reach.check(httpx.URL("http://files.example/a"), httpx.URL("https://files.example/"))
+        policy.check(httpx.URL("http://files.example/a"), httpx.URL("https://files.example/"))

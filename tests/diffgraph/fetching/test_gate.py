@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from diffgraph.errors import ServiceError, ServiceRefused
 from diffgraph.fetching.addresses import AddressRefused
-from diffgraph.fetching.encodings import STEP, NotAskedFor, Plain
+from diffgraph.fetching.encodings import STEP, ContentDecoder, UnexpectedEncoding
 from diffgraph.fetching.gate import AsyncGate, Gate, plain_body
-from diffgraph.fetching.waiting import Failed
+from diffgraph.fetching.waiting import TransientFailure
 from tests.servers.names import AsyncNetwork, Names, Network
 from tests.servers.raw_server import (
     RawServer,
@@ -38,7 +38,7 @@ def fetch(names: Names, url: str = "http://hub.example/a", seconds: float = LONG
     gate = Gate(
         ["http://hub.example"],
         SecretStr(TOKEN),
-        names.reach("http://hub.example"),
+        names.policy("http://hub.example"),
         silence=LONG,
         inner=Network(names),
     )
@@ -57,7 +57,7 @@ def fetch_async(names: Names, url: str = "http://hub.example/a", seconds: float 
         gate = AsyncGate(
             ["http://hub.example"],
             SecretStr(TOKEN),
-            names.reach("http://hub.example"),
+            names.policy("http://hub.example"),
             silence=LONG,
             inner=AsyncNetwork(names),
         )
@@ -141,7 +141,7 @@ def test_redirects_come_to_an_end(ask: Fetch) -> None:
 @both
 @pytest.mark.parametrize("talk", [drip_headers, drip_body, say_nothing])
 def test_an_answer_that_never_ends_is_left_at_the_deadline(ask: Fetch, talk: Talk) -> None:
-    with RawServer(talk) as hub, pytest.raises(Failed, match="no whole answer"):
+    with RawServer(talk) as hub, pytest.raises(TransientFailure, match="no whole answer"):
         ask(names_for(hub), seconds=SHORT)
 
 
@@ -149,7 +149,7 @@ def test_an_answer_that_never_ends_is_left_at_the_deadline(ask: Fetch, talk: Tal
 def test_redirects_do_not_put_the_deadline_off(ask: Fetch) -> None:
     with RawServer(drip_headers) as storage:
         with RawServer(redirect("http://storage.example/b")) as hub:
-            with pytest.raises(Failed, match="no whole answer"):
+            with pytest.raises(TransientFailure, match="no whole answer"):
                 ask(names_for(hub, storage), seconds=SHORT)
 
 
@@ -160,14 +160,14 @@ def test_redirects_do_not_put_the_deadline_off(ask: Fetch) -> None:
 def test_an_encoding_that_was_not_asked_for_is_refused(ask: Fetch, encoding: str) -> None:
     body = gzip.compress(gzip.compress(bytes(1 << 20)))
     with RawServer(say("200 OK", body, f"Content-Encoding: {encoding}")) as hub:
-        with pytest.raises(NotAskedFor, match="not asked for"):
+        with pytest.raises(UnexpectedEncoding, match="not asked for"):
             ask(names_for(hub))
 
 
 def test_a_file_is_asked_for_as_it_is_and_refused_otherwise() -> None:
     body = gzip.compress(b"content")
     with RawServer(say("200 OK", body, "Content-Encoding: gzip")) as hub:
-        with pytest.raises(NotAskedFor):
+        with pytest.raises(UnexpectedEncoding):
             fetch(names_for(hub))
     assert b"accept-encoding: identity" in hub.heads[0].lower()
 
@@ -184,13 +184,13 @@ def test_gzip_is_made_plain(members: int) -> None:
 )
 def test_gzip_that_is_none_or_is_cut_fails(body: bytes) -> None:
     with RawServer(say("200 OK", body, "Content-Encoding: gzip")) as hub:
-        with pytest.raises(Failed, match="gzip"):
+        with pytest.raises(TransientFailure, match="gzip"):
             fetch_async(names_for(hub))
 
 
 def test_a_bomb_is_met_in_small_pieces() -> None:
     bomb = gzip.compress(bytes(256 << 20), 1)
-    plain = Plain({"content-encoding": "gzip"}, "gzip")
+    plain = ContentDecoder({"content-encoding": "gzip"}, "gzip")
     tracemalloc.start()
     try:
         came = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from diffgraph.crawlers.course import MOST_FRUITLESS
+from diffgraph.crawlers.cursor_guard import MOST_FRUITLESS
 from diffgraph.crawlers.discovery import DiscoveryConfig
 from tests.diffgraph.crawlers.civitai.crawls import Home, ref
 from tests.servers.civitai import CivitaiServer
@@ -43,7 +43,7 @@ class TestAListThatLeadsNowhere:
             assert len(hub.asked("/models")) < 3 * MOST_FRUITLESS
         assert len(home.refs) == 40
         assert [entry.reason for entry in report.broken] == [
-            f"{MOST_FRUITLESS} pages one after the other brought nobody new; not read on"
+            f"{MOST_FRUITLESS} pages one after the other brought no new expert; not read on"
         ]
 
     def test_cursors_that_go_back_and_forth_come_to_an_end(

@@ -167,7 +167,7 @@ def test_a_file_does_not_come_from_this_machine_for_a_hub_that_is_elsewhere(
     server: FileServer, tmp_path: Path
 ) -> None:
     names, hub = Names({"hub.example": ["93.184.216.34"]}, {}), ["https://hub.example"]
-    gate = Gate(hub, reach=names.reach(*hub), silence=FAST.timeout)
+    gate = Gate(hub, policy=names.policy(*hub), silence=FAST.timeout)
     with Downloader(tmp_path / "d", None, hub, FAST, gate=gate) as downloader:
         with pytest.raises(UnusableListing, match="without TLS"):
             downloader.fetch(server.url, tmp_path / "file")

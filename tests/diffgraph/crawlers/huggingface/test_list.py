@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from diffgraph.crawlers.course import MOST_FRUITLESS
+from diffgraph.crawlers.cursor_guard import MOST_FRUITLESS
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
 from diffgraph.crawlers.web import Web
 from diffgraph.errors import ServiceUnavailable
@@ -37,7 +37,7 @@ def test_a_list_that_goes_on_for_ever_is_left_and_told(kept: int, home: Home) ->
     assert len(home.names) == kept
     assert lists <= 4 * (MOST_FRUITLESS + 2) + 10, "two names of the base, two relations"
     assert report.broken[0].reason == (
-        f"{MOST_FRUITLESS} pages one after the other brought nobody new; not read on"
+        f"{MOST_FRUITLESS} pages one after the other brought no new expert; not read on"
     )
 
 

@@ -1,7 +1,7 @@
 """Does a list that is read page by page still lead anywhere?
 
-A hub may send cursors that lead back, or ever new ones to the same experts, or to nobody, by a
-mistake or to keep us. Each walk over a list has a course that says when to stop.
+A hub may send cursors that lead back, or ever new ones to the same experts, or to none, by mistake
+or on purpose. Each walk over a list has a guard that says when to stop.
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,8 @@ MOST_FRUITLESS = 30  # pages in a row; a hub that filters behind its search send
 MOST_PAGES = 50_000
 
 
-class Course:
-    """What one walk over a list has met.
+class CursorGuard:
+    """The cursors and experts of one walk over a list.
 
     Args:
         start: The cursor it begins at; None for the start of the list.
@@ -26,7 +26,7 @@ class Course:
         """Return why the list is not to be read on; None if it may be, or ends by itself.
 
         Args:
-            names: Of those on the page that was read.
+            names: Of the experts on the page that was read.
             following: The cursor of the next page; None behind the last one.
         """
         here = set(names)
@@ -38,7 +38,7 @@ class Course:
             return "its cursor leads back; not followed"
         self._passed.add(following)
         if self._fruitless >= MOST_FRUITLESS:
-            return f"{MOST_FRUITLESS} pages one after the other brought nobody new; not read on"
+            return f"{MOST_FRUITLESS} pages one after the other brought no new expert; not read on"
         if len(self._passed) > MOST_PAGES:
             return f"it has more than {MOST_PAGES} pages; not read on"
         return None

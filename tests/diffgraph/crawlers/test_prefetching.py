@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from diffgraph.crawlers.ahead import FetchingAhead
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
+from diffgraph.crawlers.prefetching import PrefetchingCrawler
 from diffgraph.errors import DamagedFile, ServiceUnavailable
 from diffgraph.experts.expert import ExpertRef, Listing
 from tests.waiting import PATIENCE, wait_for
@@ -49,7 +49,7 @@ def staging(tmp_path: Path) -> Path:
 
 
 def test_every_file_is_given_to_who_asks_for_it(staging: Path, tmp_path: Path) -> None:
-    with FetchingAhead(Hub(), LISTINGS, staging, 3) as ahead:
+    with PrefetchingCrawler(Hub(), LISTINGS, staging, 3) as ahead:
         for listing in LISTINGS:
             file = ahead.fetch(listing, tmp_path / "bench")
             assert file.read_text() == listing.name
@@ -59,7 +59,7 @@ def test_every_file_is_given_to_who_asks_for_it(staging: Path, tmp_path: Path) -
 
 def test_files_come_while_one_is_judged(staging: Path, tmp_path: Path) -> None:
     hub = Hub()
-    with FetchingAhead(hub, LISTINGS[:8], staging, 4) as ahead:
+    with PrefetchingCrawler(hub, LISTINGS[:8], staging, 4) as ahead:
         ahead.fetch(LISTINGS[0], tmp_path / "bench")
         wait_for(lambda: len(hub.begun) == 5)  # nobody has asked for these yet
 
@@ -67,14 +67,14 @@ def test_files_come_while_one_is_judged(staging: Path, tmp_path: Path) -> None:
 def test_several_files_come_at_the_same_time(staging: Path) -> None:
     hub = Hub()
     hub.gate.clear()
-    with FetchingAhead(hub, LISTINGS, staging, 4):
+    with PrefetchingCrawler(hub, LISTINGS, staging, 4):
         wait_for(lambda: len(hub.begun) == 4)
         hub.gate.set()
 
 
 def test_no_more_lie_ready_than_may(staging: Path, tmp_path: Path) -> None:
     hub = Hub()
-    with FetchingAhead(hub, LISTINGS, staging, 3) as ahead:
+    with PrefetchingCrawler(hub, LISTINGS, staging, 3) as ahead:
         for asked, listing in enumerate(LISTINGS[:6]):
             wait_for(lambda: len(list(staging.iterdir())) == 3)
             assert len(hub.begun) == asked + 3
@@ -85,7 +85,7 @@ def test_trouble_comes_with_its_own_file(staging: Path, tmp_path: Path) -> None:
     hub = Hub()
     hub.trouble = {"1": DamagedFile("1 is half"), "3": ServiceUnavailable("the hub answers 503")}
     told = []
-    with FetchingAhead(hub, LISTINGS, staging, 2) as ahead:
+    with PrefetchingCrawler(hub, LISTINGS, staging, 2) as ahead:
         for listing in LISTINGS:
             try:
                 ahead.fetch(listing, tmp_path / "bench")
@@ -95,7 +95,7 @@ def test_trouble_comes_with_its_own_file(staging: Path, tmp_path: Path) -> None:
 
 
 def test_some_may_be_passed_over(staging: Path, tmp_path: Path) -> None:
-    with FetchingAhead(Hub(), LISTINGS, staging, 2) as ahead:
+    with PrefetchingCrawler(Hub(), LISTINGS, staging, 2) as ahead:
         assert ahead.fetch(LISTINGS[9], tmp_path / "bench").read_text() == "9"
         assert ahead.fetch(LISTINGS[2], tmp_path / "bench").read_text() == "2"
 
@@ -103,7 +103,7 @@ def test_some_may_be_passed_over(staging: Path, tmp_path: Path) -> None:
 def test_the_end_does_not_wait_for_what_is_on_its_way(staging: Path) -> None:
     hub = Hub()
     hub.gate.clear()
-    with FetchingAhead(hub, LISTINGS, staging, 2):
+    with PrefetchingCrawler(hub, LISTINGS, staging, 2):
         wait_for(lambda: len(hub.begun) == 2)
     assert not list(staging.iterdir())
     hub.gate.set()

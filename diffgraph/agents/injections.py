@@ -1,4 +1,4 @@
-"""Does a text speak to the language model that reads it, instead of describing anything?
+"""Is a text a prompt injection: an instruction to the language model that reads it?
 
 Pages are data. A sentence that gives orders is dropped before any model sees it, and again from
 what a model says. The list cannot be complete; that is why an answer is also held to a schema, a
@@ -77,7 +77,7 @@ _SPACED = re.compile(r"(?:\b[^\W\d_][\s.\-_*·|/,]{1,3}){7,}[^\W\d_]\b")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 
 
-def is_an_order(text: str) -> bool:
+def is_injection(text: str) -> bool:
     """Tell whether a text speaks to the language model that reads it, or hides what it says."""
     if not text.isascii() and _FOREIGN.search(text):
         return True

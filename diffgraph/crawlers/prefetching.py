@@ -1,4 +1,4 @@
-"""How are files fetched while others are judged? A few ahead, in threads.
+"""Fetches files in threads, a few ahead of the one that is judged.
 
 Reading the pages of a hub and fetching its files are stages of their own: a slow file holds up no
 page, and while one file is judged, the next are on their way. How many are fetched at the same
@@ -14,23 +14,27 @@ from pathlib import Path
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.experts.expert import Listing
 
-FILES_AHEAD = 4  # on their way or waiting to be judged; checkpoints have gigabytes
+MOST_PREFETCHED = 4  # on their way or waiting to be judged; checkpoints have gigabytes
 
 
-class FetchingAhead(Crawler):
-    """Stands for a crawler whose files are fetched before they are asked for.
+class PrefetchingCrawler(Crawler):
+    """Wraps a crawler so that its files are fetched before they are asked for.
 
     Threads do not hold up the end of a process: what they were fetching, the next run goes on with.
 
     Args:
-        crawler: Whose `fetch` may be called from several threads.
+        crawler: Its `fetch` may be called from several threads.
         wanted: What will be asked for, in this order.
         folder: Where files wait, on the disk of the library.
         ahead: How many may be on their way or wait.
     """
 
     def __init__(
-        self, crawler: Crawler, wanted: Sequence[Listing], folder: Path, ahead: int = FILES_AHEAD
+        self,
+        crawler: Crawler,
+        wanted: Sequence[Listing],
+        folder: Path,
+        ahead: int = MOST_PREFETCHED,
     ) -> None:
         self.source = crawler.source
         self._crawler = crawler
@@ -44,7 +48,7 @@ class FetchingAhead(Crawler):
         self._is_over = threading.Event()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(ahead)]
 
-    def __enter__(self) -> "FetchingAhead":
+    def __enter__(self) -> "PrefetchingCrawler":
         for thread in self._threads:
             thread.start()
         return self

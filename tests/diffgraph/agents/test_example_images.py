@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from diffgraph.agents.pictures import LARGEST_FILE, LONGEST_SIDE, ImageReader, small
+from diffgraph.agents.example_images import LARGEST_FILE, LONGEST_SIDE, ImageReader, small
 from diffgraph.experts.expert import ExpertRef, Listing
 
 PAGE = Listing(ref=ExpertRef(source="hub", model="1", version="1"), name="Snow")

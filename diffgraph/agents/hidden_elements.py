@@ -1,4 +1,4 @@
-"""Which elements of a page would nobody see?
+"""Which elements of a page are invisible in a browser?
 
 What a browser hides by an attribute, an inline style, a rule of a style sheet in the page, a class
 that sites use for it, letters of no size, or letters in the colour of what is behind them.
@@ -42,8 +42,8 @@ Colour = tuple[int, int, int]
 Styles = dict[str, str]
 
 
-class Hiding:
-    """Knows what is hidden on one page."""
+class HiddenElements:
+    """The elements of one page that its styles hide."""
 
     def __init__(self, page: LexborHTMLParser) -> None:
         self._of_sheets: dict[int, str] = {}

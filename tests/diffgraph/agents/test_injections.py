@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from diffgraph.agents import Candidate, ClaudeAccess, ClaudeAgent, Request
+from diffgraph.agents.injections import is_injection
 from diffgraph.agents.markup import page_lines
-from diffgraph.agents.orders import is_an_order
 from diffgraph.agents.words import plain
 from tests.servers.messages_api import KEY, MessagesApi, call, shown
 
@@ -106,8 +106,8 @@ ORDERS = [
 
 @pytest.mark.parametrize("text", ORDERS)
 def test_an_order_is_found_in_any_spelling(text: str) -> None:
-    assert is_an_order(text)
-    assert is_an_order(plain(text))
+    assert is_injection(text)
+    assert is_injection(plain(text))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_an_order_is_found_in_any_spelling(text: str) -> None:
     ],
 )  # fmt: skip
 def test_what_describes_is_no_order(text: str) -> None:
-    assert not is_an_order(text)
+    assert not is_injection(text)
 
 
 def test_words_of_two_alphabets_are_written_in_one() -> None:

@@ -1,6 +1,6 @@
 """What do an expert's example images show? Small, freshly encoded copies for a language model.
 
-An image is a stranger's file behind a stranger's address. Only known hosts are asked, over HTTPS,
+An image is an untrusted file behind an untrusted address. Only known hosts are asked, over HTTPS,
 for a limited number of bytes and without following redirects; what comes is decoded, made small and
 encoded anew, so that nothing but pixels goes on.
 """
@@ -35,7 +35,7 @@ ReadImage = Callable[[Listing, str], bytes]
 """From a page and an address on it to the file's bytes; raises OSError or ValueError."""
 
 
-def pictures_of(listing: Listing, read: ReadImage | None) -> tuple[bytes, ...]:
+def example_images(listing: Listing, read: ReadImage | None) -> tuple[bytes, ...]:
     """Return up to four of a page's example images as small JPEG files.
 
     What cannot be read, or is no image, is left out: a description does without.

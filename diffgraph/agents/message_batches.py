@@ -32,7 +32,7 @@ Take = Callable[[str, "Message"], None]
 """Called with the key of a question and the message that answers it."""
 
 
-class UnderWay(BaseModel, frozen=True):
+class OpenBatch(BaseModel, frozen=True):
     """A batch that was handed in and not read yet."""
 
     id: str = Field(pattern=r"^[\w-]{1,100}$")  # it becomes a file's name
@@ -41,11 +41,11 @@ class UnderWay(BaseModel, frozen=True):
     dollars: float = 0.0
 
 
-class Batches:
+class MessageBatches:
     """Hands in and reads batches; the open ones are kept in a folder.
 
     Args:
-        messages: who is asked.
+        messages: the API client.
         folder: where open batches are written down.
         kind: what the questions are of: all of one kind.
     """
@@ -55,12 +55,12 @@ class Batches:
         self._folder = folder
         self._kind = kind
 
-    def under_way(self) -> list[UnderWay]:
+    def open_batches(self) -> list[OpenBatch]:
         """Return the batches of this model that were handed in and not read."""
         found = []
         for path in sorted(self._folder.glob("*.json")):
             try:
-                batch = UnderWay.model_validate_json(path.read_bytes())
+                batch = OpenBatch.model_validate_json(path.read_bytes())
             except FileNotFoundError:
                 continue  # another process has just read it
             except (OSError, ValidationError) as error:
@@ -70,14 +70,14 @@ class Batches:
                 found.append(batch)
         return found
 
-    def hand_in(self, questions: Iterable[tuple[str, Question]]) -> list[UnderWay]:
+    def hand_in(self, questions: Iterable[tuple[str, Question]]) -> list[OpenBatch]:
         """Hand in questions, each under its key, as far as the spending cap allows."""
-        handed_in: list[UnderWay] = []
-        room = self._messages.ledger.room() - sum(batch.dollars for batch in self.under_way())
+        handed_in: list[OpenBatch] = []
+        room = self._messages.ledger.room() - sum(batch.dollars for batch in self.open_batches())
         for requests, dollars in self._parts(questions, room):
             with translated("handing in a batch"):
                 made = self._messages.client.messages.batches.create(requests=requests)
-            batch = UnderWay(
+            batch = OpenBatch(
                 id=made.id, model=self._messages.model, questions=len(requests), dollars=dollars
             )
             write_text(self._path(batch), batch.model_dump_json(indent=1) + "\n")
@@ -94,8 +94,8 @@ class Batches:
         size, dollars = 0, 0.0
         for key, question in questions:
             body = question.parameters(self._messages.model, config.most_tokens)
-            dearest = self._messages.dearest(body, is_batched=True)
-            if dearest > room:
+            highest_cost = self._messages.highest_cost(body, is_batched=True)
+            if highest_cost > room:
                 log.warning("the spending cap leaves no room for more questions in batches")
                 break
             length = len(json.dumps(body))
@@ -103,11 +103,11 @@ class Batches:
                 yield part, dollars
                 part, size, dollars = [], 0, 0.0
             part.append({"custom_id": key, "params": body})
-            room, size, dollars = room - dearest, size + length, dollars + dearest
+            room, size, dollars = room - highest_cost, size + length, dollars + highest_cost
         if part:
             yield part, dollars
 
-    def read(self, batch: UnderWay, take: Take) -> int:
+    def read(self, batch: OpenBatch, take: Take) -> int:
         """Wait until a batch is done and give each message to `take`; return how many came.
 
         Of several processes that wait for it, one reads it.
@@ -134,7 +134,7 @@ class Batches:
         log.info("read %s: %d of %d answered", batch.id, came, batch.questions)
         return came
 
-    def _is_done(self, batch: UnderWay) -> bool:
+    def _is_done(self, batch: OpenBatch) -> bool:
         """Wait until a batch has ended; return False if there is no such batch."""
         from anthropic import NotFoundError
 
@@ -148,5 +148,5 @@ class Batches:
                 return True
             time.sleep(self._messages.config.batch_poll)
 
-    def _path(self, batch: UnderWay) -> Path:
+    def _path(self, batch: OpenBatch) -> Path:
         return self._folder / f"{batch.id}.json"
