@@ -52,7 +52,7 @@ class Agent(Protocol):
     pages_together: int  # that are best read in one go
 
     def prepare(self, listings: Sequence[Listing]) -> None:
-        """Read many pages together if that is quicker or cheaper; `describe` then uses the answers."""
+        """Read many pages together if that is quicker or cheaper, for `describe` to use."""
         ...
 
     def describe(self, listing: Listing) -> ExpertCard:

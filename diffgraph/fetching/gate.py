@@ -137,7 +137,7 @@ class Gate(_Gate):
             redirects: As many are followed.
 
         Raises:
-            TransientFailure: It did not come, or not in time; it may come later. Also from the body.
+            TransientFailure: It did not come in time; it may come later. Also from the body.
             ServiceRefused: The address, a redirect or the encoding is not one for us.
         """
         from diffgraph.fetching.connecting import deadline
