@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import TOLD, read_prompts
+from diffgraph.results import Result, Rows
 from diffgraph.session import Session, check_method
 from diffgraph.session.batches import PARTS, TABLE, BatchShard, Ids, Row, ids_of, known_rows
 from diffgraph.settings import Settings
@@ -13,7 +14,6 @@ from diffgraph.targets import demand_folder
 from diffgraph.turns import turn
 from flows.serving.parameters import Limit, Name, Place, Seed
 from flows.serving.publishing import publish
-from flows.serving.results import Result, Rows
 from flows.serving.runners import results_of, runner_for
 from flows.serving.watched import flow
 from tasks.generation import collect, draw_shard

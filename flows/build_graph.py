@@ -8,13 +8,13 @@ from diffgraph.agents.spending import Spending
 from diffgraph.errors import SnapshotError
 from diffgraph.experts.library import Library
 from diffgraph.graph.calibration import CalibrationConfig, Shard
+from diffgraph.results import Result, Rows, rows
 from diffgraph.session import Session
 from diffgraph.session.agents import spent_since
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from flows.serving.parameters import ImagesAPrompt, Name, Place, ReferencePrompts
 from flows.serving.publishing import publish
-from flows.serving.results import Result, Rows, rows
 from flows.serving.runners import results_of, runner_for
 from flows.serving.watched import flow, one_at_a_time
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
+from diffgraph.results import Result, Rows, rows
 from diffgraph.session.hubs import hub_of
 from diffgraph.settings import Settings
 from flows.serving.parameters import Address, Limit, Name, Place, Source
 from flows.serving.publishing import publish
-from flows.serving.results import Result, Rows, rows
 from flows.serving.watched import flow, one_at_a_time
 from tasks.discovery import Discovered, look_at_hub
 

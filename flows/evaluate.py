@@ -6,13 +6,13 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact
 
 from diffgraph.evaluation.statistics import Interval, Summary
+from diffgraph.results import Result, Rows, rows
 from diffgraph.session import Session
 from diffgraph.session.comparison import Compared, Contest, Story, evaluation_config
 from diffgraph.settings import Settings
 from diffgraph.targets import demand_new, demand_suffix
 from flows.serving.parameters import Limit, Methods, Name, Place, Seeds
 from flows.serving.publishing import publish
-from flows.serving.results import Result, Rows, rows
 from flows.serving.runners import runner_for
 from flows.serving.watched import flow, one_at_a_time
 from tasks.evaluation import compare

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from diffgraph.homes import SEEN, family_folder, write_pointer
+from diffgraph.results import Result, Rows
 from diffgraph.session.hubs import hub_of
 from diffgraph.session.planners import planner_folder
 from diffgraph.session.training_due import is_training_due
@@ -23,7 +24,6 @@ from flows.serving.parameters import (
     TrainingPrompts,
 )
 from flows.serving.publishing import publish
-from flows.serving.results import Result, Rows
 from flows.serving.watched import flow, one_at_a_time
 from flows.train_planner import Training, train
 

@@ -23,13 +23,13 @@ from diffgraph.planner.training import (
 )
 from diffgraph.planner.training import train as train_planner
 from diffgraph.progress import report
+from diffgraph.results import Result, Rows
 from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
 from diffgraph.session.planners import planner_folder, planner_in_force, planners_folder
 from diffgraph.settings import Settings
 from flows.serving.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
 from flows.serving.publishing import publish
-from flows.serving.results import Result, Rows
 from flows.serving.runners import runner_for
 from flows.serving.watched import flow, one_at_a_time
 from tasks.tracking import Recorded, record_training

@@ -1,12 +1,10 @@
 """How does a plan become a model file, a folder, or the nearest LoRA?"""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from diffgraph.errors import InputError
 from diffgraph.experts.delta import Delta
@@ -20,6 +18,7 @@ from diffgraph.merging.plan_files import ABOUT
 from diffgraph.merging.provenance import experts_of, files_of, licence_duties, provenance
 from diffgraph.merging.to_file import TYPES, FileMerge, OnProgress
 from diffgraph.merging.to_folder import write_folder
+from diffgraph.results import Result, Rows, rows
 from diffgraph.session.known_experts import KnownExperts
 from diffgraph.settings import Settings
 from diffgraph.targets import FileLayout, FileType, demand_new, model_target
@@ -29,7 +28,7 @@ LORA = "lora"
 """The layout of a LoRA, beside those of whole models."""
 
 
-class MergedFile(BaseModel, frozen=True):
+class MergedFile(Result):
     """A model file that was written."""
 
     file: Path
@@ -49,6 +48,19 @@ class MergedFile(BaseModel, frozen=True):
     kept: float | None = None
     """Of a LoRA: the share of the squared norm of all changes that its rank has room for."""
     seconds: float
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield where it is, what is in it and what is owed."""
+        size = f"{self.size_bytes / 1e6:.1f} MB, {self.type}, {self.layout}"
+        yield f"{self.file}  ({size}, {self.seconds:.1f} s)"
+        yield f"plan {self.plan_id} ({self.rule})"
+        yield rows(("coefficient", "expert"), [(c, ref) for ref, c in self.coefficients.items()])
+        yield from (f"{ref}: {told}" for ref, told in self.read.items())
+        if self.kept is not None:
+            yield f"rank {self.rank} keeps {100 * self.kept:.1f} % of what the LoRAs change"
+        if self.left_out:
+            yield f"left out: {len(self.left_out)} parameters, {self.left_out[0]} for one"
+        yield from (f"owed: {line}" for line in self.debts)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ taken effect, and the same command ends it.
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from diffgraph.artifacts import storing
 from diffgraph.errors import DamagedTable, InputError, SnapshotError
@@ -18,22 +19,41 @@ from diffgraph.graph.in_force import open_in_force
 from diffgraph.graph.registration import Cards
 from diffgraph.graph.schema import SCORES
 from diffgraph.homes import FAMILIES, family_folder
+from diffgraph.results import Result, Rows
 from diffgraph.tables import read_table
 
 LINEAGE = re.compile(r"[a-z0-9_]+:[\w.~/-]+")
 
 
-class Removal(BaseModel, frozen=True):
-    """What was taken out."""
+class Removal(Result):
+    """What was taken out of the library, or may come back."""
 
     ref: str
-    reason: str
-    experts: tuple[str, ...]
+    reason: str = ""
+    experts: tuple[str, ...] = ()
     """References of those whose rows were in the library."""
-    scores: int
+    scores: int = 0
     """Files of scores that went."""
-    still_in: dict[str, str]
+    still_in: Mapping[str, str] = Field(default_factory=dict)
     """Family → its graph in force, if that still holds one of them."""
+    allowed: bool = False
+    """Whether it may come back."""
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield what went, and who is still to be told."""
+        if self.allowed:
+            yield f"{self.ref} may come back: `diffgraph discover` brings it"
+            return
+        count = len(self.experts)
+        yield (
+            f"{self.ref} is out for good ({self.reason}): {count} expert{'s' * (count != 1)} with "
+            f"pages, cards and files, {self.scores} files of scores"
+        )
+        for family, graph in self.still_in.items():
+            yield (
+                f"the graph in force of {family}, {graph}, still names it: it is not chosen from "
+                "it any more, and the next `diffgraph build` makes one without"
+            )
 
 
 def remove(home: Path, ref: str, reason: str) -> Removal:

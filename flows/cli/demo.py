@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact
 
 from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.results import Result, Rows
 from diffgraph.session.comparison import Story
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
@@ -14,7 +15,6 @@ from flows.build_graph import Build, build
 from flows.discover import Discovery, discover
 from flows.evaluate import Evaluation, evaluate
 from flows.serving.parameters import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
-from flows.serving.results import Result, Rows
 from flows.serving.watched import flow
 from flows.train_planner import Training, train
 

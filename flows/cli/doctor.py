@@ -10,8 +10,8 @@ from functools import partial
 from importlib import metadata
 from typing import Literal
 
+from diffgraph.results import Result, Rows, rows
 from diffgraph.settings import Settings
-from flows.serving.results import Result, Rows, rows
 
 GIBIBYTE = 1 << 30
 LITTLE_ROOM = 2 * GIBIBYTE

@@ -19,11 +19,11 @@ from diffgraph.errors import (
     SnapshotError,
     StorageError,
 )
+from diffgraph.results import Result, Rows, rows
 from diffgraph.session import Decision, Session
 from diffgraph.session.agents import spent_since
 from diffgraph.settings import Settings
 from diffgraph.targets import demand_folder
-from flows.serving.results import Result, Rows, rows
 
 if TYPE_CHECKING:
     from diffgraph.merging.plan import MergePlan

@@ -8,31 +8,14 @@ from diffgraph.merging.plan_files import read_plan
 from diffgraph.merging.prompt_syntax import SYNTAXES, needed_checkpoint
 from diffgraph.merging.provenance import experts_of, licence_duties
 from diffgraph.progress import report
+from diffgraph.results import Result, Rows
 from diffgraph.session import Session
 from diffgraph.session.merged_files import MergedFile
 from diffgraph.settings import Settings
 from flows.cli.options import PromptSyntax
-from flows.serving.results import Result, Rows, rows
 
 STAGE = "merge"
 MILLION = 10**6
-
-
-class Merged(Result, MergedFile):
-    """A model file that was written, as it is told."""
-
-    def lines(self) -> Iterator[str | Rows]:
-        """Yield where it is, what is in it and what is owed."""
-        size = f"{self.size_bytes / 1e6:.1f} MB, {self.type}, {self.layout}"
-        yield f"{self.file}  ({size}, {self.seconds:.1f} s)"
-        yield f"plan {self.plan_id} ({self.rule})"
-        yield rows(("coefficient", "expert"), [(c, ref) for ref, c in self.coefficients.items()])
-        yield from (f"{ref}: {told}" for ref, told in self.read.items())
-        if self.kept is not None:
-            yield f"rank {self.rank} keeps {100 * self.kept:.1f} % of what the LoRAs change"
-        if self.left_out:
-            yield f"left out: {len(self.left_out)} parameters, {self.left_out[0]} for one"
-        yield from (f"owed: {line}" for line in self.debts)
 
 
 class Said(Result):
@@ -52,12 +35,11 @@ class Said(Result):
         yield from self.text.splitlines()
 
 
-def merge(plan_file: Path, settings: Settings, out: str, **how: Any) -> Merged:
+def merge(plan_file: Path, settings: Settings, out: str, **how: Any) -> MergedFile:
     """Write what a plan makes of its base: see `Session.merge`, which takes and raises the same."""
     plan = read_plan(plan_file).plan
     session = Session.of(settings, plan.family)
-    done = session.merge(plan, out, on_progress=_progress, **how)
-    return Merged(**done.model_dump())
+    return session.merge(plan, out, on_progress=_progress, **how)
 
 
 def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:

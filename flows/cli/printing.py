@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffgraph.results import Result, Rows
 from diffgraph.secrets import masked
 from diffgraph.telling import harmless_json, told
-from flows.serving.results import Printable, Rows
 
 WIDTH_OF_FILES = 160
 """Letters a line of a table that is not shown on a terminal."""
 
 
-def write(result: Printable, as_json: bool) -> None:
+def write(result: Result, as_json: bool) -> None:
     """Write a result to standard output."""
     if as_json:
         sys.stdout.write(harmless_json(masked(_document(result))) + "\n")
@@ -40,7 +40,7 @@ def write(result: Printable, as_json: bool) -> None:
     sys.stdout.flush()  # the next one may take minutes
 
 
-def _document(result: Printable) -> str:
+def _document(result: Result) -> str:
     try:
         return result.model_dump_json(indent=2)
     except PydanticSerializationError:  # half a letter: UTF-8 has no place for it, JSON has

@@ -12,9 +12,9 @@ from diffgraph.evaluation.retrieval import (
     evaluate_retrieval,
     read_labels,
 )
+from diffgraph.results import Result, Rows, rows
 from diffgraph.session import Session
 from diffgraph.settings import Settings
-from flows.serving.results import Result, Rows, rows
 
 SHOWN = 10  # prompts whose misses are printed; the JSON has them all
 LONGEST = 100  # characters of a prompt in the list of misses

@@ -28,8 +28,8 @@ from flows.cli.options import (
 from flows.cli.starting import settings_of
 
 if TYPE_CHECKING:
+    from diffgraph.results import Result
     from flows.cli.generate import Several
-    from flows.serving.results import Result
 
 LONGEST_PROMPT = 80
 

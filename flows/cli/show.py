@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
+from diffgraph.results import Result, Rows, rows
 from diffgraph.session import Session
 from diffgraph.settings import Settings
 from diffgraph.targets import demand_folder
 from flows.cli.options import GraphFormat
-from flows.serving.results import Result, Rows, rows
 
 if TYPE_CHECKING:
     from diffgraph.experts.expert import Expert

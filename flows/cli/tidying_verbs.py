@@ -4,18 +4,17 @@ Heavy imports wait inside the verbs.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import Field
 
+from diffgraph.results import Result, Rows, rows
 from flows.cli.app import app, tell
 from flows.cli.options import Home, Json
 from flows.cli.starting import settings_of
-from flows.serving.results import Result, Rows, rows
 
 if TYPE_CHECKING:
     from diffgraph.session.cleaning import Spare
@@ -24,33 +23,6 @@ MEBIBYTE = 1 << 20
 WORK = ("refresh", "discover", "build", "train", "evaluate")
 """Stages that write what is cleaned: it waits for them, and they for it. `refresh`, which waits for
 the others, first: else each could hold what the other waits for."""
-
-
-class Removed(Result):
-    """What was taken out of the library, or may come back."""
-
-    ref: str
-    reason: str = ""
-    experts: tuple[str, ...] = ()
-    scores: int = 0
-    still_in: Mapping[str, str] = Field(default_factory=dict)
-    allowed: bool = False
-
-    def lines(self) -> Iterator[str | Rows]:
-        """Yield what went, and who is still to be told."""
-        if self.allowed:
-            yield f"{self.ref} may come back: `diffgraph discover` brings it"
-            return
-        count = len(self.experts)
-        yield (
-            f"{self.ref} is out for good ({self.reason}): {count} expert{'s' * (count != 1)} with "
-            f"pages, cards and files, {self.scores} files of scores"
-        )
-        for family, graph in self.still_in.items():
-            yield (
-                f"the graph in force of {family}, {graph}, still names it: it is not chosen from "
-                "it any more, and the next `diffgraph build` makes one without"
-            )
 
 
 class Cleaned(Result):
@@ -84,15 +56,16 @@ def remove(
     """Take an expert out for good: row, page, file, cards, scores; no discover brings it back."""
     from diffgraph.errors import MissingInput
     from diffgraph.experts.library import Library
+    from diffgraph.session.removal import Removal
     from diffgraph.session.removal import remove as run
 
     settings = settings_of(home)
     if allow:
         if not Library(settings.home).allow(ref):
             raise MissingInput(f"{ref[:80]!r} was not removed from {settings.home}")
-        return tell(Removed(ref=ref, allowed=True), json)
+        return tell(Removal(ref=ref, allowed=True), json)
     with _nobody_else(settings.home):
-        tell(Removed(**run(settings.home, ref, reason).model_dump()), json)
+        tell(run(settings.home, ref, reason), json)
 
 
 @app.command()

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from diffgraph.results import Result, Rows
 from diffgraph.telling import told
-from flows.serving.results import Printable, Rows
 
 
-def publish(result: Printable, key: str) -> None:
+def publish(result: Result, key: str) -> None:
     """Show a flow's result where its run is looked at; call it in the flow.
 
     Args:
@@ -23,7 +23,7 @@ def publish(result: Printable, key: str) -> None:
     create_markdown_artifact(markdown(*result.lines()), key=key)
 
 
-def _lines(result: Printable) -> Iterator[str]:
+def _lines(result: Result) -> Iterator[str]:
     for part in result.lines():
         if isinstance(part, Rows):
             yield from (told("  ".join(row)) for row in part.rows)

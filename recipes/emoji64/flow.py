@@ -18,13 +18,13 @@ from pathlib import Path
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.homes import family_folder
 from diffgraph.progress import report
+from diffgraph.results import Result, Rows
 from diffgraph.session.planners import SHIPPED, champion_folder
 from diffgraph.settings import Settings
 from flows.build_graph import build
 from flows.cli.printing import write
 from flows.discover import discover
 from flows.serving.publishing import publish
-from flows.serving.results import Result, Rows
 from flows.serving.watched import flow
 from flows.train_planner import train
 from recipes.emoji64.__main__ import add_settings, settings_of

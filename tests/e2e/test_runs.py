@@ -12,10 +12,10 @@ from prefect.flow_engine import run_flow
 from prefect.runtime import flow_run
 from prefect.states import Running
 
+from diffgraph.results import Result, rows
 from diffgraph.secrets import keep_secret
 from diffgraph.turns import LOCKS, turn
 from flows.serving.publishing import publish
-from flows.serving.results import Result, rows
 from flows.serving.watched import flow
 from tests.waiting import PATIENCE, wait_for
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from diffgraph.results import Result, rows
 from diffgraph.secrets import keep_secret
 from diffgraph.telling import harmless
 from flows.cli.printing import write
 from flows.serving.publishing import markdown
-from flows.serving.results import Result, rows
 
 
 class Answer(Result):

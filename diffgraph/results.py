@@ -1,13 +1,13 @@
-"""What does a flow or a verb find out? A value with its own words: lines, and tables."""
+"""What does a flow, a task or a verb find out? One value with its own words: lines and tables."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel
 
 
 class Result(BaseModel, frozen=True):
-    """What a verb found out; `lines` is what a person is told of it."""
+    """What was found out; `lines` is what a person is told of it, its fields what a program is."""
 
     def lines(self) -> Iterator["str | Rows"]:
         """Yield lines and tables."""
@@ -19,16 +19,6 @@ class Rows(BaseModel, frozen=True):
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-
-class Printable(Protocol):
-    """A result that can be told in lines and dumped as JSON."""
-
-    def lines(self) -> Iterator[str | Rows]: ...
-
-    def model_dump(self, *, mode: str = "python") -> dict[str, Any]: ...
-
-    def model_dump_json(self, *, indent: int | None = None) -> str: ...
 
 
 def rows(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> Rows:
