@@ -42,9 +42,12 @@ HUBS: Extensible["Callable[[Family, str, datetime | None], Crawler]"] = Extensib
 """Hubs of other packages: (family, --path or --url or nothing, --since) → what reads one."""
 
 
-def kinds() -> tuple[str, ...]:
-    """Return what kinds of hub there are."""
-    return ("folder", *LIVE, *HUBS)
+def check_source(name: str) -> str:
+    """Return the name of a kind of hub; raises `InputError` unless there is one."""
+    if name not in ("folder", *LIVE) and name not in HUBS:
+        known = ", ".join(("folder", *LIVE, *HUBS))
+        raise InputError(f"no kind of hub is called {name!r}: there is {known}")
+    return name
 
 
 class Hub(BaseModel, frozen=True):
@@ -81,9 +84,7 @@ def hub_of(source: str, path: Path | None, url: str | None, family: str) -> Hub:
         if path is None:
             raise MissingInput(f"no hub ships with {family}: say which with --path or --source")
         return Hub(path=path)
-    if source not in LIVE:
-        if source not in HUBS:
-            raise InputError(f"no kind of hub is called {source!r}: there is {', '.join(kinds())}")
+    if check_source(source) not in LIVE:
         return Hub(source=source, path=path, url=url or "")
     if path is not None:
         raise InputError(f"--path is for a hub folder; {source} has an address: --url")

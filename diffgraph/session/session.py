@@ -382,6 +382,6 @@ def check_method(name: str) -> None:
     from diffgraph.baselines import BASELINES
     from diffgraph.evaluation.methods import PLANNED
 
-    known = (*BASELINES, *PLANNED)
-    if name not in known:
-        raise InputError(f"no method is called {name!r}: there is {', '.join(known)}")
+    if name not in PLANNED and name not in BASELINES:
+        known = ", ".join((*BASELINES, *PLANNED))
+        raise InputError(f"no method is called {name!r}: there is {known}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from diffgraph.errors import InputError
+
 LONGEST_PATH = 4096
 LARGEST_SEED = 2**31 - 1
 
@@ -17,11 +19,12 @@ def _usable(path: Path) -> Path:
 
 
 def _known(source: str) -> str:
-    from diffgraph.session.hubs import kinds
+    from diffgraph.session.hubs import check_source
 
-    if source not in kinds():
-        raise ValueError(f"is none of {', '.join(kinds())}")
-    return source
+    try:
+        return check_source(source)
+    except InputError as error:
+        raise ValueError(str(error)) from error
 
 
 Place = Annotated[

@@ -11,6 +11,7 @@ from diffgraph.experts.formats import FORMATS
 from diffgraph.extensions import Extensible
 from diffgraph.scoring import SCORERS, scorers_of
 from diffgraph.session.hubs import HUBS, hub_of
+from diffgraph.session.session import check_method
 from tests.diffgraph.extending.packages import Install, files_of, registered
 from tests.environment import environment
 
@@ -43,6 +44,8 @@ def test_nothing_is_loaded_before_it_is_looked_up(install: Install) -> None:
         }
     )
     assert BASELINES["base"].name == "base"
+    check_method("diffgraph")
+    check_method("uniform")
     assert "lazy_own" not in sys.modules
     assert "own" in BASELINES
     assert "lazy_own" in sys.modules
