@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
+from diffgraph.crawlers.changes import Discovery
 from diffgraph.homes import SEEN, family_folder, write_pointer
 from diffgraph.results import Result, Rows
 from diffgraph.session.hubs import hub_of
@@ -10,7 +11,7 @@ from diffgraph.session.planners import planner_folder
 from diffgraph.session.training_due import is_training_due
 from diffgraph.settings import Settings
 from flows.build_graph import Build, build
-from flows.discover import Discovery, discover
+from flows.discover import discover
 from flows.serving.alive import found_dead
 from flows.serving.parameters import (
     Address,

@@ -7,7 +7,6 @@ run goes on. A page that has not changed, and whose file has been judged, is not
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
@@ -20,6 +19,7 @@ from diffgraph.crawlers.admission import (
     page_only,
     refused,
 )
+from diffgraph.crawlers.changes import Discovery, Experts
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import DiscoveryConfig, check, examine
 from diffgraph.crawlers.weights import Base, PendingDownload, fetch_weights, unfetched
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Discovery",
     "DiscoveryConfig",
-    "DiscoveryReport",
     "admit",
     "discover",
     "examine",
@@ -49,30 +49,6 @@ PAGES_AT_ONCE = 200  # that are written together
 Change = Literal["new", "updated", "unchanged", "rejected", "registered_only", "listed"]
 
 
-@dataclass(frozen=True)
-class DiscoveryReport:
-    """What one look at a hub found.
-
-    `new` and `updated` are ready to merge; `rejected` and `registered_only` are new or changed too,
-    and carry their reasons; `unchanged` are all others that were there, usable or not.
-    """
-
-    source: str
-    new: tuple[Expert, ...] = ()
-    updated: tuple[Expert, ...] = ()
-    registered_only: tuple[Expert, ...] = ()
-    rejected: tuple[Expert, ...] = ()
-    superseded: tuple[Expert, ...] = ()
-    retired: tuple[Expert, ...] = ()
-    unchanged: tuple[Expert, ...] = ()
-    listed: tuple[Expert, ...] = ()  # only their pages were read, as was asked for
-    later: int = 0  # left for another time, as was asked for
-    broken: tuple[BrokenPage, ...] = ()
-    failed: tuple[BrokenPage, ...] = ()  # not our doing nor theirs: the next run tries again
-    read_before: int = 0  # dealt with by a crawl that was stopped, and not counted above
-    is_whole: bool = True  # whether the hub was read to its end
-
-
 def discover(
     crawler: Crawler,
     library: Library,
@@ -80,7 +56,7 @@ def discover(
     on_progress: Callable[[int, str], None] | None = None,
     parameters: "Mapping[str, Tensor] | None" = None,
     config: DiscoveryConfig | None = None,
-) -> DiscoveryReport:
+) -> Discovery:
     """Bring the library up to date with a hub.
 
     Args:
@@ -217,7 +193,7 @@ class _Look:
 
     def report(
         self, superseded: tuple[Expert, ...], retired: tuple[Expert, ...], is_whole: bool
-    ) -> DiscoveryReport:
+    ) -> Discovery:
         """Return what was found, with every expert as it is now."""
         if self.kept_out:
             log.warning(
@@ -225,15 +201,16 @@ class _Look:
                 "--allow` lets one come back)", self.kept_out, self.crawler.source,
             )  # fmt: skip
         now = {expert.ref: expert for expert in self.library.experts()}
-        current = {change: tuple(now[ref] for ref in refs) for change, refs in self.found.items()}
-        return DiscoveryReport(
+        current = {change: Experts(now[ref] for ref in refs) for change, refs in self.found.items()}
+        return Discovery(
             source=self.crawler.source,
-            new=tuple(expert for expert in current["new"] if expert.status == "ready"),
-            updated=tuple(expert for expert in current["updated"] if expert.status == "ready"),
+            ready=sum(expert.status == "ready" for expert in now.values()),
+            new=Experts(expert for expert in current["new"] if expert.status == "ready"),
+            updated=Experts(expert for expert in current["updated"] if expert.status == "ready"),
             registered_only=current["registered_only"],
             rejected=current["rejected"],
-            superseded=superseded,
-            retired=retired,
+            superseded=Experts(superseded),
+            retired=Experts(retired),
             unchanged=current["unchanged"],
             listed=current["listed"],
             later=self.later,

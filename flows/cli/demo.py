@@ -6,13 +6,13 @@ from pathlib import Path
 
 from prefect.artifacts import create_link_artifact
 
-from diffgraph.crawlers.crawler import BrokenPage
+from diffgraph.crawlers.changes import Discovery
 from diffgraph.results import Result, Rows
 from diffgraph.session.comparison import Story
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from flows.build_graph import Build, build
-from flows.discover import Discovery, discover
+from flows.discover import discover
 from flows.evaluate import Evaluation, evaluate
 from flows.serving.parameters import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
 from flows.serving.watched import flow
@@ -75,11 +75,7 @@ def demo(
     lap("train")
     story = Story(
         title="DiffGraph on its bundled family",
-        broken_pages=tuple(
-            BrokenPage(where=refusal.what, reason=refusal.reason)
-            for refusal in found.refused
-            if not refusal.name
-        ),
+        broken_pages=found.broken,
         training=trained.folder,
         durations=dict(seconds),
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffgraph.crawlers.discovery import DiscoveryReport, discover
+from diffgraph.crawlers.discovery import Discovery, discover
 from diffgraph.crawlers.folder import PAGE_VALUES, FolderCrawler
 from diffgraph.errors import DamagedFile, MissingInput
 from diffgraph.experts.expert import Listing
@@ -57,7 +57,7 @@ class Hub:
     def file(self, number: int) -> Path:
         return self.folder / f"files/{number}.safetensors"
 
-    def discover(self) -> DiscoveryReport:
+    def discover(self) -> Discovery:
         library = Library(self.home, bundled=())
         crawler = FolderCrawler(self.folder)
         return discover(crawler, library, get_family("emoji64"), parameters=BASE)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.content import ContentConfig
-from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
+from diffgraph.crawlers.discovery import Discovery, DiscoveryConfig, discover
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import InputError, ServiceUnavailable, StorageError
 from diffgraph.experts.expert import Listing
@@ -87,7 +87,7 @@ class Hub:
     def unpublish(self, number: int) -> None:
         (self.folder / f"models/{number}.json").unlink()
 
-    def discover(self, family: str = "emoji64", **config: Any) -> DiscoveryReport:
+    def discover(self, family: str = "emoji64", **config: Any) -> Discovery:
         self.crawler.fetched.clear()
         return discover(
             self.crawler,
@@ -154,6 +154,14 @@ def test_a_bad_expert_does_not_end_the_run(hub: Hub) -> None:
     assert refs(report.new) == ["hub:5@51"]
     kept = {path.stem for path in (hub.library.folder / "files").iterdir()}
     assert kept == {hub.library.get("hub:5@51").sha256}, "only usable files are kept"
+    told = report.model_dump(mode="json")
+    assert (told["new"], told["unchanged"], told["ready"]) == (["hub:5@51"], 0, 1)
+    assert {"where", "broken", "rejected", "registered_only"}.isdisjoint(told)
+    assert [refusal["what"] for refusal in told["refused"]] == [
+        "models/0.json",
+        *refs(report.rejected),
+    ]
+    assert all(set(refusal) == {"what", "name", "reason"} for refusal in told["refused"])
 
 
 def test_what_its_maker_forbids_is_known_but_not_fetched(hub: Hub) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from diffgraph.crawlers.civitai import CivitaiCrawler
 from diffgraph.crawlers.civitai_client import CivitaiClient
-from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
+from diffgraph.crawlers.discovery import Discovery, DiscoveryConfig, discover
 from diffgraph.crawlers.downloads import DownloadConfig, Downloader
 from diffgraph.crawlers.web import WebConfig
 from diffgraph.crawlers.weights import FAILURES_IN_A_ROW
@@ -64,7 +64,7 @@ class Home:
 
     def discover(
         self, hub: CivitaiServer, token: str | None = TOKEN, on_progress: Any = None, **config: Any
-    ) -> DiscoveryReport:
+    ) -> Discovery:
         secret = SecretStr(token) if token else None
         client = CivitaiClient(hub.url, secret, QUICK)
         unfinished = self.folder / "library" / "unfinished"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from diffgraph.crawlers.discovery import DiscoveryReport, discover
+from diffgraph.crawlers.discovery import Discovery, discover
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Listing
@@ -48,13 +48,13 @@ def library(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 
 @pytest.fixture(scope="module")
-def report(hub: Path, library: Library, tiny_model_parts: Any) -> DiscoveryReport:
+def report(hub: Path, library: Library, tiny_model_parts: Any) -> Discovery:
     return discover(
         FolderCrawler(hub), library, get_family("emoji64"), parameters=tiny_model_parts[1]
     )
 
 
-def test_every_expert_is_found(report: DiscoveryReport, library: Library) -> None:
+def test_every_expert_is_found(report: Discovery, library: Library) -> None:
     replaced = {recipe.supersedes for recipe in COMMUNITY}
     assert {expert.ref for expert in library.experts("ready")} == {
         recipe.ref for recipe in COMMUNITY if recipe.slug not in replaced
@@ -68,7 +68,7 @@ def test_every_expert_is_found(report: DiscoveryReport, library: Library) -> Non
         assert library.get(recipe.ref).kind == recipe.kind
 
 
-def test_bundled_files_are_not_copied(report: DiscoveryReport, library: Library, hub: Path) -> None:
+def test_bundled_files_are_not_copied(report: Discovery, library: Library, hub: Path) -> None:
     for expert in report.new:
         assert library.path_of(expert.sha256).parent == hub / "files"
     assert not (library.folder / "files").exists()
@@ -90,13 +90,13 @@ def test_bundled_files_are_not_copied(report: DiscoveryReport, library: Library,
     ],
 )
 def test_who_must_be_refused_is(
-    page: int, status: str, reason: str, report: DiscoveryReport, library: Library
+    page: int, status: str, reason: str, report: Discovery, library: Library
 ) -> None:
     (expert,) = [one for one in library.experts() if one.ref.startswith(f"emojihub:{page}@")]
     assert expert.status == status
     assert any(part in expert.reason for part in reason.split("|")), expert.reason
     assert "\n" not in expert.reason
-    assert expert in report.rejected + report.registered_only
+    assert expert in (*report.rejected, *report.registered_only)
 
 
 def test_all_unusable_pages_are_tried() -> None:

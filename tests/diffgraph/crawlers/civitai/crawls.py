@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from diffgraph.crawlers.civitai import CivitaiCrawler
 from diffgraph.crawlers.civitai_client import CivitaiClient
-from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
+from diffgraph.crawlers.discovery import Discovery, DiscoveryConfig, discover
 from diffgraph.crawlers.web import WebConfig
 from diffgraph.experts.library import Library
 from diffgraph.families import get_family
@@ -46,7 +46,7 @@ class Home:
 
     def discover(
         self, hub: CivitaiServer, config: DiscoveryConfig | None = None, **options: Any
-    ) -> DiscoveryReport:
+    ) -> Discovery:
         config = config or DiscoveryConfig(metadata_only=True)
         with self.crawler(hub, since=config.since, **options) as crawler:
             return discover(crawler, self.library, EMOJI64, config=config)
@@ -56,5 +56,5 @@ def ref(number: int) -> str:
     return f"civitai:{number}@{number * 10 + 1}"
 
 
-def reasons(report: DiscoveryReport) -> dict[str, str]:
+def reasons(report: Discovery) -> dict[str, str]:
     return {expert.ref: expert.reason for expert in (*report.rejected, *report.registered_only)}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pydantic import SecretStr
 
-from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
+from diffgraph.crawlers.discovery import Discovery, DiscoveryConfig, discover
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
 from diffgraph.crawlers.web import Web, WebConfig
 from diffgraph.experts.library import Library
@@ -52,7 +52,7 @@ class Home:
         token: str | None = None,
         on_progress: Any = None,
         parameters: dict[str, torch.Tensor] | None = None,
-    ) -> DiscoveryReport:
+    ) -> Discovery:
         library, config = self.library, config or DiscoveryConfig(metadata_only=True)
         secret = SecretStr(token) if token else None
         web = Web(hub.url, secret, QUICK)
@@ -61,7 +61,7 @@ class Home:
             return discover(crawler, library, SD15, on_progress, weights, config)
 
 
-def reasons(report: DiscoveryReport) -> list[str]:
+def reasons(report: Discovery) -> list[str]:
     return [expert.reason for expert in (*report.rejected, *report.registered_only)]
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
-from diffgraph.crawlers.discovery import DiscoveryConfig, DiscoveryReport, discover
+from diffgraph.crawlers.discovery import Discovery, DiscoveryConfig, discover
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
 from diffgraph.crawlers.huggingface_files import choose_files, components_of
 from diffgraph.crawlers.huggingface_pages import EXPERTS
@@ -144,7 +144,7 @@ class Hub:
     def library(self) -> Library:
         return Library(self.home, bundled=())
 
-    def discover(self, parameters: Any, *repositories: dict[str, Any]) -> DiscoveryReport:
+    def discover(self, parameters: Any, *repositories: dict[str, Any]) -> Discovery:
         for entry in repositories:
             self.server.publish(entry)
         web = Web(self.server.url, None, WebConfig(first_wait=0.001, longest_wait=0.002, tries=2))
