@@ -71,7 +71,7 @@ def begins_at(response: "httpx.Response", part: PartialFile) -> tuple[int, str, 
 def is_all_of(response: "httpx.Response", part: PartialFile) -> bool:
     """Return whether an answer that nothing lies beyond (416) says that all is here."""
     stated: str = response.headers.get("content-range", "").rpartition("/")[2]
-    return part.size > 0 and stated == str(part.size)
+    return part.total in (None, part.size) and part.size > 0 and stated == str(part.size)
 
 
 def _validator(response: "httpx.Response") -> str:

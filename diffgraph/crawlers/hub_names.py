@@ -1,12 +1,13 @@
 """Which folder speaks for a hub's name? Two of one name would retire each other's experts.
 
 `library/hubs.json` says for which folder a name was used last. A folder that was moved may keep its
-name, and so may a copy, however much was changed in it: it shares a page with what is known.
+name, and so may a copy, however much was changed in it: it shares a page or a file with what is
+known.
 """
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from diffgraph.artifacts import set_aside, write_text
@@ -39,9 +40,11 @@ def claim(name: str, folder: Path, library: Library, listings: Iterable[Listing]
         other = Path(noted.get(name, folder))
         if other == folder and name in noted:
             return
-        known = {expert.page_sha256 for expert in library.experts()}
+        known = {
+            what for expert in library.experts() for what in (expert.page_sha256, expert.sha256)
+        }
         is_taken = other != folder and not _ships(folder) and name_of(other) == name
-        if is_taken and known.isdisjoint(map(page_hash, listings)):
+        if is_taken and known.isdisjoint(_hashes(listings)):
             raise InputError(
                 f"{folder} names itself {name!r}, as {other} does: each would retire the other's "
                 f"experts. Give it another name in its hub.json, or move {other} away"
@@ -57,6 +60,14 @@ def name_of(folder: Path) -> str | None:
     except (MissingInput, ValueError):
         return None
     return str(about.get("name")) if isinstance(about, dict) else None
+
+
+def _hashes(listings: Iterable[Listing]) -> Iterator[str]:
+    """Yield what pages and their files are known by."""
+    for listing in listings:
+        yield page_hash(listing)
+        if listing.file is not None and listing.file.sha256:
+            yield listing.file.sha256.lower()
 
 
 def _noted(path: Path) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,12 @@ from diffgraph.graph.schema import (
     names_of_scores,
     scores_schema,
 )
+from diffgraph.homes import is_name
 from diffgraph.scoring.reward import SCORE_NAMES, SMALLEST_SPREAD, Reward
 from diffgraph.tables import read_table
 from diffgraph.version import version
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
@@ -256,6 +260,24 @@ def build_manifest(
         mergeable=len(candidates) - len(lacking),
         uncalibrated=lacking,
     )
+
+
+def manifests(root: Path) -> list[Manifest]:
+    """Return those of the snapshots in a folder, oldest first; damaged ones are left out."""
+    found = []
+    for file in root.glob(f"*/{MANIFEST}"):
+        if is_name(file.parent.name):  # others were set aside
+            try:
+                found.append(read_manifest(file.parent))
+            except SnapshotError as error:
+                log.warning("a snapshot is left out: %s", error)
+    return sorted(found, key=lambda manifest: (manifest.created_at, manifest.id))
+
+
+def next_moment(root: Path) -> datetime:
+    """Return now, or a moment after all snapshots in a folder: a clock may have been set back."""
+    after = [made.created_at + timedelta(microseconds=1) for made in manifests(root)[-1:]]
+    return max([datetime.now(UTC), *after])
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -33,7 +33,9 @@ from diffgraph.graph.contents import (
     content_id,
     is_mergeable,
     is_sealed,
+    manifests,
     mean_scores,
+    next_moment,
     read_manifest,
     units_of_base,
     version_of,
@@ -315,6 +317,7 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
                 manifest = build_manifest(snapshot_id, family, tables, sampler, scorers).model_copy(
                     update={
                         "parent": parent,
+                        "created_at": next_moment(root),
                         "files": {file.name: sha256_of(file) for file in sorted(part.iterdir())},
                     }
                 )
@@ -376,14 +379,7 @@ def current_id(place: Path) -> str | None:
 
 def snapshot_ids(place: Path) -> tuple[str, ...]:
     """Return the ids of a family's snapshots, oldest first; damaged ones are left out."""
-    made = []
-    for file in (place / SNAPSHOTS).glob(f"*/{MANIFEST}"):
-        if is_name(file.parent.name):  # others were set aside
-            try:
-                made.append((read_manifest(file.parent).created_at, file.parent.name))
-            except SnapshotError as error:
-                log.warning("a snapshot is left out: %s", error)
-    return tuple(name for _, name in sorted(made))
+    return tuple(manifest.id for manifest in manifests(place / SNAPSHOTS))
 
 
 def _damage(place: Path, snapshot_id: str) -> DamagedSnapshot | None:

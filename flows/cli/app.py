@@ -1,13 +1,45 @@
 """The command that all verbs are said to, and how it answers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
+from diffgraph.secrets import keep_environment
 from diffgraph.telling import told
+
+
+class _Verbs(TyperGroup):
+    """Says what is wrong with a command line as all is said: harmless, and no secret in it."""
+
+    def make_context(self, *given: Any, **named: Any) -> Any:
+        with _usage_told():
+            return super().make_context(*given, **named)
+
+    def invoke(self, context: Any) -> Any:
+        with _usage_told():
+            return super().invoke(context)
+
+
+@contextmanager
+def _usage_told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, _UsageError):
+            keep_environment()  # no verb has read the settings yet
+            error.message = "\n".join(map(told, error.message.split("\n")))
+        raise
+
+
+_UsageError: Any = typer.BadParameter.__base__  # typer's own, or click's: it depends on the version
+
 
 app = typer.Typer(
     name="diffgraph",
+    cls=_Verbs,
     help="Merge community text-to-image experts as a graph of what each can do suggests.",
     no_args_is_help=True,
     add_completion=False,

@@ -524,6 +524,23 @@ class TestTwoFoldersOfOneName:
         report = discover(newer, hub.library, get_family("emoji64"), parameters=PARAMETERS)
         assert refs(report.retired) == ["hub:1@11"]
 
+    def test_a_copy_whose_every_page_changed_is_known_by_its_files(
+        self, hub: Hub, tmp_path: Path
+    ) -> None:
+        hub.publish(1, (11, "2023-05-01"))
+        page = hub.folder / "models" / "1.json"
+        stated = json.loads(page.read_text())
+        (file,) = stated["modelVersions"][0]["files"]
+        file["hashes"] = {"SHA256": sha256_of(hub.file(11))}
+        page.write_text(json.dumps(stated))
+        hub.discover()
+        shutil.copytree(hub.folder, tmp_path / "newer")
+        page = tmp_path / "newer" / "models" / "1.json"
+        page.write_text(page.read_text().replace("It glows", "It shines"))
+        newer = FolderCrawler(tmp_path / "newer")
+        report = discover(newer, hub.library, get_family("emoji64"), parameters=PARAMETERS)
+        assert refs(report.updated) == ["hub:1@11"]
+
     def test_a_damaged_note_is_told_and_made_again(self, hub: Hub, caplog: Any) -> None:
         hub.publish(1, (11, "2023-05-01"))
         hub.discover()

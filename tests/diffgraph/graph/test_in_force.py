@@ -153,6 +153,13 @@ def test_the_only_graph_being_damaged_is_an_error_to_a_reader_and_none_to_a_writ
     assert current_id(tmp_path) is None
 
 
+def test_a_clock_that_was_set_back_does_not_make_the_newest_graph_look_old(home: Path) -> None:
+    _, second = snapshot_ids(home)
+    edit(created_at="2099-01-01T00:00:00Z")(home / "snapshots" / second)
+    third = write(home, [node("folder:c@1")], scores(BASE_ROWS))
+    assert snapshot_ids(home)[-1] == third
+
+
 def test_a_graph_of_a_later_version_is_not_taken_for_damaged(home: Path) -> None:
     _, newer = snapshot_ids(home)
     edit(schema_version=99)(home / "snapshots" / newer)

@@ -255,6 +255,20 @@ class TestWhatAnErrorRepeats:
             assert harmless(line) == line
             assert told.out == ""
 
+    @pytest.mark.parametrize(
+        "arguments", [("{}",), ("plan", "a cat", "--{}"), ("generate", "a cat", "--seed", "{}")]
+    )
+    def test_is_harmless_and_masked_where_the_command_line_is_wrong(
+        self, diffgraph, monkeypatch, arguments
+    ):
+        monkeypatch.setenv("DIFFGRAPH_CIVITAI_TOKEN", "a-secret-token")
+        hostile = f"a-secret-token{self.ESCAPES}\u3164"
+        told = diffgraph(*(argument.format(hostile) for argument in arguments))
+        assert told.code == 2
+        assert "Error" in told.err
+        assert all(harmless(line) == line for line in told.err.splitlines())
+        assert "secret" not in told.err
+
     def test_is_masked(self, diffgraph, monkeypatch):
         monkeypatch.setenv("DIFFGRAPH_CIVITAI_TOKEN", "a-secret-token")
         told = diffgraph("show", "expert", "a-secret-token")

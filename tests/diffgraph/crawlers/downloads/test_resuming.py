@@ -51,6 +51,19 @@ def test_a_broken_connection_is_resumed_where_it_broke(server: FileServer, tmp_p
     assert server.headers("if-range") == [None, '"v1"']
 
 
+def test_a_server_that_calls_a_part_the_whole_is_asked_again(
+    server: FileServer, tmp_path: Path
+) -> None:
+    """No hash would tell: it had announced more."""
+    server.script = [hang_up_after(100_000), say_all_is_there]
+    assert fetch(server, tmp_path, sha256="").read_bytes() == CONTENT
+
+
+def say_all_is_there(handler: Handler) -> None:
+    start = handler.headers["Range"].removeprefix("bytes=").removesuffix("-")
+    handler.head(416, Content_Range=f"bytes */{start}", Content_Length=0)
+
+
 def test_another_run_goes_on_where_one_was_stopped(server: FileServer, tmp_path: Path) -> None:
     server.script = [hang_up_after(100_000), *[say(503)] * 2]
     with pytest.raises(ServiceUnavailable, match="answers 503"):
