@@ -11,8 +11,8 @@
     - FamilyMismatch       the expert was made for another base model
     - UnsafeFile           the file could run code when opened
     - DamagedFile          truncated, inconsistent, or holding NaN or infinite numbers
-      · WrongHash          it is another than its page speaks of
-    - KnownOnly            its page is kept, its weights are not merged
+      · WrongHash          its hash is not the one its page states
+    - NotMergeableits page is kept, its weights are not merged
       · LicenceForbids       its page forbids derivatives, and a merge is one
     - UnusableListing      its hub page lacks what we need, or rules it out
   * PlanError            a merge plan that cannot be carried out
@@ -27,14 +27,13 @@
   * MissingPackage       a package that is needed is not installed
 
 Their texts repeat what files, pages and servers say. An error masks the secrets in its own text and
-makes it harmless to a terminal when it is made: whoever prints, logs or stores it later need not
-think of them.
+makes it harmless to a terminal when it is made: it can be printed, logged and stored as it is.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffgraph.telling import told_briefly
+from diffgraph.printable import printable_briefly
 
 OURS = ("diffgraph", "tasks", "flows")
 
@@ -43,7 +42,9 @@ class DiffgraphError(Exception):
     """The base of all: `except DiffgraphError` catches what is not a bug of ours."""
 
     def __init__(self, *parts: object) -> None:
-        super().__init__(*(told_briefly(part) if isinstance(part, str) else part for part in parts))
+        super().__init__(
+            *(printable_briefly(part) if isinstance(part, str) else part for part in parts)
+        )
 
 
 class InputError(DiffgraphError):
@@ -96,7 +97,7 @@ class DamagedFile(ExpertError):
 
 
 class WrongHash(DamagedFile):
-    """The file is another than its page speaks of."""
+    """The file's hash is not the one its page states."""
 
     @classmethod
     def of(cls, file: str, found: str, stated: str) -> "WrongHash":
@@ -105,11 +106,11 @@ class WrongHash(DamagedFile):
         return cls(f"{told}; fetched again when its page changes", found)
 
 
-class KnownOnly(ExpertError):
+class NotMergeable(ExpertError):
     """The expert's page is kept; its weights are not merged."""
 
 
-class LicenceForbids(KnownOnly):
+class LicenceForbids(NotMergeable):
     """The expert's page forbids derivatives, and a merge is one."""
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
-from diffgraph.telling import told_briefly
+from diffgraph.printable import printable_briefly
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Extensible(Mapping[str, Value]):
         return (*used.values(), *refused)
 
     def _loaded(self, entry: metadata.EntryPoint) -> Extension:
-        name, package = told_briefly(entry.name), _package(entry)
+        name, package = printable_briefly(entry.name), _package(entry)
         if name in self.built_in:
             return Extension(name, package, None, "the name is one of ours")
         if not NAME.fullmatch(name):
@@ -94,7 +94,7 @@ class Extensible(Mapping[str, Value]):
             if (own := getattr(value, "name", name)) != name:
                 problem = problem or f"it calls itself {own!r}"
         except (Exception, SystemExit) as error:  # a stranger's code may fail in any way
-            value, problem = None, told_briefly(f"{type(error).__name__}: {error}")
+            value, problem = None, printable_briefly(f"{type(error).__name__}: {error}")
         return Extension(name, package, value, problem)
 
 
@@ -117,4 +117,6 @@ _KEPT: list[Callable[[], None]] = []
 def _package(entry: metadata.EntryPoint) -> str:
     """Return the name and version of the package that an entry point is of."""
     about = entry.dist
-    return told_briefly(f"{about.name} {about.version}") if about else "a package without a name"
+    return (
+        printable_briefly(f"{about.name} {about.version}") if about else "a package without a name"
+    )

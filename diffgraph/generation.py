@@ -39,7 +39,7 @@ MERGEABLE = ("ready", "superseded", "retired")
 """What was merged once stays reproducible when a newer version comes or the page goes."""
 
 
-class Experts(Protocol):
+class ExpertFiles(Protocol):
     """Where experts' rows and files are: `diffgraph.experts.library.Library`."""
 
     def get(self, ref: str) -> Expert:
@@ -66,7 +66,7 @@ class Renderer:
     def __init__(
         self,
         family: Family,
-        library: Experts,
+        library: ExpertFiles,
         device: str | torch.device = "cpu",
         model: ResidentModel | None = None,
         cache_bytes: int = HOST_BYTES,

@@ -1,4 +1,4 @@
-"""Who may read what we write? Below a home its user alone; elsewhere whom the umask lets.
+"""Permissions of what is written: below a home for its user alone; elsewhere by the umask.
 
 A home holds prompts, answers that were paid for, and what hubs gave under a token. Its user may
 open it to a group (`chmod 750`): then what is written below it is for the group, too.
@@ -74,7 +74,7 @@ def close_folder(part: Path, path: Path) -> None:
 def close(home: Path) -> None:
     """Take a home that others may enter from them, and all that is in it.
 
-    One that only a group may enter was opened by its user. What belongs to somebody else, or does
+    One that only a group may enter was opened by its user. What belongs to another user, or does
     not belong to a home, stays as it is.
     """
     if not home.is_dir() or not _bits(home) & OTHERS:
@@ -101,7 +101,7 @@ def private_umask(home: Path) -> Iterator[None]:
 
 
 def forget_homes() -> None:
-    """Forget what `keep_private` was told: a test leaves the process as it found it."""
+    """Forget the calls of `keep_private`: a test leaves the process as it found it."""
     _homes.clear()
 
 
@@ -111,7 +111,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _take_away(place: Path) -> None:
-    with contextlib.suppress(OSError):  # gone meanwhile, or somebody else's
+    with contextlib.suppress(OSError):  # gone meanwhile, or another user's
         about = place.lstat()
         mode = stat.S_IMODE(about.st_mode)
         if mode & GROUP_AND_OTHERS and not stat.S_ISLNK(about.st_mode):

@@ -1,4 +1,4 @@
-"""How far is the work, and must it stop? Tasks say so here; whoever shows it listens.
+"""Progress of the work, and whether it must stop. Tasks report it; listeners show it.
 
 A task that runs in another process has no listener there and stays silent: the flow counts its
 shards. A task in a thread of ours is stopped here, between two images: a thread hears no signal.
@@ -16,7 +16,7 @@ _stop = threading.Event()
 
 
 class Stopped(BaseException):
-    """The run was asked to stop; like `KeyboardInterrupt`, it is nobody's to handle."""
+    """The run was asked to stop; like `KeyboardInterrupt`, it is not to be caught."""
 
 
 def report(stage: str, done: int, total: int | None = None, note: str = "") -> None:

@@ -19,8 +19,8 @@ from pydantic_settings import (
 
 from diffgraph.errors import MissingInput
 from diffgraph.permissions import keep_private
+from diffgraph.printable import guard_logs
 from diffgraph.secrets import keep_environment, keep_password, keep_secret
-from diffgraph.telling import guard_logs
 
 PREFIX = "DIFFGRAPH_"
 ENV_FILE = f"{PREFIX}ENV_FILE"

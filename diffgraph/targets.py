@@ -1,4 +1,4 @@
-"""May a verb write where somebody says? Never over what is kept, and over nothing unasked."""
+"""May a verb write to a given path? Never over what is kept, and over nothing unasked."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ FILES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".html", ".htm", ".pdf"),
     *(".json", ".jsonl", ".csv", ".parquet", ".txt", ".toml", ".yaml", ".yml"),
 )
-"""How no folder's name ends: whoever says so means a file."""
+"""Suffixes that mean a file, never a folder."""
 KEPT = sorted(OURS - {"images", "reports"})
 """What diffgraph keeps in its home and only its own stages write."""
 

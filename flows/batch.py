@@ -6,13 +6,21 @@ from pathlib import Path
 
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import TOLD, read_prompts
+from diffgraph.locks import exclusive
 from diffgraph.results import Result, Rows
 from diffgraph.session import Session, check_method
-from diffgraph.session.batches import PARTS, TABLE, BatchShard, Ids, Row, ids_of, known_rows
+from diffgraph.session.batches import (
+    PARTS,
+    TABLE,
+    BatchIdentity,
+    BatchShard,
+    PromptRow,
+    ids_of,
+    known_rows,
+)
 from diffgraph.settings import Settings
 from diffgraph.targets import demand_folder
-from diffgraph.turns import turn
-from flows.serving.parameters import Limit, Name, Place, Seed
+from flows.serving.parameter_types import Limit, Name, Place, Seed
 from flows.serving.publishing import publish
 from flows.serving.runners import results_of, runner_for
 from flows.serving.watched import flow
@@ -23,7 +31,7 @@ log = logging.getLogger(__name__)
 ROWS_A_SHARD = 25
 
 
-class Batch(Result):
+class BatchResult(Result):
     """What was drawn."""
 
     table: Path
@@ -59,7 +67,7 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
     seed: Seed = 0,
     family: Name | None = None,
     force: bool = False,
-) -> Batch:
+) -> BatchResult:
     """Draw a file of prompts into a folder of images and `results.parquet`.
 
     Args:
@@ -78,11 +86,11 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
     demand_folder(out, settings, force, (TABLE,), PARTS, read=prompts)
     found = read_prompts(prompts, column, limit, family)
     session = Session.of(settings, family)
-    with turn(out / PARTS, "batch"):
+    with exclusive(out / PARTS, "batch"):
         ids = ids_of(out, session)
         _tell_what_draws(out, ids, session)
         whole = BatchShard(
-            rows=tuple(Row(id=one.id, prompt=one.text, seed=seed) for one in found.prompts),
+            rows=tuple(PromptRow(id=one.id, prompt=one.text, seed=seed) for one in found.prompts),
             family=family,
             method=method,
             agent=settings.agent,
@@ -95,7 +103,7 @@ def batch(  # noqa: PLR0913 (the parameters of a deployment are its form)
         drawn = [{"id": row.id, **known[whole.key(row)]} for row in whole.rows]
         table = collect(drawn, out, ids.scores)
     failed = [f"{row['id']}: {row['error']}" for row in drawn if row["error"]]
-    told = Batch(
+    told = BatchResult(
         table=table,
         images=len(drawn) - len(failed),
         failed=len(failed),
@@ -125,7 +133,7 @@ def _draw(whole: BatchShard, out: Path, settings: Settings) -> None:
         pass  # its rows are in its table
 
 
-def _tell_what_draws(out: Path, ids: Ids, session: Session) -> None:
+def _tell_what_draws(out: Path, ids: BatchIdentity, session: Session) -> None:
     """Say so if a folder was begun with another graph or planner than is in force now."""
     try:
         now = (session.graph.id, session.planner_id)

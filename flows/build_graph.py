@@ -13,19 +13,19 @@ from diffgraph.session import Session
 from diffgraph.session.agents import spent_since
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
-from flows.serving.parameters import ImagesAPrompt, Name, Place, ReferencePrompts
+from flows.serving.parameter_types import ImagesAPrompt, Name, Place, ReferencePrompts
 from flows.serving.publishing import publish
 from flows.serving.runners import results_of, runner_for
 from flows.serving.watched import flow, one_at_a_time
 from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
 from tasks.registration import PAGES_A_TASK, find_unregistered, register_experts
-from tasks.snapshots import Written, write
+from tasks.snapshots import SnapshotChanges, write
 from tasks.tracking import record_spending
 
 IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
 
 
-class Build(Result, Written):
+class BuildResult(Result, SnapshotChanges):
     """A snapshot, what changed, and what it took."""
 
     images: int
@@ -42,7 +42,7 @@ class Build(Result, Written):
     """What the answers of a language model took."""
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield what a person wants to know first."""
+        """Yield the main figures first."""
         yield (
             f"snapshot {self.snapshot}: {self.mergeable} experts can be merged, "
             f"{self.experts - self.mergeable} only known, {self.prompts} reference prompts"
@@ -72,7 +72,7 @@ def build(
     images_a_prompt: ImagesAPrompt | None = None,
     candidates: Place | None = None,
     exclude: tuple[Place, ...] = (),
-) -> Build:
+) -> BuildResult:
     """Describe and calibrate what is new in the library, and write a snapshot.
 
     Args:
@@ -102,7 +102,7 @@ def build(
     failed = _calibrate(left, settings)
     work = plan_calibration(*share, only_missing=False)
     written = write(*who, prompts, work, config.sampler)
-    built = Build(
+    built = BuildResult(
         **written.model_dump(),
         images=sum(shard.images for shard in left),
         failed=failed,

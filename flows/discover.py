@@ -5,7 +5,7 @@ from datetime import datetime
 from diffgraph.crawlers.changes import Discovery
 from diffgraph.session.hubs import hub_of
 from diffgraph.settings import Settings
-from flows.serving.parameters import Address, Limit, Name, Place, Source
+from flows.serving.parameter_types import Address, Limit, Name, Place, Source
 from flows.serving.publishing import publish
 from flows.serving.watched import flow, one_at_a_time
 from tasks.discovery import look_at_hub

@@ -8,10 +8,15 @@ from prefect.artifacts import create_link_artifact
 from diffgraph.evaluation.statistics import Interval, Summary
 from diffgraph.results import Result, Rows, rows
 from diffgraph.session import Session
-from diffgraph.session.comparison import Compared, Contest, Story, evaluation_config
+from diffgraph.session.comparison import (
+    ComparisonConfig,
+    ComparisonResult,
+    ReportExtras,
+    evaluation_config,
+)
 from diffgraph.settings import Settings
 from diffgraph.targets import demand_new, demand_suffix
-from flows.serving.parameters import Limit, Methods, Name, Place, Seeds
+from flows.serving.parameter_types import Limit, Methods, Name, Place, Seeds
 from flows.serving.publishing import publish
 from flows.serving.runners import runner_for
 from flows.serving.watched import flow, one_at_a_time
@@ -22,7 +27,7 @@ REPORTS = (".html", ".htm")
 MARK, MARK_WITHIN = b'content="diffgraph evaluate"', 512  # bytes of a report's beginning
 
 
-class Evaluation(Result, Compared):
+class EvaluationResult(Result, ComparisonResult):
     """How the methods did, and where it is recorded."""
 
     run: Recorded
@@ -65,9 +70,9 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
     report: Place | None = None,
     seeds: Seeds | None = None,
     family: Name | None = None,
-    story: Story | None = None,
+    extras: ReportExtras | None = None,
     force: bool = False,
-) -> Evaluation:
+) -> EvaluationResult:
     """Compare methods on a set of prompts, with paired bootstrap intervals.
 
     Args:
@@ -77,7 +82,7 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
         report: write an HTML report here.
         seeds: of the first noise, an image each.
         family: the model family; the setting if unset.
-        story: what the report tells beside the comparison.
+        extras: what the report shows beside the comparison.
         force: write over a report that is there.
     """
     settings = Settings()
@@ -86,25 +91,25 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
         demand_suffix(report, REPORTS)
         demand_new(report, settings, force or _is_ours(report))
     session = Session.of(settings, family).pinned()
-    contest = Contest(
+    comparison = ComparisonConfig(
         methods=tuple(methods) if methods else None, prompts=prompts, limit=limit, seeds=seeds
     )
     folder = settings.home / "reports" / f"{session.graph.id}-{session.planner_id}"
-    compared = compare(session, contest, folder, report, story or Story())
+    compared = compare(session, comparison, folder, report, extras or ReportExtras())
     run = record_evaluation(
         settings.home,
         settings.mlflow_tracking_uri,
         {
             "snapshot": session.graph.id,
             "planner": session.planner_id,
-            **contest.model_dump(),
-            **evaluation_config(session, contest).model_dump(mode="json"),
+            **comparison.model_dump(),
+            **evaluation_config(session, comparison).model_dump(mode="json"),
             **session.configs(),
         },
         _metrics(compared.summary),
         [compared.table, *([report] if report else [])],
     )
-    done = Evaluation(**compared.model_dump(), run=run)
+    done = EvaluationResult(**compared.model_dump(), run=run)
     publish(done, key="scores")
     if report is not None:
         create_link_artifact(report.resolve().as_uri(), link_text="the report", key="report")

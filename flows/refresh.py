@@ -10,10 +10,10 @@ from diffgraph.session.hubs import hub_of
 from diffgraph.session.planners import planner_folder
 from diffgraph.session.training_due import is_training_due
 from diffgraph.settings import Settings
-from flows.build_graph import Build, build
+from flows.build_graph import BuildResult, build
 from flows.discover import discover
 from flows.serving.alive import found_dead
-from flows.serving.parameters import (
+from flows.serving.parameter_types import (
     Address,
     Identifier,
     Limit,
@@ -26,15 +26,15 @@ from flows.serving.parameters import (
 )
 from flows.serving.publishing import publish
 from flows.serving.watched import flow, one_at_a_time
-from flows.train_planner import Training, train
+from flows.train_planner import TrainingResult, train
 
 
-class Refresh(Result):
+class RefreshResult(Result):
     """What the night brought."""
 
     discovery: Discovery
-    build: Build
-    training: Training | None
+    build: BuildResult
+    training: TrainingResult | None
     why: str
     """Why the planner was trained, or was not."""
     died: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     since: datetime | None = None,
     limit: Limit | None = None,
     like: Identifier | None = None,
-) -> Refresh:
+) -> RefreshResult:
     """Bring library, graph and planner up to date with a hub, and say what changed.
 
     Args:
@@ -101,6 +101,8 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
         )
         # killed before: trained again
         write_pointer(family_folder(settings.home, family) / SEEN, built.snapshot)
-    night = Refresh(discovery=found, build=built, training=trained, why=why, died=found_dead())
+    night = RefreshResult(
+        discovery=found, build=built, training=trained, why=why, died=found_dead()
+    )
     publish(night, key="what-changed")
     return night

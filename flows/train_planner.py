@@ -28,7 +28,7 @@ from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
 from diffgraph.session.planners import planner_folder, planner_in_force, planners_folder
 from diffgraph.settings import Settings
-from flows.serving.parameters import Identifier, Name, Seed, Steps, TrainingPrompts
+from flows.serving.parameter_types import Identifier, Name, Seed, Steps, TrainingPrompts
 from flows.serving.publishing import publish
 from flows.serving.runners import runner_for
 from flows.serving.watched import flow, one_at_a_time
@@ -40,7 +40,7 @@ ONE_IN = 8
 MOST_TRIALS = 48
 
 
-class Training(Result):
+class TrainingResult(Result):
     """A trained planner, and whether it is now in force."""
 
     planner: str
@@ -75,7 +75,7 @@ def train(
     prompts: TrainingPrompts | None = None,
     family: Name | None = None,
     like: Identifier | None = None,
-) -> Training:
+) -> TrainingResult:
     """Train a planner on generated and scored images; promote it if it is better.
 
     Args:
@@ -124,7 +124,7 @@ def train(
     report("record", 1, 1, run.line())
     if promoted:  # what is not recorded, or kept to be recorded, is never in force
         promote(settings.home, family, name)
-    done = Training(
+    done = TrainingResult(
         planner=name,
         folder=folder,
         snapshot=session.graph.id,

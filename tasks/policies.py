@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from diffgraph.errors import ServiceUnavailable
-from diffgraph.telling import mask_error, told
+from diffgraph.printable import mask_error, printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ def named(words: Callable[[Given], str]) -> Any:
     """Return what names a task's runs in a list: short, whatever the task is called with."""
 
     def name(parameters: dict[str, Any]) -> str:
-        text = told(words(parameters))
+        text = printable(words(parameters))
         return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
     return name

@@ -12,7 +12,7 @@ from tasks.calibration import scores_folder
 from tasks.policies import LOCAL, task
 
 
-class Written(BaseModel, frozen=True):
+class SnapshotChanges(BaseModel, frozen=True):
     """A snapshot, and what changed since the one before it."""
 
     snapshot: str
@@ -34,7 +34,7 @@ def write(
     prompts: list[ReferencePrompt],
     work: list[Shard],
     sampler: SamplerConfig,
-) -> Written:
+) -> SnapshotChanges:
     """Write experts, cards and scores as a snapshot, and make it the current one."""
     from diffgraph.experts.library import Library
     from diffgraph.graph.calibration import parts
@@ -73,7 +73,7 @@ def write(
     )
     after = open_snapshot(place, snapshot_id)
     change = after.difference(before)
-    return Written(
+    return SnapshotChanges(
         snapshot=snapshot_id,
         parent=parent if parent != snapshot_id else after.manifest.parent,
         mergeable=len(after.refs),

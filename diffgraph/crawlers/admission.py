@@ -18,7 +18,7 @@ from diffgraph.crawlers.examining import (
     examine,
     may_be_drawn,
 )
-from diffgraph.errors import DamagedFile, DiffgraphError, ExpertError, KnownOnly
+from diffgraph.errors import DamagedFile, DiffgraphError, ExpertError, NotMergeable
 from diffgraph.experts.expert import Expert, Kind, Listing
 from diffgraph.experts.library import Library, page_hash
 from diffgraph.families import Family
@@ -114,7 +114,7 @@ def refused(
     listing: Listing, family: Family, error: ExpertError, row: Expert | None = None
 ) -> Expert:
     """Return the row of an expert that cannot be used, or may not be merged."""
-    status = "registered_only" if isinstance(error, KnownOnly) else "rejected"
+    status = "registered_only" if isinstance(error, NotMergeable) else "rejected"
     row = row or row_of(listing, family)
     return row.model_copy(update={"status": status, "reason": str(error)})
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from diffgraph.errors import KnownOnly, UnusableListing
+from diffgraph.errors import NotMergeable, UnusableListing
 from diffgraph.experts.expert import Listing
 from diffgraph.spelling import spoken_words, with_letters
 
@@ -87,7 +87,7 @@ def check_content(listing: Listing, config: ContentConfig) -> None:
 
     Raises:
         UnusableListing: It must not be used.
-        KnownOnly: It may be known, not merged.
+        NotMergeable: It may be known, not merged.
     """
     minors, people, explicit = _sayings(config)
     rules: tuple[tuple[Rule, bool, _Said, str], ...] = (
@@ -107,7 +107,7 @@ def check_content(listing: Listing, config: ContentConfig) -> None:
 
 
 def _refuse(rule: str, reason: str) -> None:
-    raise (KnownOnly if rule == "know" else UnusableListing)(reason)
+    raise (NotMergeable if rule == "know" else UnusableListing)(reason)
 
 
 def _where_said(listing: Listing, said: "_Said") -> str:

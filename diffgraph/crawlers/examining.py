@@ -82,7 +82,7 @@ def check(listing: Listing, family: Family, config: DiscoveryConfig | None = Non
     """Raise the error that rules a listing out.
 
     Raises:
-        KnownOnly: It may be known, not merged.
+        NotMergeable: It may be known, not merged.
         UnusableListing: It cannot be used.
     """
     base_model = listing.base_model.strip()

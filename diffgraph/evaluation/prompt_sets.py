@@ -22,7 +22,7 @@ from diffgraph.evaluation.csv_records import split_records
 from diffgraph.families import get_family
 from diffgraph.foreign_files import bounded_lines, parse_strict
 from diffgraph.foreign_tables import bounded_batches
-from diffgraph.telling import told_briefly
+from diffgraph.printable import printable_briefly
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class BrokenRow(BaseModel, frozen=True):
     """A row that could not be used."""
 
     row: int = Field(description="the first is 1")
-    reason: Annotated[str, AfterValidator(told_briefly)]
+    reason: Annotated[str, AfterValidator(printable_briefly)]
 
 
 class PromptSet(BaseModel, frozen=True):

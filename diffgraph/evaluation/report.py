@@ -19,8 +19,8 @@ from diffgraph.evaluation.drawing import Curve, GraphView
 from diffgraph.evaluation.statistics import Summary
 from diffgraph.experts.expert import Expert
 from diffgraph.families.scorer import FamilyScorer
+from diffgraph.printable import harmless, printable
 from diffgraph.secrets import masked
-from diffgraph.telling import harmless, told
 
 __all__ = [
     "Comparison",
@@ -134,7 +134,7 @@ def _environment(scorers: Mapping[str, FamilyScorer]) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,  # for all templates, whatever they are called
-        finalize=lambda value: told(value) if type(value) is str else value,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

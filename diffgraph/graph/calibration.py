@@ -113,8 +113,8 @@ class Calibrated(BaseModel, frozen=True):
     failed: dict[str, str] = Field(description="expert → why it has no scores")
 
 
-class Renderer(Protocol):
-    """Draws a plan's images: `diffgraph.generation.Renderer` does."""
+class PlanRenderer(Protocol):
+    """Draws a plan's images: `diffgraph.generation.PlanRenderer` does."""
 
     def render(
         self,
@@ -202,7 +202,7 @@ def part_path(shard: Shard, expert: ShardExpert, folder: Path) -> Path:
 
 def calibrate(
     shard: Shard,
-    renderer: Renderer,
+    renderer: PlanRenderer,
     scorers: Mapping[str, Scorer],
     folder: Path,
     on_progress: Callable[[int], None] | None = None,
@@ -273,7 +273,7 @@ def _wanted(
 def _scores_of(
     shard: Shard,
     expert: ShardExpert,
-    renderer: Renderer,
+    renderer: PlanRenderer,
     scorers: Mapping[str, Scorer],
     advance: Callable[[int], None],
 ) -> Any:

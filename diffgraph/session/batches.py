@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TABLE, PARTS, BEGUN = "results.parquet", "parts", "batch.json"
 
 
-class Ids(BaseModel, frozen=True):
+class BatchIdentity(BaseModel, frozen=True):
     """What a folder of images is drawn by, from its first image to its last."""
 
     snapshot: str
@@ -39,7 +39,7 @@ class Ids(BaseModel, frozen=True):
     scores: tuple[str, ...] = SCORE_NAMES
 
 
-class Row(BaseModel, frozen=True):
+class PromptRow(BaseModel, frozen=True):
     """A prompt of the file."""
 
     id: str
@@ -50,11 +50,11 @@ class Row(BaseModel, frozen=True):
 class BatchShard(BaseModel, frozen=True):
     """Rows that one worker draws, and all that their images depend on."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[PromptRow, ...]
     family: str
     method: str
     agent: str
-    ids: Ids
+    ids: BatchIdentity
     overrides: Overrides = NO_OVERRIDES
 
     @property
@@ -62,7 +62,7 @@ class BatchShard(BaseModel, frozen=True):
         """Content hash: equal shards give equal tables."""
         return _digest([self.key(row) for row in self.rows])
 
-    def key(self, row: Row) -> str:
+    def key(self, row: PromptRow) -> str:
         """Return the name of a row's image: the hash of all that it depends on."""
         by = self.model_dump(mode="json", exclude={"rows": True, "ids": {"planner_name", "scores"}})
         return _digest([row.prompt, row.seed, by])
@@ -93,7 +93,7 @@ class BatchShard(BaseModel, frozen=True):
         return session
 
 
-def ids_of(out: Path, session: Session) -> Ids:
+def ids_of(out: Path, session: Session) -> BatchIdentity:
     """Return what the images of a folder are drawn by: as it was begun, else what is in force.
 
     Raises:
@@ -101,13 +101,13 @@ def ids_of(out: Path, session: Session) -> Ids:
     """
     begun = out / BEGUN
     try:
-        return Ids.model_validate_json(begun.read_bytes())
+        return BatchIdentity.model_validate_json(begun.read_bytes())
     except FileNotFoundError:
         pass
     except ValidationError:
         log.warning("%s is damaged; it is set aside as %s", begun, set_aside(begun).name)
     folder, planner = session.planner_used
-    ids = Ids(
+    ids = BatchIdentity(
         snapshot=session.graph.id,
         planner=planner,
         planner_name=planner_name(session.family_name, folder),
@@ -157,7 +157,7 @@ def collect(rows: Iterable[Mapping[str, Any]], out: Path, scores: Sequence[str])
     return out / TABLE
 
 
-def _draw(row: Row, shard: BatchShard, session: Session, out: Path) -> dict[str, Any]:
+def _draw(row: PromptRow, shard: BatchShard, session: Session, out: Path) -> dict[str, Any]:
     """Return a row of the table; a prompt that cannot be drawn says why in it."""
     from diffgraph.errors import ExpertError, InputError, PlanError
     from diffgraph.generation import as_image, save_png

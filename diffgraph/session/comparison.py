@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 
 
-class Contest(BaseModel, frozen=True):
+class ComparisonConfig(BaseModel, frozen=True):
     """What is compared on what."""
 
     methods: tuple[str, ...] | None = None
@@ -27,8 +27,8 @@ class Contest(BaseModel, frozen=True):
     seeds: tuple[int, ...] | None = None
 
 
-class Story(BaseModel, frozen=True):
-    """What a report tells beside the comparison itself."""
+class ReportExtras(BaseModel, frozen=True):
+    """What a report shows beside the comparison itself."""
 
     title: str = "DiffGraph"
     broken_pages: tuple[BrokenPage, ...] = ()
@@ -37,7 +37,7 @@ class Story(BaseModel, frozen=True):
     durations: Mapping[str, float] = {}
 
 
-class Compared(BaseModel, frozen=True):
+class ComparisonResult(BaseModel, frozen=True):
     """How the methods did."""
 
     summary: Summary
@@ -49,16 +49,22 @@ class Compared(BaseModel, frozen=True):
 
 
 def compare(
-    session: Session, contest: Contest, folder: Path, page: Path | None, story: Story
-) -> Compared:
+    session: Session,
+    comparison: ComparisonConfig,
+    folder: Path,
+    page: Path | None,
+    extras: ReportExtras,
+) -> ComparisonResult:
     """Draw and score every method on every prompt, and write the report."""
     from diffgraph.evaluation.harness import evaluate
     from diffgraph.evaluation.prompt_sets import load_prompts
     from diffgraph.evaluation.statistics import summarise
 
     start = time.monotonic()
-    prompts = _spread(load_prompts(contest.prompts, family=session.family_name), contest.limit)
-    config = evaluation_config(session, contest)
+    prompts = _spread(
+        load_prompts(comparison.prompts, family=session.family_name), comparison.limit
+    )
+    config = evaluation_config(session, comparison)
     methods = config.methods
     evaluation = evaluate(
         prompts,
@@ -70,9 +76,9 @@ def compare(
     reference = "diffgraph" if "diffgraph" in methods else methods[-1]
     summary = summarise(evaluation.table, reference)
     if page is not None:
-        durations = {**story.durations, "evaluate": time.monotonic() - start}
-        _write_report(page, session, evaluation, summary, story, contest, durations)
-    return Compared(
+        durations = {**extras.durations, "evaluate": time.monotonic() - start}
+        _write_report(page, session, evaluation, summary, extras, comparison, durations)
+    return ComparisonResult(
         summary=summary,
         prompts=len(prompts) - len(evaluation.left_out),
         drawn=evaluation.drawn,
@@ -82,11 +88,13 @@ def compare(
     )
 
 
-def evaluation_config(session: Session, contest: Contest) -> "EvaluationConfig":
+def evaluation_config(session: Session, comparison: ComparisonConfig) -> "EvaluationConfig":
     """Return how to compare: as asked for, else as the config file says, else the default."""
     from diffgraph.evaluation.harness import EvaluationConfig
 
-    return session.overrides.of(EvaluationConfig(), methods=contest.methods, seeds=contest.seeds)
+    return session.overrides.of(
+        EvaluationConfig(), methods=comparison.methods, seeds=comparison.seeds
+    )
 
 
 def _spread(
@@ -118,8 +126,8 @@ def _write_report(
     session: Session,
     evaluation: "Evaluation",
     summary: Summary,
-    story: Story,
-    contest: Contest,
+    extras: ReportExtras,
+    comparison: ComparisonConfig,
     durations: Mapping[str, float],
 ) -> None:
     from diffgraph.evaluation.gathering import comparisons, graph_view, training_curves
@@ -130,17 +138,17 @@ def _write_report(
     from diffgraph.version import version
 
     snapshot = session.graph
-    seeds = evaluation_config(session, contest).seeds
+    seeds = evaluation_config(session, comparison).seeds
     nodes = snapshot.nodes.select(["ref", "name", "summary"]).to_pylist()
     selections = {prompt.text: session.plans.selection(prompt.text) for prompt in evaluation.shown}
     data = ReportData(
-        title=story.title,
+        title=extras.title,
         family=session.family.title,
         experts=Library(session.home).experts(),
-        broken_pages=story.broken_pages,
+        broken_pages=extras.broken_pages,
         summaries={node["ref"]: node["summary"] for node in nodes},
         graph=graph_view(snapshot),
-        curves=training_curves(history(story.training)) if story.training else (),
+        curves=training_curves(history(extras.training)) if extras.training else (),
         summary=summary,
         scorers=scorers_of(session.family),
         comparisons=comparisons(
@@ -150,7 +158,7 @@ def _write_report(
         made_by={
             "snapshot": snapshot.id,
             "planner": session.planner_id,
-            "prompts": f"{contest.prompts}, seeds {', '.join(map(str, seeds))}",
+            "prompts": f"{comparison.prompts}, seeds {', '.join(map(str, seeds))}",
             "sampler": f"{session.family.sampler.steps} steps, "
             f"guidance {session.family.sampler.guidance:g}",
             "device": str(session.renderer.device),

@@ -1,4 +1,4 @@
-"""The command that all verbs are said to, and how it answers."""
+"""The Typer application that all verbs belong to, and how it prints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,30 +7,30 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from diffgraph.printable import printable
 from diffgraph.secrets import keep_environment
-from diffgraph.telling import told
 
 
 class _Verbs(TyperGroup):
     """Says what is wrong with a command line as all is said: harmless, and no secret in it."""
 
     def make_context(self, *given: Any, **named: Any) -> Any:
-        with _usage_told():
+        with _usage_printable():
             return super().make_context(*given, **named)
 
     def invoke(self, context: Any) -> Any:
-        with _usage_told():
+        with _usage_printable():
             return super().invoke(context)
 
 
 @contextmanager
-def _usage_told() -> Iterator[None]:
+def _usage_printable() -> Iterator[None]:
     try:
         yield
     except Exception as error:
         if isinstance(error, _UsageError):
             keep_environment()  # no verb has read the settings yet
-            error.message = "\n".join(map(told, error.message.split("\n")))
+            error.message = "\n".join(map(printable, error.message.split("\n")))
         raise
 
 
@@ -55,6 +55,6 @@ def tell(result: Any, as_json: bool) -> None:
     write(result, as_json)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print one line of what went wrong on standard error."""
-    typer.echo(f"diffgraph: {told(' '.join(text.split()))}", err=True)
+    typer.echo(f"diffgraph: {printable(' '.join(text.split()))}", err=True)

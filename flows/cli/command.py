@@ -12,30 +12,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from diffgraph.errors import DiffgraphError, packages_demanded
-from diffgraph.telling import guard_logs, told_traceback
+from diffgraph.printable import guard_logs, printable_traceback
 from flows.cli import pipeline_verbs, serving_verbs, tidying_verbs
-from flows.cli.app import app, complain
+from flows.cli.app import app, print_error
 
 VERBS = (pipeline_verbs, serving_verbs, tidying_verbs)
 """Where they are; importing them adds them to the command, in this order."""
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What a disk says when it will not take more."""
+"""Errors of a disk that is full or read-only."""
 BROKEN = {errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}
-"""What it says when it fails, or is there no more."""
+"""Errors of a disk that fails or is gone."""
 NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ}
-"""What it says of a path that leads nowhere."""
+"""Errors of an unusable path."""
 
 
 def main() -> None:
     """Run the command."""
     _prepare_process()
-    with errors_told():
+    with errors_printed():
         app()
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
+def errors_printed() -> Iterator[None]:
     """Make one line and exit code 1 of every error of ours or of a disk."""
     try:
         with packages_demanded():
@@ -72,9 +72,9 @@ def _prepare_process() -> None:
 
 def _show_traceback(error: BaseException | None) -> None:
     if error is not None:
-        sys.stderr.write(told_traceback(error))
+        sys.stderr.write(printable_traceback(error))
 
 
 def _fail(text: str) -> None:
-    complain(text)
+    print_error(text)
     sys.exit(1)

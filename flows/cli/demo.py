@@ -8,28 +8,28 @@ from prefect.artifacts import create_link_artifact
 
 from diffgraph.crawlers.changes import Discovery
 from diffgraph.results import Result, Rows
-from diffgraph.session.comparison import Story
+from diffgraph.session.comparison import ReportExtras
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
-from flows.build_graph import Build, build
+from flows.build_graph import BuildResult, build
 from flows.discover import discover
-from flows.evaluate import Evaluation, evaluate
-from flows.serving.parameters import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
+from flows.evaluate import EvaluationResult, evaluate
+from flows.serving.parameter_types import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
 from flows.serving.watched import flow
-from flows.train_planner import Training, train
+from flows.train_planner import TrainingResult, train
 
 REPORT = "report.html"
 
 
-class Demo(Result):
+class DemoResult(Result):
     """What the demo made."""
 
     report: Path
     seconds: dict[str, float]
     discovery: Discovery
-    build: Build
-    training: Training
-    evaluation: Evaluation
+    build: BuildResult
+    training: TrainingResult
+    evaluation: EvaluationResult
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield each stage's own words, then what to look at."""
@@ -48,7 +48,7 @@ def demo(
     steps: Steps = 25,
     training_prompts: TrainingPrompts = 160,
     bench_prompts: Limit = 24,
-) -> Demo:
+) -> DemoResult:
     """Run every stage on the bundled family and write the report.
 
     Args:
@@ -73,7 +73,7 @@ def demo(
     lap("build")
     trained = train(steps=overrides.get("training", "steps", steps), prompts=training_prompts)
     lap("train")
-    story = Story(
+    extras = ReportExtras(
         title="DiffGraph on its bundled family",
         broken_pages=found.broken,
         training=trained.folder,
@@ -81,10 +81,10 @@ def demo(
     )
     report = (out / REPORT).resolve()
     seeds = tuple(overrides.get("evaluation", "seeds", (0,)))
-    compared = evaluate(limit=bench_prompts, seeds=seeds, report=report, story=story, force=True)
+    compared = evaluate(limit=bench_prompts, seeds=seeds, report=report, extras=extras, force=True)
     lap("evaluate")
     create_link_artifact(report.as_uri(), link_text="the report", key="demo-report")
-    return Demo(
+    return DemoResult(
         report=report,
         seconds=seconds,
         discovery=found,

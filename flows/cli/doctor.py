@@ -54,7 +54,7 @@ def examine(settings: Settings, is_thorough: bool = False) -> Examination:
     for name, look in looks.items():
         try:
             status, found, advice = look(settings)
-        except Exception as error:  # a doctor must not fall ill of what it finds
+        except Exception as error:  # one failed check must not end the others
             status, found, advice = "problem", f"{type(error).__name__}: {error}", "see above"
         checks.append(Check(name=name, status=status, found=found, advice=advice))
     return Examination(checks=tuple(checks))

@@ -1,4 +1,4 @@
-"""What is drawn for a prompt, and why? Straight from the core: serving a person needs no flow.
+"""What is drawn for a prompt, and why? Straight from the core: it needs no flow.
 
 Of several prompts each is told as soon as it is done, and one that fails costs the others nothing.
 """
@@ -38,7 +38,7 @@ Tell = Callable[[Result], None]
 """Called with what was found out for one prompt, as soon as it is."""
 
 
-class Planned(Result):
+class PlannedPrompt(Result):
     """What would be merged for a prompt, and why."""
 
     prompt: str
@@ -81,7 +81,7 @@ def _told(choice: dict[str, Any], *columns: str) -> tuple[str, ...]:
     return tuple(str(choice.get(column, "")) for column in columns)
 
 
-class Failed(Result):
+class FailedPrompt(Result):
     """A prompt that nothing could be done for."""
 
     prompt: str
@@ -90,10 +90,10 @@ class Failed(Result):
     """The name of its class in `diffgraph.errors`."""
 
 
-class Several(Result):
-    """What was found out for several prompts; each was told when it was done."""
+class PromptResults(Result):
+    """The results of several prompts; each is printed as soon as it is done."""
 
-    failed: tuple[Failed, ...] = ()
+    failed: tuple[FailedPrompt, ...] = ()
     spending: Spending = Spending()
     """What the answers of a language model took."""
 
@@ -103,13 +103,13 @@ class Several(Result):
             yield self.spending.line()
 
 
-class Plans(Several):
+class PlanResults(PromptResults):
     """The plans of several prompts."""
 
-    plans: tuple[Planned, ...]
+    plans: tuple[PlannedPrompt, ...]
 
 
-class Image(Result):
+class DrawnImage(Result):
     """An image that was drawn."""
 
     file: Path
@@ -130,21 +130,21 @@ class Image(Result):
             yield f"  {coefficient:6.3f}  {ref}  {self.names.get(ref, '')}".rstrip()
 
 
-class Images(Several):
+class ImageResults(PromptResults):
     """The images of several prompts."""
 
-    images: tuple[Image, ...]
+    images: tuple[DrawnImage, ...]
 
 
 def plan(
     prompts: Sequence[str], settings: Settings, tell: Tell, method: str = "diffgraph"
-) -> Plans:
+) -> PlanResults:
     """Return what would be merged for each prompt; raises what ends all of them."""
     session, start = Session.of(settings), time.time()
     plans, failed = _each(
         prompts, lambda prompt: _planned(session.decide(prompt, method), method), tell
     )
-    return Plans(plans=plans, failed=failed, spending=spent_since(settings.home, start))
+    return PlanResults(plans=plans, failed=failed, spending=spent_since(settings.home, start))
 
 
 def generate(
@@ -155,7 +155,7 @@ def generate(
     plan_file: Path | None = None,
     out: Path = Path("."),
     method: str = "diffgraph",
-) -> Images:
+) -> ImageResults:
     """Draw each prompt and write it into `out`, its plan, prompt and seed in the file.
 
     Args:
@@ -176,13 +176,13 @@ def generate(
     session, began = Session.of(settings), time.time()
     given = read_plan(plan_file).plan if plan_file else None
 
-    def drawn(prompt: str) -> Image:
+    def drawn(prompt: str) -> DrawnImage:
         start = time.perf_counter()
         (image,) = session.draw(prompt, seed, plan=given, method=method)
         merged = image.plan
         file = _free(out / _file_name(prompt, merged.id, seed), merged, prompt, seed)
         image.save(file)
-        return Image(
+        return DrawnImage(
             file=file,
             prompt=prompt,
             seed=seed,
@@ -195,19 +195,19 @@ def generate(
         )
 
     images, failed = _each(prompts, drawn, tell)
-    return Images(images=images, failed=failed, spending=spent_since(settings.home, began))
+    return ImageResults(images=images, failed=failed, spending=spent_since(settings.home, began))
 
 
 def _each(
     prompts: Sequence[str], work: Callable[[str], Done], tell: Tell
-) -> tuple[tuple[Done, ...], tuple[Failed, ...]]:
+) -> tuple[tuple[Done, ...], tuple[FailedPrompt, ...]]:
     """Do the work for every prompt; return what was done and what failed.
 
     Raises:
         DiffgraphError: nothing was done, and for one and the same reason.
     """
     done: list[Done] = []
-    failed: list[Failed] = []
+    failed: list[FailedPrompt] = []
     last: DiffgraphError | None = None
     for prompt in prompts:
         if isinstance(last, HOPELESS):
@@ -225,12 +225,12 @@ def _each(
     return tuple(done), tuple(failed)
 
 
-def _failed(prompt: str, error: DiffgraphError, before: str = "") -> Failed:
-    return Failed(prompt=prompt, reason=f"{before}{error}", error=type(error).__name__)
+def _failed(prompt: str, error: DiffgraphError, before: str = "") -> FailedPrompt:
+    return FailedPrompt(prompt=prompt, reason=f"{before}{error}", error=type(error).__name__)
 
 
-def _planned(decision: Decision, method: str) -> Planned:
-    return Planned(
+def _planned(decision: Decision, method: str) -> PlannedPrompt:
+    return PlannedPrompt(
         prompt=decision.selection.prompt,
         method=method,
         plan_id=decision.plan.id,

@@ -1,4 +1,4 @@
-"""How does a plan leave this program? As a model file, a LoRA, or a prompt of another tool."""
+"""Writes a plan as a model file, a LoRA, or a prompt of another tool."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ STAGE = "merge"
 MILLION = 10**6
 
 
-class Said(Result):
+class TranslatedPlan(Result):
     """A plan in the words of another tool."""
 
     syntax: str
@@ -29,7 +29,7 @@ class Said(Result):
     debts: tuple[str, ...]
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield the words alone, to be copied; a prompt has no place for the checkpoint."""
+        """Yield the text alone, to be copied; a prompt has no place for the checkpoint."""
         if self.checkpoint:
             yield f"checkpoint: {self.checkpoint}"
         yield from self.text.splitlines()
@@ -42,7 +42,7 @@ def merge(plan_file: Path, settings: Settings, out: str, **how: Any) -> MergedFi
     return session.merge(plan, out, on_progress=_progress, **how)
 
 
-def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
+def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> TranslatedPlan:
     """Return a plan in another tool's words.
 
     Args:
@@ -58,7 +58,7 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Said:
     library = Session.of(settings, plan.family).experts
     experts, files = library.as_listed(experts_of(plan, library))
     is_prompt = syntax is PromptSyntax.A1111
-    return Said(
+    return TranslatedPlan(
         syntax=syntax.value,
         text=SYNTAXES[syntax.value](plan, experts, files),
         checkpoint=needed_checkpoint(experts, files) if is_prompt else "",

@@ -1,4 +1,4 @@
-"""Whose modules are imported? Never those of the folder in which a command is started.
+"""Keeps modules of the folder in which a command is started from being imported.
 
 `PYTHONPATH=.` in a shell's profile makes every folder a place of modules, for this process and for
 those that it starts. Here only modules are imported that Python has loaded when it begins.

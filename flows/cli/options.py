@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.serving.parameters import LARGEST_SEED
+from flows.serving.parameter_types import LARGEST_SEED
 
 
 class AgentName(StrEnum):
@@ -80,7 +80,7 @@ HubUrl = Annotated[
 ]
 
 
-class Subject(StrEnum):
+class ShowTopic(StrEnum):
     """What can be shown."""
 
     GRAPH = "graph"

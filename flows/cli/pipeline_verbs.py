@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from diffgraph.settings import Settings
-from flows.cli.app import app, complain, tell
+from flows.cli.app import app, print_error, tell
 from flows.cli.options import (
     Agent,
     Candidates,
@@ -234,7 +234,7 @@ def batch(
         tell(result, json)
     if result.failed or result.broken or not result.images:
         told = f"{result.images} of {result.images + result.failed + result.broken}"
-        complain(f"{told} prompts of {prompts} were drawn")
+        print_error(f"{told} prompts of {prompts} were drawn")
         raise typer.Exit(1)
 
 
@@ -265,7 +265,7 @@ def evaluate(
             raise typer.BadParameter(
                 "draws nothing: no methods, no report", param_hint="--retrieval"
             )
-        from flows.cli.retrieval import retrieval as measure
+        from flows.cli.evaluate_retrieval import retrieval as measure
 
         return tell(measure(settings, retrieval, limit), json)
     with pipeline(settings):

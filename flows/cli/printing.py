@@ -1,6 +1,6 @@
-"""How does a person read a result? As a few lines; a program reads the same as JSON.
+"""Prints a result: as a few lines for a person, as JSON for a program.
 
-What is printed may come from anywhere: it passes `diffgraph.telling` here.
+What is printed may come from anywhere: it passes `diffgraph.printable` here.
 """
 
 import json
@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffgraph.printable import harmless_json, printable
 from diffgraph.results import Result, Rows
 from diffgraph.secrets import masked
-from diffgraph.telling import harmless_json, told
 
 WIDTH_OF_FILES = 160
 """Letters a line of a table that is not shown on a terminal."""
@@ -29,7 +29,7 @@ def write(result: Result, as_json: bool) -> None:
         console = Console(highlight=False, emoji=False, width=WIDTH_OF_FILES)
     for line in result.lines():
         if isinstance(line, str):
-            console.print(told(line), markup=False, soft_wrap=True)
+            console.print(printable(line), markup=False, soft_wrap=True)
         elif console.is_terminal:
             console.print(_drawn(line))
         else:
@@ -50,7 +50,7 @@ def _document(result: Result) -> str:
 def _drawn(table: Rows) -> Table:
     drawn = Table(box=None, pad_edge=False, show_header=any(table.columns))
     for column in table.columns:
-        drawn.add_column(Text(told(column)), overflow="fold")
+        drawn.add_column(Text(printable(column)), overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(Text(told(cell)) for cell in row))  # Text: never markup
+        drawn.add_row(*(Text(printable(cell)) for cell in row))  # Text: never markup
     return drawn

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffgraph.targets import FileLayout, FileType
-from flows.cli.app import app, complain, tell
+from flows.cli.app import app, print_error, tell
 from flows.cli.options import (
     Agent,
     Config,
@@ -23,13 +23,13 @@ from flows.cli.options import (
     Prompts,
     PromptSyntax,
     Seed,
-    Subject,
+    ShowTopic,
 )
 from flows.cli.starting import settings_of
 
 if TYPE_CHECKING:
     from diffgraph.results import Result
-    from flows.cli.generate import Several
+    from flows.cli.generate import PromptResults
 
 LONGEST_PROMPT = 80
 
@@ -77,13 +77,13 @@ def _each_told(as_json: bool) -> "Callable[[Result], None]":
     return (lambda _: None) if as_json else (lambda result: tell(result, False))
 
 
-def _tell_all(several: "Several", as_json: bool) -> None:
+def _tell_all(results: "PromptResults", as_json: bool) -> None:
     """Tell what is left to tell, and which prompts failed: exit code 1 if any did."""
-    tell(several, as_json)
-    for failure in several.failed:
-        complain(f"{failure.prompt[:LONGEST_PROMPT]!r}: {failure.reason}")
-    if several.failed:
-        complain(f"nothing was made for {len(several.failed)} of the prompts, see above")
+    tell(results, as_json)
+    for failure in results.failed:
+        print_error(f"{failure.prompt[:LONGEST_PROMPT]!r}: {failure.reason}")
+    if results.failed:
+        print_error(f"nothing was made for {len(results.failed)} of the prompts, see above")
         raise typer.Exit(1)
 
 
@@ -122,7 +122,7 @@ def merge(
         raise typer.BadParameter("a LoRA has one layout", param_hint="--layout")
     settings = settings_of(home, family)
     from flows.cli import merge as merging
-    from flows.cli.progress import shown
+    from flows.cli.progress_bars import shown
 
     with shown():
         if syntax is not None:
@@ -135,7 +135,7 @@ def merge(
 
 @app.command()
 def show(
-    what: Annotated[Subject, typer.Argument(help="What to look at.")],
+    what: Annotated[ShowTopic, typer.Argument(help="What to look at.")],
     which: Annotated[str | None, typer.Argument(help="Its id, reference or file.")] = None,
     rejected: Annotated[
         bool, typer.Option("--rejected", help="Of the experts: those never merged, and why.")
@@ -145,9 +145,9 @@ def show(
     json: Json = False,
 ) -> None:
     """Look at what is known: the graph, an expert, a snapshot, a plan."""
-    if which is None and what in (Subject.EXPERT, Subject.PLAN):
+    if which is None and what in (ShowTopic.EXPERT, ShowTopic.PLAN):
         raise typer.BadParameter(f"name the {what} to show", param_hint="WHICH")
-    if rejected and what != Subject.EXPERTS:
+    if rejected and what != ShowTopic.EXPERTS:
         raise typer.BadParameter("only experts are rejected", param_hint="--rejected")
     settings = settings_of(home, family)
     from flows.cli import show as shown

@@ -26,7 +26,7 @@ NOT_TOLD = ("text", "page_sha256", "instruction_version")
 """What an expert's other rows say already, or only programs need."""
 
 
-class Graph(Result):
+class GraphSummary(Result):
     """The graph as a whole."""
 
     snapshot: str
@@ -58,7 +58,7 @@ class Graph(Result):
         yield from _note_lines(self.score_notes)
 
 
-class Experts(Result):
+class ExpertList(Result):
     """All experts of the library or, without one, of the snapshot."""
 
     experts: tuple[dict[str, Any], ...]
@@ -70,7 +70,7 @@ class Experts(Result):
         yield f"{len(self.experts)} experts"
 
 
-class Refused(Result):
+class RefusedExperts(Result):
     """The experts that are known and never merged: the record of each decision."""
 
     experts: tuple[dict[str, Any], ...]
@@ -85,7 +85,7 @@ class Refused(Result):
         yield ", ".join(told) or "none was refused"
 
 
-class OneExpert(Result):
+class ExpertDetails(Result):
     """An expert with its card and what it was measured at."""
 
     expert: dict[str, Any]
@@ -111,7 +111,7 @@ class OneExpert(Result):
             yield from _note_lines(self.score_notes)
 
 
-class Snapshot(Result):
+class SnapshotDetails(Result):
     """A snapshot's manifest."""
 
     manifest: dict[str, Any]
@@ -125,7 +125,7 @@ class Snapshot(Result):
             yield f"kept: {', '.join(self.history)}"
 
 
-class Plan(Result):
+class PlanDetails(Result):
     """A merge plan."""
 
     id: str
@@ -143,7 +143,7 @@ class Plan(Result):
         yield rows(("expert", "coefficient"), list(self.coefficients.items()))
 
 
-class Exported(Result):
+class ExportedGraph(Result):
     """A folder that was written."""
 
     folder: Path
@@ -154,13 +154,13 @@ class Exported(Result):
         yield f"{self.folder}: snapshot {self.snapshot}"
 
 
-def graph(settings: Settings, which: str | None) -> Graph:
+def graph(settings: Settings, which: str | None) -> GraphSummary:
     """Return the graph in force."""
     from diffgraph.graph.gains import strongest
 
     snapshot = Session.of(settings, snapshot=which).graph
     kinds = list(snapshot.kinds)
-    return Graph(
+    return GraphSummary(
         snapshot=snapshot.id,
         family=snapshot.family,
         checkpoints=kinds.count("checkpoint"),
@@ -176,7 +176,9 @@ def graph(settings: Settings, which: str | None) -> Graph:
     )
 
 
-def experts(settings: Settings, which: str | None, rejected: bool = False) -> Experts | Refused:
+def experts(
+    settings: Settings, which: str | None, rejected: bool = False
+) -> ExpertList | RefusedExperts:
     """Return all experts, or those that are never merged and why.
 
     Args:
@@ -190,13 +192,13 @@ def experts(settings: Settings, which: str | None, rejected: bool = False) -> Ex
     if rejected:
         refused = (_decision(expert) for expert in known if expert.is_refused)
         wanted = (row for row in refused if which in (None, row["decision"], row["kind"]))
-        return Refused(experts=tuple(wanted))
+        return RefusedExperts(experts=tuple(wanted))
     found = [expert.model_dump(mode="json") for expert in known]
     if not found:
         found = Session.of(settings).graph.nodes.drop_columns(["embedding"]).to_pylist()
     if which:
         found = [row for row in found if which in (row["status"], row["kind"], row["format"])]
-    return Experts(experts=tuple(found))
+    return ExpertList(experts=tuple(found))
 
 
 def _decision(expert: "Expert") -> dict[str, Any]:
@@ -217,7 +219,7 @@ def _decision(expert: "Expert") -> dict[str, Any]:
     }
 
 
-def expert(settings: Settings, which: str) -> OneExpert:
+def expert(settings: Settings, which: str) -> ExpertDetails:
     """Return one expert by its reference."""
     from diffgraph.experts.library import Library
     from diffgraph.graph.gains import mean_gains
@@ -238,7 +240,7 @@ def expert(settings: Settings, which: str) -> OneExpert:
         gains = {name: round(gain, 3) for name, gain in mean_gains(snapshot, which).items()}
     facts = {**(node or {}), **(known.model_dump(mode="json") if known else {})}
     notes = _score_notes(snapshot.family) if snapshot and gains else {}
-    return OneExpert(expert=facts, gains=gains, score_notes=notes, coverage=_coverage(facts))
+    return ExpertDetails(expert=facts, gains=gains, score_notes=notes, coverage=_coverage(facts))
 
 
 def _score_notes(family: str) -> dict[str, str]:
@@ -274,22 +276,24 @@ def _coverage_lines(coverage: dict[str, Any]) -> Iterator[str | Rows]:
     yield rows(("block", "norm of what it adds"), list(coverage["norms"].items()))
 
 
-def snapshot(settings: Settings, which: str | None) -> Snapshot:
+def snapshot(settings: Settings, which: str | None) -> SnapshotDetails:
     """Return a snapshot's manifest."""
     from diffgraph.graph.snapshot import snapshot_ids
     from diffgraph.homes import family_folder
 
     found = Session.of(settings, snapshot=which).graph
     place = family_folder(settings.home, settings.family)
-    return Snapshot(manifest=found.manifest.model_dump(mode="json"), history=snapshot_ids(place))
+    return SnapshotDetails(
+        manifest=found.manifest.model_dump(mode="json"), history=snapshot_ids(place)
+    )
 
 
-def plan(settings: Settings, which: str) -> Plan:
+def plan(settings: Settings, which: str) -> PlanDetails:
     """Return the plan in any file or folder of ours that holds one."""
     from diffgraph.merging.plan_files import read_plan
 
     found, prompt, seed = read_plan(Path(which))
-    return Plan(
+    return PlanDetails(
         id=found.id,
         plan=found.model_dump(mode="json"),
         coefficients=found.coefficients(),
@@ -304,7 +308,7 @@ def export(
     which: str | None,
     form: GraphFormat = GraphFormat.NPZ,
     force: bool = False,
-) -> Exported:
+) -> ExportedGraph:
     """Write the graph as COO edges with .npz features, or for PyTorch Geometric."""
     from diffgraph.graph import tensors
 
@@ -314,7 +318,7 @@ def export(
     }[form]
     demand_folder(out, settings, force, files)
     snapshot = Session.of(settings, snapshot=which).graph
-    return Exported(folder=write(snapshot, out), snapshot=snapshot.id)
+    return ExportedGraph(folder=write(snapshot, out), snapshot=snapshot.id)
 
 
 def _flat(value: Any) -> str:

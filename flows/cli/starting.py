@@ -1,4 +1,4 @@
-"""What must be so before a verb begins? Settings that can be used, a home, a Prefect API."""
+"""What a verb needs before it begins: usable settings, a home, a Prefect API."""
 
 import logging
 import os
@@ -62,7 +62,7 @@ def pipeline(settings: "Settings") -> Iterator[None]:
 
     from diffgraph.artifacts import new_file
     from diffgraph.progress import report
-    from flows.cli.progress import shown
+    from flows.cli.progress_bars import shown
     from flows.serving.server import prefect_api
 
     _demand_plain_name(settings.home)

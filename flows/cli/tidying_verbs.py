@@ -109,9 +109,9 @@ def _cleaned(found: "list[Spare]", kinds: tuple[str, ...], done: bool) -> Cleane
 @contextmanager
 def _nobody_else(home: Path) -> Iterator[None]:
     """Wait until no stage is at work on a home, and hold the others up."""
-    from diffgraph.turns import LOCKS, turn
+    from diffgraph.locks import LOCKS, exclusive
 
     with ExitStack() as stack:
         for work in WORK:
-            stack.enter_context(turn(home / LOCKS, work))
+            stack.enter_context(exclusive(home / LOCKS, work))
         yield

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from diffgraph.printable import printable
 from diffgraph.results import Result, Rows
-from diffgraph.telling import told
 
 
 def publish(result: Result, key: str) -> None:
@@ -26,9 +26,9 @@ def publish(result: Result, key: str) -> None:
 def _lines(result: Result) -> Iterator[str]:
     for part in result.lines():
         if isinstance(part, Rows):
-            yield from (told("  ".join(row)) for row in part.rows)
+            yield from (printable("  ".join(row)) for row in part.rows)
         else:
-            yield told(part)
+            yield printable(part)
 
 
 def markdown(*parts: str | Rows) -> str:
@@ -43,6 +43,6 @@ def _table(table: Rows) -> str:
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"[\\`*_\[\]|~]", r"\\\g<0>", told(text).strip())
+    text = re.sub(r"[\\`*_\[\]|~]", r"\\\g<0>", printable(text).strip())
     text = text.replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"^(#|>|[-+] )", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""Does a Prefect server answer where we were told, and go on answering?"""
+"""Does a Prefect server answer at the configured address, and go on answering?"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What is every flow of ours made with? It shows that it lives, tells no secret, waits its turn.
+"""The decorator of every flow: signs of life, no secrets in its results, one run at a time.
 
 Runs that a worker starts take turns on its machine, whoever started the worker: each may want a
 whole GPU. A limit of a work pool would count a run that was killed for ever; the kernel lets go of
@@ -15,8 +15,8 @@ import prefect
 from prefect import Flow
 from prefect.context import FlowRunContext
 
+from diffgraph.locks import LOCKS, exclusive
 from diffgraph.settings import Settings
-from diffgraph.turns import LOCKS, turn
 from flows.serving.alive import drop_life_sign, hold_life_sign
 from tasks.policies import telling_no_secret
 
@@ -52,7 +52,7 @@ def one_at_a_time(work: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def wrap(flow: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(flow)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            with turn(Settings().home / LOCKS, work):
+            with exclusive(Settings().home / LOCKS, work):
                 return flow(*args, **kwargs)
 
         return wrapped
@@ -66,4 +66,4 @@ def _turn_of_the_deployed() -> AbstractContextManager[None]:
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
         return nullcontext()
     settings = Settings()
-    return turn(settings.home / LOCKS / socket.gethostname(), "run", settings.runs_at_once)
+    return exclusive(settings.home / LOCKS / socket.gethostname(), "run", settings.runs_at_once)

@@ -1,4 +1,4 @@
-"""Who carries out what is deployed? Prefect's worker, a run at a time, the dead marked first."""
+"""Runs deployments: Prefect's worker, a run at a time, dead runs marked first."""
 
 import os
 import sys

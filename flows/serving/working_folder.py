@@ -1,4 +1,4 @@
-"""What may the folder in which a command is started decide? Nothing: it may be a stranger's.
+"""Keeps settings and modules in the working folder, which is untrusted, from taking effect.
 
 A downloaded hub can carry a `.env`, a `prefect.toml`, or a package called `flows`. They would say
 where keys are sent and which code runs.

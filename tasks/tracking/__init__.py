@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from diffgraph.artifacts import storing
 from diffgraph.errors import ServiceError, ServiceRefused, ServiceUnavailable
 from diffgraph.permissions import make_folder, private_umask
-from diffgraph.telling import told
+from diffgraph.printable import printable
 from tasks.policies import RECORD, named, task
 from tasks.tracking.database import ARTIFACTS, address_of, make_database
 from tasks.tracking.unsent import Record, flat, keep, read, waiting
@@ -53,13 +53,14 @@ class Recorded(BaseModel, frozen=True):
     version: str = ""
     champion: bool = False
     kept: Path | None = None
-    """Where the record waits that MLflow does not have yet."""
+    """The file of a record that MLflow does not have yet."""
 
     def line(self) -> str:
-        """Return where a person finds it."""
+        """Return where it is recorded."""
         if self.kept is not None:
-            return f"not recorded in {told(self.uri)} yet: kept in {self.kept}, sent with the next"
-        return f"run {self.run_id} in {told(self.uri)}"
+            where = printable(self.uri)
+            return f"not recorded in {where} yet: kept in {self.kept}, sent with the next"
+        return f"run {self.run_id} in {printable(self.uri)}"
 
 
 def record_training(

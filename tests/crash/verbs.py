@@ -163,10 +163,10 @@ def run(verb: Verb, places: Places) -> None:
     """Do what a verb does, in this process; its errors end it as they end the command."""
     from typer import Exit
 
-    from flows.cli.command import errors_told
+    from flows.cli.command import errors_printed
 
     try:
-        with errors_told():
+        with errors_printed():
             verb.run(places)
     except Exit as ended:
         raise SystemExit(ended.exit_code) from ended

@@ -189,9 +189,9 @@ class TestTrain:
 
     @pytest.fixture
     def trained(self, home):
-        from flows.train_planner import Training
+        from flows.train_planner import TrainingResult
 
-        return Training.model_validate_json((home / "told.json").read_text())
+        return TrainingResult.model_validate_json((home / "told.json").read_text())
 
     def test_a_planner_is_trained_tracked_and_compared(self, home, trained):
         import mlflow

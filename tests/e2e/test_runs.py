@@ -12,9 +12,9 @@ from prefect.flow_engine import run_flow
 from prefect.runtime import flow_run
 from prefect.states import Running
 
+from diffgraph.locks import LOCKS, exclusive
 from diffgraph.results import Result, rows
 from diffgraph.secrets import keep_secret
-from diffgraph.turns import LOCKS, turn
 from flows.serving.publishing import publish
 from flows.serving.watched import flow
 from tests.waiting import PATIENCE, wait_for
@@ -95,7 +95,7 @@ def test_runs_that_any_worker_starts_take_turns(own_home, caplog):
         run = client.read_flow_run(run.id)
 
     with ThreadPoolExecutor(1) as pool:
-        with turn(own_home / LOCKS / socket.gethostname(), "run"):
+        with exclusive(own_home / LOCKS / socket.gethostname(), "run"):
             assert deployed() == "done", "whoever runs it by hand does not wait"
             waiting = pool.submit(run_flow, deployed, flow_run=run)
             wait_for(lambda: "waiting for run by process" in caplog.text or waiting.done())

@@ -26,25 +26,25 @@ settings, base = test_stages.settings, test_stages.base
 @pytest.mark.slow
 def test_scorers_are_made_here_or_by_several_processes(settings, base, tmp_path):
     """Both ways make the same files, and what is made is not made again."""
-    several = replace(settings, out=tmp_path / "several", experts=ADAPTERS, gpus=(0, 1))
-    several.out.mkdir()
-    (several.out / "base").symlink_to(settings.out / "base")
-    make_some_experts(several, ADAPTERS)
-    make_scorers(several)
-    names = [*data_names(several), *ORDER]
-    assert not missing(several, names)
-    before = stamps(several.out)
-    make_scorers(several)
-    assert stamps(several.out) == before
+    results = replace(settings, out=tmp_path / "several", experts=ADAPTERS, gpus=(0, 1))
+    results.out.mkdir()
+    (results.out / "base").symlink_to(settings.out / "base")
+    make_some_experts(results, ADAPTERS)
+    make_scorers(results)
+    names = [*data_names(results), *ORDER]
+    assert not missing(results, names)
+    before = stamps(results.out)
+    make_scorers(results)
+    assert stamps(results.out) == before
 
-    alone = replace(several, out=tmp_path / "alone", gpus=(0,))
+    alone = replace(results, out=tmp_path / "alone", gpus=(0,))
     alone.out.mkdir()
     for part in ("base", "weights"):
-        (alone.out / part).symlink_to(several.out / part)
+        (alone.out / part).symlink_to(results.out / part)
     make_some_scorers(alone, ["training-1", "test"])
     assert missing(alone, names) == ["training-0", *ORDER]
     for name in ("training-1", "test"):
-        first, second = (load_data(path_of(own, name)) for own in (several, alone))
+        first, second = (load_data(path_of(own, name)) for own in (results, alone))
         assert first.compositions == second.compositions
         # up to float rounding: the processes have other numbers of threads
         assert (first.images.int() - second.images.int()).abs().float().mean() < 0.01

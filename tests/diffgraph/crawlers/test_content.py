@@ -9,7 +9,7 @@ from diffgraph.crawlers.content import ContentConfig
 from diffgraph.crawlers.discovery import DiscoveryConfig, examine
 from diffgraph.crawlers.examining import check
 from diffgraph.crawlers.huggingface_pages import parse_repository
-from diffgraph.errors import KnownOnly, UnusableListing
+from diffgraph.errors import NotMergeable, UnusableListing
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import page_hash
 from diffgraph.families import get_family
@@ -151,7 +151,7 @@ def test_a_page_in_order_is_taken(changes: dict[str, Any]) -> None:
 def test_the_rule_can_keep_the_page_only(tag: str) -> None:
     rules = {"real_people": "know", "minors": "know", "explicit": "know"}
     config = DiscoveryConfig(content=ContentConfig.model_validate(rules))
-    with pytest.raises(KnownOnly):
+    with pytest.raises(NotMergeable):
         check(listing(tags=[tag]), EMOJI64, config)
     with pytest.raises(UnusableListing):
         check(listing(tags=[tag]), EMOJI64)
@@ -159,7 +159,7 @@ def test_the_rule_can_keep_the_page_only(tag: str) -> None:
 
 def test_what_was_withdrawn_is_known_or_refused() -> None:
     gone = listing(mode="TakenDown")
-    with pytest.raises(KnownOnly):
+    with pytest.raises(NotMergeable):
         check(gone, EMOJI64)
     with pytest.raises(UnusableListing):
         check(gone, EMOJI64, DiscoveryConfig(content=ContentConfig(withdrawn="refuse")))

@@ -27,9 +27,9 @@ from diffgraph.evaluation.statistics import summarise
 from diffgraph.experts.expert import Expert, Licence
 from diffgraph.families import get_family
 from diffgraph.families.scorer import FamilyScorer
+from diffgraph.printable import harmless
 from diffgraph.scoring.reward import SCORE_NAMES
 from diffgraph.secrets import keep_secret
-from diffgraph.telling import harmless
 
 HOSTILE = "<script>alert('x')</script>\"onload=\u202e{{ 7 * 7 }}<img src=http://evil.example/a.png>"
 

@@ -13,8 +13,8 @@ from diffgraph import errors
 from diffgraph.errors import StorageError
 from diffgraph.homes import family_folder
 from diffgraph.merging.plan_files import read_plan
-from diffgraph.telling import harmless
-from flows.cli.command import errors_told
+from diffgraph.printable import harmless
+from flows.cli.command import errors_printed
 
 ROOT = Path(__file__).parents[3]
 VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "merge", "batch",
@@ -452,7 +452,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_image(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENXIO, errno.EROFS])
 def test_a_disk_that_fails_is_told_in_a_line(capsys, number):
-    with pytest.raises(SystemExit) as ended, errors_told():
+    with pytest.raises(SystemExit) as ended, errors_printed():
         raise OSError(number, os.strerror(number), "/home/library/one.safetensors")
     assert ended.value.code == 1
     told = capsys.readouterr().err
@@ -460,5 +460,5 @@ def test_a_disk_that_fails_is_told_in_a_line(capsys, number):
 
 
 def test_a_mistake_of_ours_is_not_told_as_a_disk_that_fails():
-    with pytest.raises(FileNotFoundError), errors_told():
+    with pytest.raises(FileNotFoundError), errors_printed():
         raise FileNotFoundError(errno.ENOENT, "No such file", "x")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from diffgraph.printable import harmless
 from diffgraph.results import Result, rows
 from diffgraph.secrets import keep_secret
-from diffgraph.telling import harmless
 from flows.cli.printing import write
 from flows.serving.publishing import markdown
 

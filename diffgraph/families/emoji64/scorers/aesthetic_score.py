@@ -8,7 +8,7 @@ over-strong and broken ones.
 from torch import Tensor, nn
 
 from diffgraph.families.emoji64.scorers.learned import LearnedScorer
-from diffgraph.families.emoji64.scorers.networks import ConvTrunk, Summary
+from diffgraph.families.emoji64.scorers.networks import ConvTrunk, FeatureSummary
 
 WIDTH = 128
 
@@ -19,7 +19,7 @@ class AestheticNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = ConvTrunk()
-        self.summary = Summary(self.trunk.width, WIDTH)
+        self.summary = FeatureSummary(self.trunk.width, WIDTH)
         self.head = nn.Sequential(
             nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.SiLU(), nn.Linear(64, 1)
         )

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
 from diffgraph.families.emoji64.scorers.learned import LearnedScorer
-from diffgraph.families.emoji64.scorers.networks import ConvTrunk, Summary, TextEncoder
+from diffgraph.families.emoji64.scorers.networks import ConvTrunk, FeatureSummary, TextEncoder
 
 WIDTH = 128
 SCALE = 250.0
@@ -22,7 +22,7 @@ class ContrastiveNetwork(nn.Module):
     def __init__(self, vocabulary: int, end: int):
         super().__init__()
         self.trunk = ConvTrunk()
-        self.summary = Summary(self.trunk.width, WIDTH)
+        self.summary = FeatureSummary(self.trunk.width, WIDTH)
         self.text = TextEncoder(vocabulary, end, width=64, layers=2, outside=WIDTH)
         self.log_temperature = nn.Parameter(torch.tensor(2.6))
 

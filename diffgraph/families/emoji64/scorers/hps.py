@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from diffgraph.families.emoji64.scorers.learned import LearnedScorer
-from diffgraph.families.emoji64.scorers.networks import WIDTHS, Down, Residual, Summary, TextEncoder
+from diffgraph.families.emoji64.scorers.networks import (
+    WIDTHS,
+    Down,
+    FeatureSummary,
+    Residual,
+    TextEncoder,
+)
 
 WIDTH = 64
 LOW, MIDDLE, HIGH = WIDTHS
@@ -26,7 +32,7 @@ class ModulatedNetwork(nn.Module):
         self.down = Down(MIDDLE, HIGH)
         self.high = Residual(HIGH)
         self.modulate = nn.Linear(WIDTH, 2 * (MIDDLE + HIGH))
-        self.summary = Summary(HIGH, WIDTH)
+        self.summary = FeatureSummary(HIGH, WIDTH)
         self.head = nn.Sequential(nn.Linear(3 * WIDTH, 96), nn.SiLU(), nn.Linear(96, 1))
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:

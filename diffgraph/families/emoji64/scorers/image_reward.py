@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from diffgraph.families.emoji64.scorers.learned import LearnedScorer
-from diffgraph.families.emoji64.scorers.networks import ConvTrunk, Summary, TransformerBlock, Words
+from diffgraph.families.emoji64.scorers.networks import (
+    ConvTrunk,
+    FeatureSummary,
+    TransformerBlock,
+    Words,
+)
 
 WIDTH = 64
 
@@ -26,7 +31,7 @@ class CrossNetwork(nn.Module):
             TransformerBlock(WIDTH, 4, source=self.trunk.width, expansion=2) for _ in range(2)
         )
         self.norm = nn.LayerNorm(WIDTH)
-        self.summary = Summary(self.trunk.width, WIDTH)
+        self.summary = FeatureSummary(self.trunk.width, WIDTH)
         self.head = nn.Sequential(nn.Linear(2 * WIDTH, 128), nn.SiLU(), nn.Linear(128, 1))
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:

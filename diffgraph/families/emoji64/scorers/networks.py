@@ -77,7 +77,7 @@ class ConvTrunk(nn.Module):
         return features
 
 
-class Summary(nn.Module):
+class FeatureSummary(nn.Module):
     """Features at 8x8 to one vector: their mean and their peaks."""
 
     def __init__(self, inside: int, outside: int):

@@ -7,16 +7,16 @@ import unicodedata
 import pytest
 
 from diffgraph.errors import DiffgraphError, InputError, ServiceRefused
-from diffgraph.secrets import keep_secret
-from diffgraph.telling import (
+from diffgraph.printable import (
     LONGEST,
     guard_logs,
     harmless,
     harmless_json,
     mask_error,
-    told,
-    told_traceback,
+    printable,
+    printable_traceback,
 )
+from diffgraph.secrets import keep_secret
 
 SECRET = "sk-ant-Very/Secret+Key=1234"
 HOSTILE = {
@@ -66,7 +66,7 @@ class TestHostileLetters:
 
 def test_what_people_write_stays_as_it_is():
     for text in ("a cat", "Größe ½ — 日本語 한국어 עברית", "🎨 café ❤️", "naïve"):
-        assert told(text) == text
+        assert printable(text) == text
 
 
 def test_errors_of_ours_never_hold_a_secret_whoever_repeats_it(secret):
@@ -130,7 +130,7 @@ def test_a_traceback_holds_no_secret(secret):
     try:
         raise ValueError(secret)
     except ValueError as error:
-        text = told_traceback(error)
+        text = printable_traceback(error)
     assert "Traceback" in text
     assert "ValueError: ***" in text
 

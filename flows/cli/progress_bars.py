@@ -1,4 +1,4 @@
-"""How does a person see how far the work is? Bars on a terminal, lines in a log, on stderr."""
+"""Shows progress on stderr: bars on a terminal, lines in a log."""
 
 import threading
 import time
@@ -17,13 +17,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from diffgraph.printable import printable
 from diffgraph.progress import listening
-from diffgraph.telling import told
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
-class Bars:
+class ProgressBars:
     """One bar a stage."""
 
     def __init__(self, console: Console):
@@ -43,10 +43,10 @@ class Bars:
         """Move the stage's bar."""
         if stage not in self.stages:
             self.stages[stage] = self.progress.add_task(stage, total=total, note="")
-        self.progress.update(self.stages[stage], completed=done, total=total, note=told(note))
+        self.progress.update(self.stages[stage], completed=done, total=total, note=printable(note))
 
 
-class Lines:
+class ProgressLines:
     """A line a stage every few seconds, and one at its end; at its start if it says so with a 0.
 
     A stage may begin again, with another file, say: it has an end for each. Reports may come from
@@ -78,7 +78,7 @@ class Lines:
             return
         self.last[stage] = now
         of = f"/{total}" if total is not None else ""
-        text = f"{stage}: {done}{of}, {now - start:.0f} s {told(note)}".rstrip()
+        text = f"{stage}: {done}{of}, {now - start:.0f} s {printable(note)}".rstrip()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -87,9 +87,9 @@ def shown(console: Console | None = None) -> Iterator[None]:
     """Show what tasks report during the block."""
     console = console or Console(stderr=True)
     if console.is_terminal:
-        bars = Bars(console)
+        bars = ProgressBars(console)
         with bars.progress, listening(bars):
             yield
     else:
-        with listening(Lines(console)):
+        with listening(ProgressLines(console)):
             yield

@@ -1,4 +1,4 @@
-"""Two never do the same work in one place at once; nobody waits for the dead."""
+"""No two processes do the same work in one place at once; none waits for a dead one."""
 
 import logging
 import signal
@@ -11,22 +11,22 @@ from threading import Event
 import pytest
 
 from diffgraph.errors import DiffgraphError, StorageError
-from diffgraph.turns import turn
+from diffgraph.locks import exclusive
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent
 HOLD = """
 import sys
 from pathlib import Path
-from diffgraph.turns import turn
-with turn(Path(sys.argv[1]), "build"):
+from diffgraph.locks import exclusive
+with exclusive(Path(sys.argv[1]), "build"):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 class Watch(logging.Handler):
-    """Notes when somebody waits, and what is said of it."""
+    """Records when a process waits, and the message."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class Watch(logging.Handler):
 @pytest.fixture
 def watch():
     handler = Watch()
-    logging.getLogger("diffgraph.turns").addHandler(handler)
+    logging.getLogger("diffgraph.locks").addHandler(handler)
     yield handler
-    logging.getLogger("diffgraph.turns").removeHandler(handler)
+    logging.getLogger("diffgraph.locks").removeHandler(handler)
 
 
 @pytest.fixture
 def holder(tmp_path: Path):
-    """Another process, which holds the turn to build until it is ended."""
+    """Another process, which holds the lock of `build` until it is ended."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -62,7 +62,7 @@ def holder(tmp_path: Path):
 
 
 def build(folder: Path) -> str:
-    with turn(folder, "build"):
+    with exclusive(folder, "build"):
         return "built"
 
 
@@ -92,13 +92,13 @@ def test_what_a_killed_holder_left_says_nothing_to_the_next(tmp_path, holder, wa
 
 
 def test_other_work_and_other_homes_do_not_wait(tmp_path, holder, watch):
-    with turn(tmp_path, "train"):
+    with exclusive(tmp_path, "train"):
         assert build(tmp_path / "another") == "built"
     assert not watch.lines
 
 
 def test_the_turn_ends_with_an_error_too(tmp_path):
-    with pytest.raises(ZeroDivisionError), turn(tmp_path, "build"):
+    with pytest.raises(ZeroDivisionError), exclusive(tmp_path, "build"):
         1 / 0  # noqa: B018
     assert build(tmp_path) == "built"
 
@@ -123,7 +123,7 @@ def test_each_stage_takes_its_turn(work, tmp_path, watch, monkeypatch):
         "discover": lambda: discover.discover.fn(source="nowhere"),
     }[work]
     with ThreadPoolExecutor(1) as pool:
-        with turn(tmp_path / "locks", work):
+        with exclusive(tmp_path / "locks", work):
             second = pool.submit(refused)
             assert watch.waits.wait(PATIENCE)
             assert not second.done()
@@ -132,8 +132,8 @@ def test_each_stage_takes_its_turn(work, tmp_path, watch, monkeypatch):
 
 
 def test_as_many_work_at_once_as_may(tmp_path, watch):
-    with turn(tmp_path, "run", at_once=2), ThreadPoolExecutor(1) as pool:
-        with turn(tmp_path, "run", at_once=2):
+    with exclusive(tmp_path, "run", at_once=2), ThreadPoolExecutor(1) as pool:
+        with exclusive(tmp_path, "run", at_once=2):
             third = pool.submit(in_turn, tmp_path)
             assert watch.waits.wait(PATIENCE)
         third.result(PATIENCE)
@@ -142,5 +142,5 @@ def test_as_many_work_at_once_as_may(tmp_path, watch):
 
 
 def in_turn(folder: Path) -> None:
-    with turn(folder, "run", at_once=2):
+    with exclusive(folder, "run", at_once=2):
         pass

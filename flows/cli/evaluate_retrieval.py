@@ -1,4 +1,4 @@
-"""How well are experts found? Straight from the core: nothing is drawn, so no flow is needed."""
+"""How well are experts retrieved? Straight from the core: nothing is drawn, without a flow."""
 
 from collections.abc import Iterator
 from itertools import islice

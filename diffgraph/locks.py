@@ -1,8 +1,9 @@
-"""May two do the same work in one place at once? No: the second waits, and says for whom.
+"""Locks that keep two processes from doing the same work in one place at once.
 
 A lock a kind of work, below `locks/` of the home, or in the folder of a batch. The kernel holds it
 (`flock`), so that it ends with its process, however that ends; on NFS the server does the same.
-Who holds it stands beside it, to be told to whoever waits. What only reads never waits.
+The process that holds it is written beside it, for the message of those that wait. What only reads
+never waits.
 """
 
 import contextlib
@@ -28,8 +29,8 @@ SECONDS_BETWEEN_TRIES = 0.2
 LOCKS = "locks"
 
 
-class Holder(BaseModel, frozen=True):
-    """Who does the work."""
+class LockHolder(BaseModel, frozen=True):
+    """The process that does the work."""
 
     work: str
     pid: int
@@ -42,8 +43,8 @@ class Holder(BaseModel, frozen=True):
 
 
 @contextmanager
-def turn(folder: Path, work: str, at_once: int = 1) -> Iterator[None]:
-    """Do work that nobody does beside us; wait for whoever does it already, and say so.
+def exclusive(folder: Path, work: str, at_once: int = 1) -> Iterator[None]:
+    """Do work alone; wait for a process that does it already, and say so.
 
     Args:
         folder: where the lock is.
@@ -67,14 +68,14 @@ def turn(folder: Path, work: str, at_once: int = 1) -> Iterator[None]:
 
 
 def _acquire(places: Sequence[Path]) -> tuple[FileLock, Path]:
-    """Take one of the locks; tell whom we wait for, whenever it is somebody else.
+    """Take one of the locks; report the holder that is waited for, whenever it changes.
 
     Returns:
-        The lock, and the file that tells who holds it.
+        The lock, and the file that names its holder.
     """
     # a disk without locks is told: a file that stands for one would outlive its process
     locks = [FileLock(path, fallback_to_soft=False, mode=mode_of(path)) for path in places]
-    told: Holder | None = None
+    told: LockHolder | None = None
     while True:
         for lock, path in zip(locks, places, strict=True):
             try:
@@ -92,14 +93,14 @@ def _acquire(places: Sequence[Path]) -> tuple[FileLock, Path]:
         time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def _holder(about: Path) -> Holder | None:
+def _holder(about: Path) -> LockHolder | None:
     try:
-        return Holder.model_validate_json(about.read_bytes())
+        return LockHolder.model_validate_json(about.read_bytes())
     except (OSError, ValidationError):
         return None  # has just begun or ended
 
 
-def _me(work: str) -> Holder:
-    return Holder(
+def _me(work: str) -> LockHolder:
+    return LockHolder(
         work=work, pid=os.getpid(), host=socket.gethostname(), since=datetime.now().astimezone()
     )

@@ -1,4 +1,4 @@
-"""What may a person, a log or a record be told of a text that came from anywhere?
+"""Makes texts from outside safe to print, log and store.
 
 Nothing that steers a terminal, hides, or turns the direction of writing; and no secret. Every text
 that leaves goes through here: the messages of our errors when they are made, log records when they
@@ -15,22 +15,22 @@ from diffgraph.secrets import masked
 INVISIBLE = frozenset(
     map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0))
 ) | frozenset(map(chr, (*range(0x180B, 0x180F), *range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))))
-"""What Unicode counts as printable and nobody sees: fillers, and marks that choose a variant."""
+"""Invisible characters that Unicode counts as printable: fillers and variation selectors."""
 
 
 LONGEST = 1000
-"""Characters of an error that a person is told: what comes after nobody reads."""
+"""Characters of an error's text at most."""
 END = 250  # of them that are its end, where the reason stands
 
 
-def told(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text without secrets and on one line, fit for a terminal."""
     return harmless(masked(text))
 
 
-def told_briefly(text: str) -> str:
-    """Return the same, without the middle of what a stranger has made too long to be read."""
-    said = told(text)
+def printable_briefly(text: str) -> str:
+    """Return the same, without the middle of a text longer than `LONGEST`."""
+    said = printable(text)
     if len(said) <= LONGEST:
         return said
     return f"{said[: LONGEST - END - 3]} … {said[-END:]}"
@@ -50,7 +50,7 @@ def harmless_json(document: str) -> str:
 
 
 def guard_logs() -> None:
-    """Keep secrets out of every log record of this process, whoever writes it, wherever it goes."""
+    """Keep secrets out of every log record of this process, ours or a library's."""
     make = logging.getLogRecordFactory()
     if getattr(make, "keeps_secrets", False):
         return
@@ -73,7 +73,7 @@ def guard_logs() -> None:
     logging.setLogRecordFactory(record)
 
 
-def told_traceback(error: BaseException) -> str:
+def printable_traceback(error: BaseException) -> str:
     """Return an error's traceback as Python prints it, without secrets and harmless."""
     return _line_by_line("".join(traceback.format_exception(error)))
 
@@ -86,7 +86,7 @@ def mask_error(error: Exception) -> Exception:
     error.args = tuple(masked(part) if isinstance(part, str) else part for part in error.args)
     if masked(str(error)) == str(error):
         return error
-    return RuntimeError(f"{type(error).__name__}: {told(said)}")
+    return RuntimeError(f"{type(error).__name__}: {printable(said)}")
 
 
 def _line_by_line(text: str) -> str:

@@ -6,13 +6,13 @@ import pytest
 from rich.console import Console
 
 from diffgraph.progress import report
-from flows.cli import progress
+from flows.cli import progress_bars
 
 
 def shown(is_terminal: bool) -> str:
     told = io.StringIO()
     console = Console(file=told, force_terminal=is_terminal, width=120)
-    with progress.shown(console):
+    with progress_bars.shown(console):
         for done in range(4):
             report("calibrate", done, 3, f"expert {done}")
     return told.getvalue()
@@ -26,9 +26,9 @@ def test_the_stage_and_its_end_are_seen(is_terminal):
 
 
 def test_a_log_is_not_flooded(monkeypatch):
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", float("inf"))
+    monkeypatch.setattr(progress_bars, "SECONDS_BETWEEN_LINES", float("inf"))
     told = io.StringIO()
-    with progress.shown(Console(file=told, force_terminal=False, width=120)):
+    with progress_bars.shown(Console(file=told, force_terminal=False, width=120)):
         for done in range(1001):
             report("train", done, 1000)
     assert len(told.getvalue().splitlines()) == 2  # the first and the last
@@ -36,7 +36,7 @@ def test_a_log_is_not_flooded(monkeypatch):
 
 def lines(*reports) -> list[str]:
     told = io.StringIO()
-    with progress.shown(Console(file=told, force_terminal=False, width=120)):
+    with progress_bars.shown(Console(file=told, force_terminal=False, width=120)):
         for one in reports:
             report(*one)
     return told.getvalue().splitlines()
@@ -55,7 +55,7 @@ def test_an_end_that_several_threads_report_is_told_once():
     import threading
 
     told = io.StringIO()
-    with progress.shown(Console(file=told, force_terminal=False, width=120)):
+    with progress_bars.shown(Console(file=told, force_terminal=False, width=120)):
         threads = [threading.Thread(target=report, args=("merge", 7, 7, "of a")) for _ in range(32)]
         for thread in threads:
             thread.start()
@@ -70,13 +70,13 @@ def test_work_without_a_known_end_is_told_at_its_start():
 
 def test_a_page_cannot_paint_the_terminal():
     told = io.StringIO()
-    with progress.shown(Console(file=told, force_terminal=True, width=120)):
+    with progress_bars.shown(Console(file=told, force_terminal=True, width=120)):
         report("discover", 1, 1, "[red]name[/red][/ \x1b[41mred")
     assert "[red]name" in told.getvalue()
     assert "\x1b[41m" not in told.getvalue()
 
 
 def test_standard_output_stays_clean(capsys):
-    with progress.shown():
+    with progress_bars.shown():
         report("draw", 1, 1)
     assert capsys.readouterr().out == ""
