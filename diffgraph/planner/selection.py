@@ -94,7 +94,7 @@ def select(
     agent: Agent,
     embedder: TextEmbedder,
     config: SelectionConfig | None = None,
-    drawbacks: Mapping[str, str] | None = None,
+    exclusions: Mapping[str, str] | None = None,
 ) -> Selection:
     """Return the experts that the prompt needs.
 
@@ -104,12 +104,12 @@ def select(
         agent: parses the prompt and reviews what was retrieved.
         embedder: the one the nodes were embedded with.
         config: how widely to search.
-        drawbacks: why some experts must not be chosen, by reference: what calibration proved.
+        exclusions: why some experts must not be chosen, by reference: what calibration proved.
     """
     config = config or SelectionConfig()
     request = agent.parse(prompt)
     candidates = retrieve(request, nodes, embedder, config)
-    bad = drawbacks or {}
+    bad = exclusions or {}
     # the agent reads pages and knows no scores: it is not asked about who is proved to be bad
     usable = tuple(candidate for candidate in candidates if candidate.ref not in bad)
     chosen, dropped = _decided(usable, agent.review(request, usable), config.most)

@@ -208,16 +208,16 @@ class Session:
         from diffgraph.planner.selection import SelectionConfig, select
 
         config = self.overrides.of(SelectionConfig())
-        return select(prompt, self.graph, self.agent, self.embedder, config, self.known_drawbacks)
+        return select(prompt, self.graph, self.agent, self.embedder, config, self.known_exclusions)
 
     @cached_property
-    def known_drawbacks(self) -> "dict[str, str]":
+    def known_exclusions(self) -> "dict[str, str]":
         """Why some experts must not be chosen: what calibration proved, or who took them out."""
         from diffgraph.experts.library import Library
-        from diffgraph.graph.drawbacks import drawbacks
+        from diffgraph.graph.exclusions import exclusions
 
         removed = Library(self.home).removals.among(self.graph.refs)
-        return {**drawbacks(self.graph), **removed}
+        return {**exclusions(self.graph), **removed}
 
     @property
     def experts(self) -> "KnownExperts":

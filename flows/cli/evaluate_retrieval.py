@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from diffgraph.evaluation.retrieval import (
+from diffgraph.evaluation.retrieval_metrics import (
     DescribedExperts,
     PromptResult,
     RetrievalSummary,
@@ -82,7 +82,7 @@ def retrieval(settings: Settings, labels: Path, limit: int | None = None) -> Ret
     wanted = read_labels(path)[:limit]
     nodes = DescribedExperts.of(session.graph)
     config = session.overrides.of(SelectionConfig())
-    finder = Selector(nodes, session.agent, session.embedder, config, session.known_drawbacks)
+    finder = Selector(nodes, session.agent, session.embedder, config, session.known_exclusions)
     summary, results = evaluate_retrieval(wanted, finder, nodes.refs)
     return RetrievalQuality(
         labels=path,

@@ -87,7 +87,7 @@ class TestSelect:
         fair = select("a dog at night", shelf, OfflineAgent(), embedder)
         best = next(choice for choice in fair.experts if choice.name == "Nightfall")
         proof = {best.ref: "worse than the base on 47 of 48 reference prompts"}
-        chosen = select("a dog at night", shelf, OfflineAgent(), embedder, drawbacks=proof)
+        chosen = select("a dog at night", shelf, OfflineAgent(), embedder, exclusions=proof)
         assert best.ref not in chosen.refs
         assert "Moonlit" in names(chosen)
         dropped = {choice.ref: choice.reason for choice in chosen.dropped}

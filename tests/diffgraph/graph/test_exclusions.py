@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffgraph.graph.drawbacks import drawbacks
+from diffgraph.graph.exclusions import exclusions
 
 
 @dataclass
@@ -26,16 +26,16 @@ def gains(*means, prompts=48, spread=0.5):
 
 
 def test_a_checkpoint_that_is_far_worse_than_the_base_is_named_with_the_evidence():
-    found = drawbacks(Graph(("checkpoint",) * 3, gains(-1.0, -0.1, 0.2)))
+    found = exclusions(Graph(("checkpoint",) * 3, gains(-1.0, -0.1, 0.2)))
     assert list(found) == ["hub:0@1"]
     assert "48 of 48 reference prompts (-1.0 deviations)" in found["hub:0@1"]
 
 
 def test_an_effect_is_not_judged_by_prompts_that_do_not_ask_for_it():
-    assert drawbacks(Graph(("peft", "checkpoint"), gains(-2.0, 0.0))) == {}
+    assert exclusions(Graph(("peft", "checkpoint"), gains(-2.0, 0.0))) == {}
 
 
 def test_doubt_is_in_favour_of_the_expert():
-    assert drawbacks(Graph(("checkpoint",), gains(-0.6, prompts=6, spread=2.0))) == {}
-    assert drawbacks(Graph(("checkpoint",), gains(-3.0, prompts=1))) == {}
-    assert drawbacks(Graph((), np.zeros((0, 48, 5)))) == {}
+    assert exclusions(Graph(("checkpoint",), gains(-0.6, prompts=6, spread=2.0))) == {}
+    assert exclusions(Graph(("checkpoint",), gains(-3.0, prompts=1))) == {}
+    assert exclusions(Graph((), np.zeros((0, 48, 5)))) == {}

@@ -208,7 +208,7 @@ class Selector:
     agent: Agent
     embedder: TextEmbedder
     config: SelectionConfig
-    drawbacks: Mapping[str, str] = field(default_factory=dict)
+    exclusions: Mapping[str, str] = field(default_factory=dict)
 
     def rank(self, prompt: str, count: int) -> Sequence[str]:
         """Return the experts most relevant to the prompt, best first."""
@@ -216,7 +216,7 @@ class Selector:
 
     def choose(self, prompt: str) -> Sequence[str]:
         """Return the experts that selection ends with."""
-        found = select(prompt, self.nodes, self.agent, self.embedder, self.config, self.drawbacks)
+        found = select(prompt, self.nodes, self.agent, self.embedder, self.config, self.exclusions)
         return found.refs
 
 

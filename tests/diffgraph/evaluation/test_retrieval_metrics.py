@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffgraph.errors import EmptyPrompt, InputError, MissingInput
-from diffgraph.evaluation.retrieval import (
+from diffgraph.evaluation.retrieval_metrics import (
     DescribedExperts,
     Label,
     evaluate_retrieval,

@@ -1,4 +1,4 @@
-"""Whom does calibration prove to be of no use? A page may promise anything; the images tell.
+"""Which checkpoints must not be chosen, by their calibration?
 
 A checkpoint redraws everything, so it should draw any reference prompt about as well as the base
 does. One that is far worse on all of them is over-trained or broken, whatever its page says. PEFT
@@ -16,7 +16,7 @@ FAR_WORSE = 0.5  # deviations of the base's scores
 CERTAINTY = 1.96  # standard errors: 95 %
 
 
-def drawbacks(snapshot: "GraphSnapshot") -> dict[str, str]:
+def exclusions(snapshot: "GraphSnapshot") -> dict[str, str]:
     """Return why checkpoints must not be chosen, by reference: those far worse than the base.
 
     Far worse: the mean of all five scores' gains over the base lies below minus `FAR_WORSE`
