@@ -2,18 +2,25 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments import run_deployment
+from prefect.exceptions import PrefectHTTPStatusError
 
 from diffgraph.experts.library import Library
 from diffgraph.graph.snapshot import current_id
-from diffgraph.homes import family_folder
+from diffgraph.homes import SEEN, family_folder, write_pointer
+from tests.environment import environment
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,28 +31,27 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture(scope="module")
-def deployed(server_address, built_home, tmp_path_factory) -> Path:
+def deployed(server_address, built_home, tmp_path_factory) -> Iterator[Path]:
     """Everything in prefect.yaml is deployed and a worker waits; returns the home it works in."""
-    import shutil
-
     home = Path(shutil.copytree(built_home, tmp_path_factory.mktemp("deployed") / "home"))
-    environment = {
+    settings = {
         **os.environ,
         "DIFFGRAPH_HOME": str(home),
         "PREFECT_API_URL": server_address,
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PWD": str(ROOT),
     }
-    for command in (
-        ["work-pool", "create", "--type", "process", "diffgraph"],
-        ["deploy", "--all"],
-    ):
-        subprocess.run(
-            [*PREFECT, *command], cwd=ROOT, env=environment, check=True, capture_output=True
-        )
+    # nothing changed since the planner was trained: the night need not do it again
+    family = family_folder(home, "emoji64")
+    write_pointer(family / SEEN, current_id(family))
+    with environment(PREFECT_API_URL=server_address), get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="diffgraph", type="process"))
+    subprocess.run(
+        [*PREFECT, "deploy", "--all"], cwd=ROOT, env=settings, check=True, capture_output=True
+    )
     worker = subprocess.Popen(
         [Path(sys.executable).with_name("diffgraph"), "worker"],
-        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=ROOT, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     yield home
     worker.terminate()
@@ -58,15 +64,11 @@ def deployed(server_address, built_home, tmp_path_factory) -> Path:
 
 def run(name: str, **parameters: object) -> None:
     """Start a deployment's run and wait until the worker has carried it out."""
-    from prefect.deployments import run_deployment
-
     done = run_deployment(name, parameters=parameters, timeout=PATIENCE, poll_interval=0.5)
     assert done.state.is_completed(), done.state
 
 
 def read_deployment(name: str):
-    from prefect.client.orchestration import get_client
-
     with get_client(sync_client=True) as client:
         return client.read_deployment_by_name(name)
 
@@ -104,11 +106,23 @@ def test_the_page_shows_typed_parameters():
 @pytest.mark.usefixtures("deployed")
 @pytest.mark.parametrize(("name", "value"), [("steps", -5), ("steps", 0), ("snapshot", "../x")])
 def test_a_run_that_cannot_be_meant_is_refused_by_its_field(name, value):
-    from prefect.deployments import run_deployment
-    from prefect.exceptions import PrefectHTTPStatusError
-
     with pytest.raises(PrefectHTTPStatusError, match=f"'{name}'"):
         run_deployment("train-planner/train-planner", parameters={name: value}, timeout=0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("deployed")
+def test_a_run_with_what_its_form_cannot_judge_fails_with_one_line(tmp_path):
+    nowhere, out = tmp_path / "nowhere.txt", tmp_path / "out"
+    asked = {"prompts": str(nowhere), "out": str(out)}
+    done = run_deployment(
+        "batch-generate/batch-generate", parameters=asked, timeout=PATIENCE, poll_interval=0.5
+    )
+    assert done.state.is_failed(), done.state
+    (line,) = done.state.message.splitlines()
+    assert "MissingInput: " in line
+    assert str(nowhere) in line
+    assert not out.exists()
 
 
 @pytest.mark.slow
