@@ -21,6 +21,7 @@ from diffgraph.errors import DiffgraphError, InputError, LicenceForbids, Missing
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.expert import Expert
 from diffgraph.experts.reading import open_delta
+from diffgraph.experts.references import may_be_cut
 from diffgraph.families.family import Family, ResidentModel, SamplerConfig
 from diffgraph.merging.apply import Merger, final_coefficients
 from diffgraph.merging.delta_store import DEVICE_BYTES, HOST_BYTES, DeltaStore
@@ -279,7 +280,7 @@ class Renderer:
         found = sha256_of(path)
         if found != sha256:
             raise PlanError(f"{path} has changed: {found[:12]}…, not {sha256[:12]}…")
-        delta = open_delta(path, self._base)
+        delta = open_delta(path, self._base, copied=may_be_cut(path))
         for name in delta.updates:
             delta.check(name)
         return without_copies(delta)

@@ -13,7 +13,7 @@ from tasks.discovery import look_at_hub
 
 @flow(name="discover")
 @one_at_a_time("discover")
-def discover(
+def discover(  # noqa: PLR0913 (the parameters of a deployment are its form)
     path: Place | None = None,
     family: Name | None = None,
     limit: Limit | None = None,
@@ -21,21 +21,27 @@ def discover(
     metadata_only: bool = False,
     source: Source = "folder",
     url: Address | None = None,
+    also: tuple[Place, ...] = (),
 ) -> Discovery:
     """Bring the library up to date with a hub.
 
     Args:
-        path: the hub folder; the one that ships with the family if unset.
+        path: a hub folder, or any folder of weights files; the hub that ships if unset.
         family: the model family; the setting if unset.
         limit: take so many new or changed experts at most.
         since: look only at experts that were published since.
         metadata_only: read pages, fetch no weights.
         source: the kind of hub: `folder`, or one that is live.
         url: the address of a live hub; the setting's if unset.
+        also: more folders, each as `path`.
     """
     settings = Settings()
     family = family or settings.family
-    hub = hub_of(source, path, url, family)
-    found = look_at_hub(hub, settings.home, family, limit, since, metadata_only)
+    found = Discovery.together(
+        [
+            look_at_hub(hub, settings.home, family, limit, since, metadata_only)
+            for hub in [hub_of(source, one, url, family) for one in (path, *also)]
+        ]
+    )
     publish(found, key="refused-experts")
     return found

@@ -7,6 +7,7 @@ fails becomes a row with its reason and without a file.
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffgraph.artifacts import sha256_of
@@ -18,7 +19,14 @@ from diffgraph.crawlers.examining import (
     examine,
     may_be_drawn,
 )
-from diffgraph.errors import DamagedFile, DiffgraphError, ExpertError, NotMergeable
+from diffgraph.errors import (
+    DamagedFile,
+    DiffgraphError,
+    ExpertError,
+    MissingInput,
+    NotMergeable,
+    UnusableListing,
+)
 from diffgraph.experts.expert import Expert, Kind, Listing
 from diffgraph.experts.library import Library, page_hash
 from diffgraph.families import Family
@@ -55,33 +63,51 @@ def admit(
         StorageError: The home folder cannot be written.
         ServiceError: The hub failed us; another try may succeed.
     """
-    from diffgraph.experts.reading import read_delta
-
     row = row_of(listing, family)
     try:
         check(listing, family, config)
+        if crawler.keeps_files:
+            try:
+                listing, kept = crawler.refer(listing)
+                known = {"sha256": kept.sha256, "size_bytes": kept.size_bytes}
+                row = row_of(listing, family).model_copy(update=known)
+                return library.add(_read(row, Path(kept.path), parameters, family, True), listing)
+            except MissingInput as error:  # it has gone meanwhile
+                raise UnusableListing(str(error)) from error
         with library.workbench() as folder:
             file = crawler.fetch(listing, folder)
             row = row.model_copy(
                 update={"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
             )
-            with _whatever_happens(file.name):
-                delta = read_delta(file, parameters, prediction=family.prediction)
-            kind: Kind = "checkpoint" if delta.format == "checkpoint" else "peft"
-            row = row.model_copy(
-                update={
-                    "kind": kind,
-                    "format": delta.format,
-                    "coverage": delta.coverage.report(),
-                    "status": "ready",
-                    "reason": "",
-                }
-            )
-            return library.add(row, listing, file)
+            return library.add(_read(row, file, parameters, family), listing, file)
     except ExpertError as error:
         if isinstance(error, DamagedFile) and error.found:  # has been judged: see is_settled
             row = row.model_copy(update={"sha256": error.found})
         return library.add(refused(listing, family, error, row), listing)
+
+
+def _read(
+    row: Expert,
+    file: Path,
+    parameters: Mapping[str, "Tensor"],
+    family: Family,
+    copied: bool = False,
+) -> Expert:
+    """Return the row of an expert whose file can be merged, or raise why not."""
+    from diffgraph.experts.reading import read_delta
+
+    with _whatever_happens(file.name):
+        delta = read_delta(file, parameters, prediction=family.prediction, copied=copied)
+    kind: Kind = "checkpoint" if delta.format == "checkpoint" else "peft"
+    return row.model_copy(
+        update={
+            "kind": kind,
+            "format": delta.format,
+            "coverage": delta.coverage.report(),
+            "status": "ready",
+            "reason": "",
+        }
+    )
 
 
 @contextmanager

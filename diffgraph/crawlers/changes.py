@@ -80,6 +80,8 @@ class Discovery(Result):
     """Dealt with by a crawl that was stopped, and not counted above."""
     is_whole: bool = True
     """Whether the hub was read to its end."""
+    in_place: bool = False
+    """Whether its files stay where they are, with no word yet of how strongly each is merged."""
     registered_only: Hidden = NOBODY
     rejected: Hidden = NOBODY
     broken: tuple[BrokenPage, ...] = Field(default=(), exclude=True)
@@ -126,10 +128,35 @@ class Discovery(Result):
             yield f"{expert['what']}: {expert['reason']}"
         if len(partly) > SHOWN:
             yield f"and {len(partly) - SHOWN} more were not read in whole"
+        yield from self._not_reached()
+        if self.in_place and (self.new or self.updated):
+            yield "`diffgraph build` measures what is new; then plan and generate choose among it"
+
+    def _not_reached(self) -> Iterator[str]:
         for page in self.failed[:SHOWN]:
             yield f"not reached, tried again next time: {page.where}: {page.reason}"
         if len(self.failed) > SHOWN:
             yield f"and {len(self.failed) - SHOWN} more were not reached"
+
+    @classmethod
+    def together(cls, looks: Sequence["Discovery"]) -> "Discovery":
+        """Return what looks at several hubs, one after the other, changed as one."""
+        lists = ("new", "updated", "superseded", "retired", "unchanged", "listed",
+                 "registered_only", "rejected")  # fmt: skip
+        if len(looks) == 1:
+            return looks[0]
+        return cls(
+            source=", ".join(look.source for look in looks),
+            ready=looks[-1].ready,
+            later=sum(look.later for look in looks),
+            read_before=sum(look.read_before for look in looks),
+            failed=tuple(page for look in looks for page in look.failed),
+            broken=tuple(page for look in looks for page in look.broken),
+            is_whole=all(look.is_whole for look in looks),
+            in_place=any(look.in_place for look in looks),
+            **{name: Experts(one for look in looks for one in getattr(look, name))
+               for name in lists},
+        )  # fmt: skip
 
 
 def _each(refused: list[Refusal]) -> Rows:

@@ -6,8 +6,10 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
+from diffgraph.errors import UnusableListing
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import Library
+from diffgraph.experts.references import Reference
 
 
 class BrokenPage(BaseModel, frozen=True):
@@ -37,6 +39,15 @@ class Crawler(Protocol):
     def fetch(self, listing: Listing, folder: Path) -> Path:
         """Bring the listing's file into `folder`, checked against its hash, and return its path."""
         ...
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether its files stay where they are, and `refer` stands for `fetch`."""
+        return False
+
+    def refer(self, listing: Listing) -> tuple[Listing, Reference]:
+        """Return a listing, as it is once its file is hashed, and the file's reference."""
+        raise UnusableListing(f"{listing.ref}: its file does not stay where it is")
 
     def begin(self, library: Library) -> None:
         """Make sure that no other hub uses this hub's name; raises `InputError`."""

@@ -168,6 +168,11 @@ class _Look:
         found = sum(len(refs) for change, refs in self.found.items() if change != "unchanged")
         return found + len(self._pending)
 
+    @property
+    def _fetches_last(self) -> bool:
+        """Whether all pages are known before the first file is looked at: files take long."""
+        return self.crawler.is_remote or self.crawler.keeps_files
+
     def at_all(self) -> None:
         """Look at every listing, then again at the known ones that were not shown; fetch last."""
         try:
@@ -218,6 +223,7 @@ class _Look:
             failed=tuple(self.failed),
             read_before=len(self.read_before),
             is_whole=is_whole,
+            in_place=self.crawler.keeps_files,
         )
 
     def _at_each(self, entries: Iterable[Listing | BrokenPage]) -> bool:
@@ -284,7 +290,7 @@ class _Look:
             self._note("unchanged", listing)  # a row with its weights stays as it is
         elif self.config.metadata_only:
             self._keep_page(page_only(listing, self.family), listing, before)
-        elif self.crawler.is_remote:
+        elif self._fetches_last:
             self._pending[str(listing.ref)] = PendingDownload(listing, before)
             if not is_held:  # a run that is stopped finds in the library what is pending
                 self._to_write(page_only(listing, self.family), listing, before)
@@ -295,7 +301,7 @@ class _Look:
 
     def _fetch_pending(self) -> None:
         """Fetch the weights of accepted pages, and those that a stopped run had left."""
-        if self.config.metadata_only or not self.crawler.is_remote:
+        if self.config.metadata_only or not self._fetches_last:
             return
         before = self.read_before - self._pending.keys()
         rest = unfetched(before, self.library, self.family, self.config)

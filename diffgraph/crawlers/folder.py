@@ -18,7 +18,7 @@ from diffgraph.artifacts import new_file
 from diffgraph.crawlers.civitai_pages import read_page, text
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import LARGEST_FILE
-from diffgraph.crawlers.hub_names import claim
+from diffgraph.crawlers.hub_names import LIVE, claim
 from diffgraph.errors import DamagedFile, MissingInput, UnusableListing, WrongHash
 from diffgraph.experts.expert import Listing
 from diffgraph.experts.library import Library
@@ -33,8 +33,6 @@ PAGE_BYTES = 16 << 20
 PAGE_VALUES = 500_000
 READ_BYTES = 1 << 20
 SIZE_SLACK = 1024  # bytes: pages say kilobytes, in one or the other meaning of the word
-LIVE = {"civitai", "huggingface"}
-"""Names of hubs that are read over the network: a folder must not speak for them."""
 SOURCE = re.compile(r"[a-z0-9_]{1,40}")
 
 

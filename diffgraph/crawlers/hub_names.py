@@ -7,7 +7,9 @@ known.
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 from diffgraph.artifacts import set_aside, write_text
@@ -19,6 +21,8 @@ from diffgraph.foreign_files import parse_json, read_foreign
 
 log = logging.getLogger(__name__)
 
+LIVE = {"civitai", "huggingface"}
+"""Names of hubs that are read over the network: a folder must not speak for them."""
 MOST_BYTES, MOST_VALUES = 1 << 20, 1 << 15
 
 
@@ -50,7 +54,28 @@ def claim(name: str, folder: Path, library: Library, listings: Iterable[Listing]
                 f"experts. Give it another name in its hub.json, or move {other} away"
             )
         noted[name] = str(folder)
-        write_text(library.folder / "hubs.json", json.dumps(noted, indent=1, sort_keys=True))
+        _write(noted, library)
+
+
+def name_for(folder: Path, library: Library) -> str:
+    """Return the name of a folder that gives itself none: its own, which no other folder bears."""
+    noted = _noted(library.folder / "hubs.json")
+    for name, other in noted.items():
+        if other == str(folder) and name_of(folder) is None:
+            return name
+    plain = re.sub(r"[^a-z0-9_]+", "_", folder.name.lower()).strip("_")[:30] or "folder"
+    names = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
+    taken = {name for name, other in noted.items() if Path(other).is_dir()} | LIVE
+    return next(name for name in names if name not in taken)
+
+
+def note(name: str, folder: Path, library: Library) -> None:
+    """Write down that a folder bears a name; raises `StorageError`."""
+    with library.writing():
+        noted = _noted(library.folder / "hubs.json")
+        if noted.get(name) != str(folder):
+            noted[name] = str(folder)
+            _write(noted, library)
 
 
 def name_of(folder: Path) -> str | None:
@@ -68,6 +93,10 @@ def _hashes(listings: Iterable[Listing]) -> Iterator[str]:
         yield page_hash(listing)
         if listing.file is not None and listing.file.sha256:
             yield listing.file.sha256.lower()
+
+
+def _write(noted: dict[str, str], library: Library) -> None:
+    write_text(library.folder / "hubs.json", json.dumps(noted, indent=1, sort_keys=True))
 
 
 def _noted(path: Path) -> dict[str, str]:

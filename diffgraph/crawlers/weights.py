@@ -7,6 +7,7 @@ that is stopped finds in the library what is still to be fetched.
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -79,7 +80,10 @@ def fetch_weights(
         return fetched
     in_a_row = 0
     listings = [one.listing for one in pending]
-    with library.workbench() as folder, PrefetchingCrawler(crawler, listings, folder) as ahead:
+    with library.workbench() as folder, ExitStack() as stack:
+        ahead = crawler
+        if not crawler.keeps_files:
+            ahead = stack.enter_context(PrefetchingCrawler(crawler, listings, folder))
         for number, one in enumerate(pending, 1):
             try:
                 after = admit(one.listing, ahead, library, base(), family, config)

@@ -121,7 +121,7 @@ def _stated(texts: Mapping[str, str]) -> list[tuple[str, str]]:
     found = [
         (family, f"{name}={shown(texts[name])[1:-1]}")
         for name in STATED
-        if (family := _family_in(texts.get(name, "")))
+        if (family := family_in(texts.get(name, "")))
     ]
     if texts.get("ss_v2", "").strip().lower() == "true":
         found.append(("SD 2.x", "ss_v2=True"))
@@ -130,12 +130,12 @@ def _stated(texts: Mapping[str, str]) -> list[tuple[str, str]]:
     named = [
         (family, f"{name}={shown(texts[name])[1:-1]}")
         for name in NAMED
-        if (family := _family_in("/".join(texts.get(name, "").split("/")[-2:])))
+        if (family := family_in("/".join(texts.get(name, "").split("/")[-2:])))
     ]
     return named if len({family for family, _ in named}) == 1 else []
 
 
-def _family_in(text: str) -> str:
+def family_in(text: str) -> str:
     """Return the one family that a text names; nothing if it names none, or several."""
     plain = BETWEEN.sub("-", text.lower()).strip("-")
     found = [family for family, pattern in WORDS if pattern.search(plain)]

@@ -42,6 +42,11 @@ class ExpertRef(BaseModel, frozen=True):
         return f"{self.source}:{self.model}"
 
 
+NOT_KNOWN = "not known"
+"""How the name of a licence begins that a person's own file does not state, or not in known words:
+its owner may merge it here; whoever shares the merge has to ask."""
+
+
 class Licence(BaseModel, frozen=True):
     """What a page allows."""
 
@@ -55,6 +60,8 @@ class Licence(BaseModel, frozen=True):
     @property
     def duties(self) -> tuple[str, ...]:
         """What whoever shares a merge of it has to keep, in words; empty if nothing."""
+        if self.name.startswith(NOT_KNOWN):
+            return (f"licence {self.name}: ask {self.creator or 'its maker'} before sharing",)
         told = []
         if not self.allow_derivatives:
             told.append("may not be merged")

@@ -5,6 +5,7 @@ Below `home/library`:
     experts.jsonl             one row an expert; a later row of the same reference replaces it
     listings.jsonl            hub pages by `page_hash`
     files/<sha256>.safetensors
+    references.jsonl          files that stay in their owner's folders, by path and hash
     removed.json              who was taken out for good, and why
 
 Rows are appended, so that adding thousands of experts costs what they weigh; the file is rewritten
@@ -39,6 +40,7 @@ from diffgraph.artifacts import (
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.line_store import LineStore
+from diffgraph.experts.references import SEALED, References
 from diffgraph.experts.removals import Removals
 from diffgraph.families import FAMILIES
 from diffgraph.homes import demand_readable
@@ -48,9 +50,6 @@ log = logging.getLogger(__name__)
 
 SPARE_ROWS = 1000  # out-of-date rows that are never worth rewriting the file for
 LOCK_SECONDS = 60.0
-SEALED = 0o400
-"""Weights are mapped into memory: whoever cuts one short while it is used kills the process."""
-
 
 COUNTED = {"downloads", "rating"}  # what people did with an expert is no news about it
 LATER_FIELDS = {
@@ -87,6 +86,7 @@ class Library:
         self._bundled = tuple(_bundled_hubs() if bundled is None else bundled)
         self._lock = lock_at(self.folder / ".lock", timeout=LOCK_SECONDS)
         self.removals = Removals(self.folder / "removed.json")
+        self.references = References(self.folder / "references.jsonl")
         self._pages = LineStore(self.folder / "listings.jsonl")
         self._rows: dict[str, Expert] = {}
         self._read_state: tuple[int, int, int] | None = None  # inode, bytes and time at last read
@@ -137,10 +137,13 @@ class Library:
         kept = self._file_path(sha256)
         if kept.is_file():
             return kept
+        if (referred := self.references.path_of(sha256)) is not None:
+            return referred
         for hub, files in self._bundled_files:
             if sha256 in files and (path := hub / files[sha256]).is_file():
                 return path
-        raise MissingInput(f"no weights file {sha256[:12]}… in {self.folder}: discover it again")
+        where = self.references.last_place(sha256) or f"in {self.folder}"
+        raise MissingInput(f"no weights file {sha256[:12]}… {where}: discover it again")
 
     def holds(self, sha256: str) -> bool:
         """Return whether the weights with this content are here."""

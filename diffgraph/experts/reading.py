@@ -34,6 +34,7 @@ def read_delta(
     parameters: Mapping[str, Tensor],
     min_share: float = MIN_SHARE,
     prediction: str = "",
+    copied: bool = False,
 ) -> Delta:
     """Return what the expert in a file adds to the base with these parameters, looked at in full.
 
@@ -43,11 +44,12 @@ def read_delta(
         min_share: below this share of understood keys the file is refused.
         prediction: what the base's denoiser predicts (`epsilon`, `velocity`, `flow`), to refuse
             models that say they predict something else; empty: not asked.
+        copied: read the file into memory instead of mapping it: see references.py.
 
     Raises:
         UnsafeFile, DamagedFile, UnknownFormat, FamilyMismatch: by what is wrong with the file.
     """
-    return _inspected(open_delta(path, parameters, min_share, prediction))
+    return _inspected(open_delta(path, parameters, min_share, prediction, copied))
 
 
 def _inspected(delta: Delta) -> Delta:
@@ -79,12 +81,13 @@ def open_delta(
     parameters: Mapping[str, Tensor],
     min_share: float = MIN_SHARE,
     prediction: str = "",
+    copied: bool = False,
 ) -> Delta:
     """Return the same from the file's header alone, for a file that `read_delta` has judged before.
 
     Whether its numbers are finite, `Delta.check` says; the norms of its coverage are missing.
     """
-    with open_weights(path) as file:
+    with open_weights(path, copied) as file:
         refuse_unmergeable(file, prediction)
         adapts = is_adapter(file)
         configuration = PeftConfiguration.of(file, wanted=adapts)

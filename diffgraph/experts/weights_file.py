@@ -34,6 +34,7 @@ MAX_NAMES_CHARACTERS = 4 << 20  # of all keys together
 MAX_NUMBERS = 1 << 50  # that a shape may stand for, its zeros left out
 MAX_DIMENSIONS = 8
 LENGTH_BYTES = 8
+READ_BYTES = 16 << 20
 SCANNED = 1 << 20  # numbers that are looked at together
 READS_ANYWHERE = platform.machine().lower() in {"x86_64", "amd64", "aarch64", "arm64"}
 """Whether the processor reads numbers at any address: nothing in the format aligns them."""
@@ -86,17 +87,21 @@ class WeightsFile:
         mapping: mmap.mmap,
         entries: Mapping[str, Entry],
         metadata: Mapping[str, str],
+        is_copy: bool = False,
     ):
         self.path = path
         self.size = len(mapping)
         self.entries = entries
         self.metadata = metadata
         self._mapping = mapping
+        self._is_copy = is_copy
 
     def tensor(self, key: str) -> Tensor:
         """Return a tensor as it is stored: a view of the file, of which nothing is read yet."""
         entry = self.entries[key]
-        if self._mapping.size() < self.size:  # pages that are gone would kill the process
+        if (
+            not self._is_copy and self._mapping.size() < self.size
+        ):  # pages that are gone would kill the process
             raise DamagedFile(f"{self.path.name}: has been cut short while {shown(key)} was read")
         if not entry.bytes:
             return torch.empty(entry.shape, dtype=entry.dtype)
@@ -117,6 +122,8 @@ class WeightsFile:
 
     def release(self, key: str) -> None:
         """Let the system take back the memory that holds a tensor; using it reads it again."""
+        if self._is_copy:
+            return  # nothing would bring it back
         entry = self.entries[key]
         first = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE  # pages that are its alone
         length = entry.end // mmap.PAGESIZE * mmap.PAGESIZE - first
@@ -138,8 +145,13 @@ def shown(text: str) -> str:
 
 
 @contextmanager
-def open_weights(path: Path) -> Iterator[WeightsFile]:
-    """Open a safetensors file; a pickle is an `UnsafeFile`, a lying header a `DamagedFile`."""
+def open_weights(path: Path, copied: bool = False) -> Iterator[WeightsFile]:
+    """Open a safetensors file; a pickle is an `UnsafeFile`, a lying header a `DamagedFile`.
+
+    Args:
+        path: where it is.
+        copied: read it into memory instead of mapping it: see references.py.
+    """
     if path.suffix.lower() in PICKLE_SUFFIXES and path.is_file():
         raise UnsafeFile(f"{path.name}: {path.suffix} files can run code; only safetensors is read")
     try:
@@ -148,7 +160,7 @@ def open_weights(path: Path) -> Iterator[WeightsFile]:
         raise MissingInput(f"no weights file at {path}: {error}") from error
     with file:
         try:
-            opened = _read_header(path, file, os.fstat(file.fileno()).st_size)
+            opened = _read_header(path, file, os.fstat(file.fileno()).st_size, copied)
         except OSError as error:
             raise DamagedFile(f"{path.name}: cannot be read: {error.strerror}") from error
     yield opened
@@ -169,7 +181,23 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
     return mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
+def _copied(path: Path, file: BinaryIO, size: int) -> mmap.mmap:
+    """Read a file into memory of our own, whole and unchanged meanwhile."""
+    memory, before = mmap.mmap(-1, size), os.fstat(file.fileno())
+    file.seek(0)
+    view, filled = memoryview(memory), 0
+    while filled < size and (
+        came := file.readinto(view[filled : filled + READ_BYTES])  # type: ignore[attr-defined]
+    ):
+        filled += came
+    view.release()
+    after = os.fstat(file.fileno())
+    if filled < size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise DamagedFile(f"{path.name}: was changed while it was read")
+    return memory
+
+
+def _read_header(path: Path, file: BinaryIO, size: int, copied: bool) -> WeightsFile:
     start = file.read(BYTES)
     if found := other_format(start, MAX_HEADER_BYTES):
         error, what = found
@@ -187,7 +215,8 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> WeightsFile:
     first = LENGTH_BYTES + length
     entries = {key: _entry(path, key, value, first) for key, value in header.items()}
     _check_layout(path, entries, first, size)
-    return WeightsFile(path, _mapped(file), entries, metadata)
+    data = _copied(path, file, size) if copied else _mapped(file)
+    return WeightsFile(path, data, entries, metadata, copied)
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:

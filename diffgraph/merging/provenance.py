@@ -12,7 +12,7 @@ from typing import Protocol
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.errors import LicenceForbids, MissingInput, PlanError
-from diffgraph.experts.expert import Expert
+from diffgraph.experts.expert import NOT_KNOWN, Expert
 from diffgraph.merging.plan import MergePlan
 
 MERGEABLE = ("ready", "superseded", "retired")
@@ -96,6 +96,9 @@ def licence_duties(experts: Iterable[Expert]) -> tuple[str, ...]:
     for expert in experts:
         licence = expert.licence
         named = f"{expert.name} ({expert.ref})"
+        if licence.name.startswith(NOT_KNOWN):
+            lines.append(f"ask the maker of {named} before sharing: its licence is not known")
+            continue
         if licence.credit_required:
             lines.append(f"credit {named}" + (f" by {licence.creator}" if licence.creator else ""))
         if not licence.allow_different_licence:

@@ -1,6 +1,7 @@
 """Where are experts looked for, and what reads them there?"""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
@@ -59,6 +60,15 @@ class Hub(BaseModel, frozen=True):
     url: str = ""
     """Of a live hub."""
 
+    @property
+    def is_of_files(self) -> bool:
+        """Whether it is a folder of weights files, which stay there, and not laid out as a hub."""
+        return (
+            self.path is not None
+            and self.path.is_dir()
+            and not any(os.path.lexists(self.path / name) for name in ("hub.json", "models"))
+        )
+
     def __str__(self) -> str:
         """Return what the hub is called in a list of runs."""
         return str(self.path) if self.source == "folder" else self.source
@@ -115,10 +125,14 @@ def opened(
 ) -> "Iterator[tuple[Crawler, int | None]]":
     """Open a hub; yield what reads it, and how many listings it has, if that is known."""
     from diffgraph.crawlers.folder import FolderCrawler
+    from diffgraph.crawlers.folder_of_files import FolderOfFiles
 
     if hub.source == "folder":
         if hub.path is None:
             raise InputError("a hub folder has a path")
+        if hub.is_of_files:
+            yield FolderOfFiles(hub.path, family, library), None
+            return
         folder = FolderCrawler(hub.path)
         yield folder, sum(1 for _ in folder.listings())
         return

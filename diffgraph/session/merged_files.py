@@ -10,6 +10,7 @@ from diffgraph.errors import InputError
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.expert import Expert
 from diffgraph.experts.reading import open_delta
+from diffgraph.experts.references import may_be_cut
 from diffgraph.merging.as_lora import lora_metadata, nearest_lora, write_lora
 from diffgraph.merging.base_files import BaseFiles, open_base
 from diffgraph.merging.layouts import left_out, single_file
@@ -145,9 +146,9 @@ class _Job:
     def of(cls, plan: MergePlan, known: KnownExperts) -> "_Job":
         experts, _ = known.as_listed(experts_of(plan, known))
         paths, base = files_of(experts, known), open_base(known.family)
-        parameters = base.parameters
+        parameters, prediction = base.parameters, known.family.prediction
         deltas = {
-            ref: open_delta(path, parameters, prediction=known.family.prediction)
+            ref: open_delta(path, parameters, prediction=prediction, copied=may_be_cut(path))
             for ref, path in paths.items()
         }
         return cls(plan, base, experts, deltas)

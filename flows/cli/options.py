@@ -63,6 +63,13 @@ HubFolder = Annotated[
     Path | None,
     typer.Option("--path", help="A hub folder; the one that ships with the family if unset."),
 ]
+HubFolders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--path",
+        help="A hub folder, or any folder of safetensors files; the hub that ships if unset.",
+    ),
+]
 HubLimit = Annotated[
     int | None,
     typer.Option("--limit", min=1, help="Take so many new or changed experts at most."),

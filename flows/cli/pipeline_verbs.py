@@ -20,6 +20,7 @@ from flows.cli.options import (
     Gpus,
     Home,
     HubFolder,
+    HubFolders,
     HubKind,
     HubLimit,
     HubSince,
@@ -55,7 +56,7 @@ def demo(
 @app.command()
 def discover(
     source: HubKind = "folder",
-    path: HubFolder = None,
+    path: HubFolders = None,
     limit: HubLimit = None,
     since: HubSince = None,
     metadata_only: Annotated[
@@ -71,12 +72,17 @@ def discover(
     settings = settings_of(home, family, config=config, **hub_settings(source, url))
     from diffgraph.session.hubs import hub_of
 
-    hub_of(source, path, url, settings.family)  # what cannot be meant is told before it starts
+    folders = [*path] if path else [None]
+    for folder in folders:
+        hub_of(
+            source, folder, url, settings.family
+        )  # what cannot be meant is told before it starts
     with pipeline(settings):
         from flows.discover import discover as run
 
         found = run(
-            path=path,
+            path=folders[0],
+            also=tuple(path[1:]) if path else (),
             family=settings.family,
             limit=limit,
             since=since,

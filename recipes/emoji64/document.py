@@ -13,7 +13,7 @@ from recipes.emoji64.proofs import read_proofs
 from recipes.emoji64.verdict import verdicts
 
 PICTURES = "emoji64"  # the folder of the document's images, beside it
-QUALITY = 35  # of WebP, 0 to 100: sheets of dozens of images stay readable
+QUALITY = 15  # of WebP, 0 to 100: sheets of dozens of images stay readable
 
 INTRODUCTION = """# emoji64
 

@@ -1,0 +1,128 @@
+"""Which page does a file have that nobody published?
+
+What is known comes from its sidecars, its own header and its name, in this order; what it was made
+for, from the shapes of its tensors, whatever is said of it.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from diffgraph.crawlers.civitai_pages import PROMPT_CHARACTERS, text
+from diffgraph.crawlers.sidecars import previews, read_sidecars
+from diffgraph.crawlers.told import Told, licence_of_a_file, together
+from diffgraph.crawlers.training_header import read_header
+from diffgraph.experts.expert import ExpertRef, ListedFile, ListedImage, Listing
+from diffgraph.experts.peft_configuration import PEFT_WEIGHTS
+from diffgraph.families import Family
+from diffgraph.foreign_files import open_foreign
+
+SAMPLE_BYTES = 64 << 10
+THIN = "Known by its file name and training tags only"
+NAME_CHARACTERS = 200
+
+
+class FilePage(NamedTuple):
+    """A file's page, and what beside it could not be read."""
+
+    listing: Listing
+    unread: tuple[tuple[str, str], ...]
+    stated: tuple[tuple[str, str], ...]
+    """Sidecar → the SHA-256 of the file that it speaks of."""
+
+
+def page_of(
+    file: Path,
+    shown: str,
+    ref: ExpertRef,
+    family: Family,
+    present: frozenset[str],
+    believed: Sequence[str] | None = None,
+) -> FilePage:
+    """Return the page of a file.
+
+    Args:
+        file: A safetensors file.
+        shown: Its path below the folder that is looked through.
+        ref: What it is called.
+        family: Whose experts are wanted.
+        present: The names of what lies beside it.
+        believed: Sidecars that are read; all by default.
+
+    Raises:
+        ExpertError, MissingInput: it is no weights file that can be read.
+    """
+    from diffgraph.experts.adapter_files import is_adapter
+    from diffgraph.experts.base_models import family_in, made_for
+    from diffgraph.experts.weights_file import open_weights
+
+    about = file.stat()
+    beside = read_sidecars(file, present, about.st_size)
+    said = [(name, told) for name, told in beside.said if believed is None or name in believed]
+    with open_weights(file) as weights:  # of the mapped numbers, none is looked at
+        header, unread = read_header(weights.metadata)
+        shapes, adapts = made_for(weights), is_adapter(weights)
+    known = together([*(told for _, told in said), header])
+    ours = next(filter(None, map(family_in, family.hub_names)), "")
+    stem = file.parent.name if file.name == PEFT_WEIGHTS else file.stem
+    listing = Listing(
+        ref=ref,
+        name=text(known.name or stem, NAME_CHARACTERS) or "unnamed",
+        description=_description(known, is_thin=not any(told.description for _, told in said)),
+        type="LORA" if adapts else "Checkpoint",
+        base_model=shapes if shapes and shapes != ours else family.hub_names[0],
+        tags=known.tags,
+        trigger_words=known.trigger_words,
+        licence=known.licence or licence_of_a_file("", ""),
+        file=ListedFile(name=file.name, url=shown, size_bytes=about.st_size, format="SafeTensor"),
+        images=(
+            *(ListedImage(url=name) for name in previews(file, present)),
+            *(ListedImage(url="", prompt=text(one, PROMPT_CHARACTERS)) for one in known.prompts),
+        ),
+        published_at=known.published_at or datetime.fromtimestamp(int(about.st_mtime), UTC),
+        nsfw=known.nsfw,
+        real_person=known.real_person,
+        minor=known.minor,
+        page_url=shown,
+    )
+    return FilePage(
+        listing,
+        (*beside.unread, *((file.name, why) for why in unread)),
+        tuple((name, told.sha256) for name, told in said if told.sha256),
+    )
+
+
+def mark_of(file: Path, size: int) -> str:
+    """Return 12 hex digits that tell files apart: of its size, beginning, middle and end.
+
+    Raises:
+        MissingInput: It cannot be read.
+    """
+    digest = hashlib.sha256(str(size).encode())
+    with open_foreign(file, size) as opened:
+        for start in sorted(
+            {0, max(0, size // 2 - SAMPLE_BYTES // 2), max(0, size - SAMPLE_BYTES)}
+        ):
+            digest.update(os.pread(opened.fileno(), SAMPLE_BYTES, start))
+    return digest.hexdigest()[:12]
+
+
+def model_of(shown: str) -> str:
+    """Return the part of a reference that stands for a path below the folder."""
+    path = Path(shown)
+    path = path.parent if path.name == PEFT_WEIGHTS and path.parent.name else path.with_suffix("")
+    return re.sub(r"[^\w.~/-]+", "_", path.as_posix())[-120:].strip("/") or "unnamed"
+
+
+def _description(known: Told, is_thin: bool) -> str:
+    """Return what is said, its strength where a page would say it; of a thin page, that it is."""
+    lines = [known.description] if known.description else []
+    if is_thin and not known.description:
+        lines.append(f"{THIN}: {', '.join(known.tags)}." if known.tags else f"{THIN}.")
+    if known.strength is not None:
+        lines.append(f"Recommended weight: {known.strength:g}.")
+    return "\n".join(lines)

@@ -1,0 +1,244 @@
+"""Which experts lie in a folder of weights files, as tools that draw keep them?
+
+Any tree of safetensors. Files stay where they are and are referred to by path and content. The
+pages come first, from headers and sidecars; then each file is hashed and judged: a run that was
+stopped goes on with the rest. `library/folders/<name>.<family>.jsonl` keeps the page of every file
+as long as neither it nor what lies beside it changes. A file that is renamed or moved below its
+folder stays the same expert, one that is replaced is its new version, one that is gone is retired.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from diffgraph.artifacts import append_lines, new_file, storing
+from diffgraph.crawlers.crawler import BrokenPage, Crawler
+from diffgraph.crawlers.examining import LARGEST_FILE
+from diffgraph.crawlers.file_page import mark_of, model_of, page_of
+from diffgraph.crawlers.hub_names import name_for, note
+from diffgraph.crawlers.sidecars import endings
+from diffgraph.crawlers.weights_tree import WEIGHTS, FoundFile, walk
+from diffgraph.errors import ExpertError, MissingInput
+from diffgraph.experts.expert import ExpertRef, Listing
+from diffgraph.experts.library import Library
+from diffgraph.experts.references import Reference
+from diffgraph.families import Family
+from diffgraph.permissions import make_folder
+from diffgraph.printable import printable
+
+log = logging.getLogger(__name__)
+
+SPARE_LINES = 1000
+
+
+class Noted(BaseModel, frozen=True):
+    """What was found about a file, until it or what lies beside it changes."""
+
+    path: str
+    stamp: str
+    mark: str
+    listing: Listing | None
+    unread: tuple[tuple[str, str], ...] = ()
+    stated: tuple[tuple[str, str], ...] = ()
+
+
+class FolderOfFiles(Crawler):
+    """Reads a tree of weights files.
+
+    Args:
+        path: The folder.
+        family: Whose experts are wanted.
+        library: What is known so far.
+
+    Raises:
+        MissingInput: There is no such folder, or no weights file below it.
+    """
+
+    def __init__(self, path: Path, family: Family, library: Library) -> None:
+        self.folder = path.resolve()
+        if not self.folder.is_dir():
+            raise MissingInput(f"no folder of weights files at {path}")
+        self.family, self.library = family, library
+        self.source = name_for(self.folder, library)
+        self._table = library.folder / "folders" / f"{self.source}.{family.name}.jsonl"
+        self._noted, self._lines = self._read()
+        self._new: list[Noted] = []
+        self._seen: dict[str, Noted] = {}
+        self._is_whole = True
+        self._others: Counter[str] = Counter()
+        if not self._noted and next(walk(self.folder, self._others), None) is None:
+            raise MissingInput(
+                f"{path} is no hub folder (it has no hub.json), and no {WEIGHTS} file lies below it"
+            )
+
+    def begin(self, library: Library) -> None:
+        """Note the folder's name, by which its experts are called."""
+        note(self.source, self.folder, library)
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether files stay where they are: yes."""
+        return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole tree could be looked through."""
+        return self._is_whole
+
+    def listings(self) -> Iterator[Listing | BrokenPage]:
+        """Yield a page a file, and a line for each that has none."""
+        self._is_whole, self._seen = True, {}
+        self._others.clear()
+        marks = {one.mark: one for one in self._noted.values() if one.listing}
+        models = {one.listing.ref.model: one.mark for one in marks.values() if one.listing}
+        for found in walk(self.folder, self._others):
+            if isinstance(found, BrokenPage):
+                self._is_whole = False
+                yield found
+                continue
+            yield from self._at(found, marks, models)
+        if self._others:
+            kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(self._others.items()))
+            yield BrokenPage(where=self.source, reason=f"not read, could run code: {kinds}")
+        if not self._seen and self._noted:
+            self._is_whole = False
+            why = "holds no weights file any more: is a disk missing? nobody is retired"
+            yield BrokenPage(where=str(self.folder), reason=why)
+
+    def fetch(self, listing: Listing, folder: Path) -> Path:
+        """Return where the file is: it is not brought anywhere."""
+        del folder
+        return self.folder / (listing.file.url if listing.file else "")
+
+    def refer(self, listing: Listing) -> tuple[Listing, Reference]:
+        """Return the page and the reference of its file, hashed unless it was before.
+
+        A sidecar that speaks of another file by its hash is left out of the page, and told.
+        """
+        path = self.fetch(listing, self.folder)
+        found = self.library.references.of(path, LARGEST_FILE)
+        noted = self._seen.get(str(path)) or self._noted.get(str(path))
+        others = [name for name, sha256 in noted.stated if sha256 != found.sha256] if noted else []
+        if noted is None or not others:
+            return listing, found
+        log.warning("%s: %s speaks of another file, by its hash; the expert is known without it",
+                    path, printable(", ".join(others)))  # fmt: skip
+        present = frozenset(os.listdir(path.parent))
+        believed = [name + ending for name in (path.stem,) for ending in endings()]
+        page = page_of(
+            path, listing.page_url, listing.ref, self.family, present,
+            [name for name in believed if name not in others],
+        )  # fmt: skip
+        unread = (*page.unread, *((name, "speaks of another file, by its hash") for name in others))
+        self._note(noted.model_copy(
+            update={"listing": page.listing, "unread": unread, "stated": page.stated}
+        ))  # fmt: skip
+        return page.listing, found
+
+    def keep(self) -> None:
+        """Write down what was found since the last time."""
+        if self._new:
+            lines = b"".join(one.model_dump_json().encode() + b"\n" for one in self._new)
+            with storing(self._table):
+                make_folder(self._table.parent)
+            append_lines(self._table, lines)
+            self._lines += len(self._new)
+            self._new.clear()
+
+    def finish(self) -> None:
+        """Forget files that have gone, when there are many lines of them."""
+        self.keep()
+        if not self._is_whole or self._lines <= 2 * len(self._seen) + SPARE_LINES:
+            return
+        with new_file(self._table) as part, part.open("wb") as file:
+            for one in self._seen.values():
+                file.write(one.model_dump_json().encode() + b"\n")
+
+    def _at(
+        self, found: FoundFile, marks: dict[str, Noted], models: dict[str, str]
+    ) -> Iterator[Listing | BrokenPage]:
+        path = str(found.file)
+        shown = found.file.relative_to(self.folder).as_posix()
+        noted = self._noted.get(path)
+        if noted is None or noted.stamp != found.stamp:
+            try:
+                looked = self._look_at(found, shown, marks, models)
+            except ExpertError as error:
+                yield BrokenPage(where=printable(shown), reason=str(error))
+                return
+            except (MissingInput, OSError) as error:  # says nothing about whether it is there
+                known = noted.listing if noted else None
+                where = known.ref.model if known else printable(shown)
+                yield BrokenPage(where=where, reason=str(error))
+                return
+            except ValueError:  # half a character in its name
+                yield BrokenPage(where=printable(shown), reason="its name is not UTF-8")
+                return
+            if isinstance(looked, BrokenPage):
+                yield looked
+                return
+            noted = looked
+            self._note(noted)
+        self._seen[path] = noted
+        for name, why in noted.unread:
+            yield BrokenPage(where=printable(Path(shown).with_name(name).as_posix()), reason=why)
+        if noted.listing is not None:
+            yield noted.listing
+
+    def _look_at(
+        self, found: FoundFile, shown: str, marks: dict[str, Noted], models: dict[str, str]
+    ) -> "Noted | BrokenPage":
+        shown.encode()
+        mark = mark_of(found.file, found.size)
+        same = marks.get(mark)
+        if same is not None and same.path != str(found.file) and Path(same.path).is_file():
+            other = same.listing.page_url if same.listing else ""
+            return BrokenPage(
+                where=printable(shown), reason=f"is the same file as {printable(other)}"
+            )
+        if same is not None and same.listing is not None:
+            model = same.listing.ref.model  # it was renamed, or what lies beside it has changed
+        else:
+            model = model_of(shown)
+            before = self._noted.get(str(found.file))
+            is_next_version = before is not None and before.listing is not None
+            if models.get(model, mark) != mark and not is_next_version:
+                model = f"{model}~{mark[:4]}"
+            elif is_next_version and before is not None and before.listing is not None:
+                model = before.listing.ref.model
+        ref = ExpertRef(source=self.source, model=model, version=mark)
+        page = page_of(found.file, shown, ref, self.family, found.present)
+        noted = Noted(
+            path=str(found.file),
+            stamp=found.stamp,
+            mark=mark,
+            listing=page.listing,
+            unread=page.unread,
+            stated=page.stated,
+        )
+        marks[mark], models[model] = noted, mark
+        return noted
+
+    def _note(self, noted: Noted) -> None:
+        self._noted[noted.path] = self._seen[noted.path] = noted
+        self._new.append(noted)
+
+    def _read(self) -> tuple[dict[str, Noted], int]:
+        found: dict[str, Noted] = {}
+        lines = 0
+        try:
+            with self._table.open("rb") as file:
+                for line in file:
+                    lines += 1
+                    try:
+                        noted = Noted.model_validate_json(line)
+                    except ValidationError:
+                        continue  # torn by a crash: that file is looked at again
+                    found[noted.path] = noted
+        except OSError:
+            pass
+        return found, lines

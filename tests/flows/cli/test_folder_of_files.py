@@ -1,0 +1,106 @@
+"""A person's own folder of weights files: found, then merged from where it is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from diffgraph.crawlers.discovery import discover
+from diffgraph.crawlers.folder_of_files import FolderOfFiles
+from diffgraph.experts.library import Library
+from diffgraph.families import get_family
+
+HUB = Path(str(get_family("emoji64").hub)) / "files"
+TRAINED = {
+    "blueprint": ("blueprint", "white lines", "technical drawing"),
+    "pencil": ("pencil sketch", "grey strokes", "paper"),
+}
+
+
+def as_trained(name: str, folder: Path) -> Path:
+    """Write a shipped expert's weights with the header that kohya's trainer leaves."""
+    trigger, *tags = TRAINED[name]
+    with safe_open(HUB / f"{name}.safetensors", "pt") as file:
+        kept = {key: value for key, value in (file.metadata() or {}).items() if "adapter" in key}
+    frequency = {f"10_{trigger}": {tag: 9 - at for at, tag in enumerate((trigger, *tags))}}
+    header = {
+        "ss_output_name": f"{name}_v1",
+        "ss_tag_frequency": json.dumps(frequency),
+        "ss_dataset_dirs": json.dumps({f"10_{trigger}": {"n_repeats": 10, "img_count": 20}}),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.safetensors"
+    save_file(load_file(HUB / f"{name}.safetensors"), target, kept | header)
+    return target
+
+
+@pytest.fixture
+def stocked(tmp_path) -> Library:
+    for name in TRAINED:
+        as_trained(name, tmp_path / "loras")
+    library, family = Library(tmp_path / "home"), get_family("emoji64")
+    discover(FolderOfFiles(tmp_path / "loras", family, library), library, family)
+    return library
+
+
+def test_a_plan_of_them_is_merged_as_the_shipped_ones_are(diffgraph, stocked, tmp_path):
+    experts = {expert.name: expert for expert in stocked.experts("ready")}
+    assert set(experts) == {"blueprint_v1", "pencil_v1"}
+    kept = Library(tmp_path / "kept")
+    written = {}
+    for home, library in (("home", stocked), ("kept", kept)):
+        if library is kept:  # the same weights and headers, brought in as any hub's are
+            _as_a_hub(tmp_path / "loras", tmp_path / "laid_out", kept)
+        plan = {
+            "family": "emoji64",
+            "experts": [
+                {"ref": one.ref, "kind": one.kind, "coefficient": 0.6}
+                for one in sorted(library.experts("ready"), key=lambda one: one.sha256)
+            ],
+        }
+        (tmp_path / "plan.json").write_text(json.dumps(plan))
+        out = tmp_path / f"{home}.safetensors"
+        told = diffgraph("merge", tmp_path / "plan.json", "--out", out, "--home", tmp_path / home)
+        assert told.code == 0, told.err
+        written[home] = load_file(out)
+        if library is stocked:
+            assert "its licence is not known" in told.out
+    assert written["home"].keys() == written["kept"].keys()
+    assert all((written["home"][key] == written["kept"][key]).all() for key in written["home"])
+
+
+def test_a_file_that_has_changed_since_is_never_merged(diffgraph, stocked, tmp_path):
+    expert = stocked.experts("ready")[0]
+    file = stocked.path_of(expert.sha256)
+    file.write_bytes(b"x" * file.stat().st_size)
+    told = diffgraph("show", "expert", expert.ref, "--home", tmp_path / "home")
+    assert told.code == 0, told.err
+    experts = [{"ref": expert.ref, "kind": expert.kind, "coefficient": 1.0}]
+    (tmp_path / "plan.json").write_text(json.dumps({"family": "emoji64", "experts": experts}))
+    told = diffgraph(
+        "merge", tmp_path / "plan.json", "--out", tmp_path / "o.safetensors",
+        "--home", tmp_path / "home",
+    )  # fmt: skip
+    assert told.code == 1
+    assert f"at {file}, where it was: discover it again" in " ".join(told.err.split())
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def _as_a_hub(files: Path, hub: Path, library: Library) -> None:
+    from diffgraph.crawlers.folder import FolderCrawler
+
+    (hub / "models").mkdir(parents=True)
+    shutil.copytree(files, hub / "files")
+    (hub / "hub.json").write_text('{"name": "laid_out"}')
+    for number, file in enumerate(sorted(files.iterdir()), 1):
+        version = {
+            "id": number,
+            "baseModel": "emoji64",
+            "files": [{"downloadUrl": f"files/{file.name}"}],
+        }
+        page = {"id": number, "name": file.stem, "type": "LORA", "modelVersions": [version]}
+        (hub / f"models/{number}.json").write_text(json.dumps(page))
+    discover(FolderCrawler(hub), library, get_family("emoji64"))
