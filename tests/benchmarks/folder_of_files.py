@@ -1,0 +1,133 @@
+"""How long does it take to know a folder of LoRA files, and how long when nothing has changed?
+
+    nice python tests/benchmarks/folder_of_files.py [--files 2000]
+
+Writes so many LoRA files: kohya's modules of SD1.5 at rank 1, each with its own training header and
+a sidecar of ComfyUI-Lora-Manager; then looks at them twice, without waiting for hashes: first when
+all of them are new, then when nothing is. Prints one JSON document: seconds of the clock, and on a
+core for a machine that others use too.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from diffgraph.crawlers.changes import Discovery
+from diffgraph.crawlers.discovery import DiscoveryConfig, discover
+from diffgraph.crawlers.folder_of_files import FolderOfFiles
+from diffgraph.experts.library import Library
+from diffgraph.families import get_family
+
+WORDS = ("neon", "rain", "castle", "fox", "ink", "fog", "gold", "robot", "paper", "owl", "night")
+BLOCKS = (
+    *((f"down_blocks_{block}", count, width) for block, count, width in
+      ((0, 2, 320), (1, 2, 640), (2, 2, 1280))),
+    ("mid_block", 1, 1280),
+    *((f"up_blocks_{block}", 3, width) for block, width in ((1, 1280), (2, 640), (3, 320))),
+)  # fmt: skip
+TEXT, LAYERS = 768, 12
+
+
+def modules() -> Iterator[tuple[str, int, int]]:
+    """Yield the modules that kohya's trainer adapts in SD1.5: name, outputs, inputs."""
+    for block, count, width in BLOCKS:
+        for number in range(count):
+            stem = f"lora_unet_{block}_attentions_{number}"
+            yield f"{stem}_proj_in", width, width
+            for attention in ("attn1", "attn2"):
+                seen = TEXT if attention == "attn2" else width
+                for part, inputs in (("to_q", width), ("to_k", seen), ("to_v", seen),
+                                     ("to_out_0", width)):  # fmt: skip
+                    yield f"{stem}_transformer_blocks_0_{attention}_{part}", width, inputs
+            yield f"{stem}_transformer_blocks_0_ff_net_0_proj", 8 * width, width
+            yield f"{stem}_transformer_blocks_0_ff_net_2", width, 4 * width
+            yield f"{stem}_proj_out", width, width
+    for layer in range(LAYERS):
+        stem = f"lora_te_text_model_encoder_layers_{layer}"
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            yield f"{stem}_self_attn_{part}", TEXT, TEXT
+        yield f"{stem}_mlp_fc1", 4 * TEXT, TEXT
+        yield f"{stem}_mlp_fc2", TEXT, 4 * TEXT
+
+
+def write(folder: Path, number: int) -> None:
+    """Write one LoRA file with its header and its sidecar."""
+    chance = random.Random(number)
+    trigger = f"{chance.choice(WORDS)}{number}"
+    tags = {word: chance.randint(1, 60) for word in WORDS} | {
+        f"{one} {other}": chance.randint(1, 9) for one in WORDS for other in WORDS
+    }
+    tensors = {}
+    value = torch.full((), 1e-3 * (1 + number % 97), dtype=torch.float16)
+    for name, outputs, inputs in modules():
+        tensors[f"{name}.lora_down.weight"] = value.expand(1, inputs).clone()
+        tensors[f"{name}.lora_up.weight"] = value.expand(outputs, 1).clone()
+        tensors[f"{name}.alpha"] = torch.tensor(float(1 + number), dtype=torch.float32)
+    header = {
+        "ss_output_name": trigger,
+        "ss_base_model_version": "sd_v1",
+        "ss_tag_frequency": json.dumps({f"10_{trigger}": tags}),
+        "ss_dataset_dirs": json.dumps({f"10_{trigger}": {"n_repeats": 10, "img_count": 40}}),
+    }
+    file = folder / WORDS[number % len(WORDS)] / f"{trigger}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file, header)
+    sidecar = {
+        "file_name": trigger, "model_name": f"{trigger} style", "size": file.stat().st_size,
+        "base_model": "SD 1.5", "tags": list(WORDS[:3]), "usage_tips": '{"strength": 0.8}',
+        "modelDescription": f"<p>A {chance.choice(WORDS)} look, with {chance.choice(WORDS)}.</p>",
+        "civitai": {"trainedWords": [trigger], "images": [{"meta": {"prompt": f"a {trigger}"}}],
+                    "model": {"name": trigger, "type": "LORA"}},
+    }  # fmt: skip
+    file.with_suffix(".metadata.json").write_text(json.dumps(sidecar))
+
+
+def timed(work: Callable[[], Discovery]) -> dict[str, Any]:
+    """Return how long a look took, and what it found."""
+    clock, core = time.perf_counter(), time.process_time()
+    found = work()
+    return {
+        "seconds": round(time.perf_counter() - clock, 2),
+        "cpu seconds": round(time.process_time() - core, 2),
+        "listed": len(found.listed),
+        "unchanged": len(found.unchanged),
+        "new": len(found.new) + len(found.updated),
+        "refused": len(found.refused),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=2000)
+    files = parser.parse_args().files
+    family = get_family("sd15")
+    with tempfile.TemporaryDirectory() as place:
+        folder, library = Path(place) / "loras", Library(Path(place) / "home", bundled=())
+        for number in range(files):
+            write(folder, number)
+        size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+        def look(**config: Any) -> Discovery:
+            crawler = FolderOfFiles(folder, family, library)
+            return discover(crawler, library, family, config=DiscoveryConfig(**config))
+
+        figures = {
+            "files": files,
+            "bytes a file": size // files,
+            "first look": timed(lambda: look(metadata_only=True)),
+            "second look": timed(lambda: look(metadata_only=True)),
+        }
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
