@@ -125,11 +125,8 @@ def _draw(whole: BatchShard, out: Path, settings: Settings) -> None:
         whole.model_copy(update={"rows": tuple(list(left.values())[start : start + ROWS_A_SHARD])})
         for start in range(0, len(left), ROWS_A_SHARD)
     ]
-    at_work = [
-        (draw_shard.submit(shard, out, settings.home, settings.device), len(shard.rows))
-        for shard in shards
-    ]
-    for _ in results_of(at_work, "batch", len(left)):
+    given = (out, settings.home, settings.device)
+    for _ in results_of(draw_shard, shards, "batch", lambda shard: len(shard.rows), *given):
         pass  # its rows are in its table
 
 

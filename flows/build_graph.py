@@ -1,67 +1,29 @@
 """What do we know of every expert? Describe them, measure them, write a snapshot."""
 
 import time
-from collections.abc import Iterator, Sequence
 
 from diffgraph.agents.questions import DESCRIBE
 from diffgraph.agents.spending import Spending
-from diffgraph.errors import SnapshotError
-from diffgraph.experts.library import Library
-from diffgraph.graph.calibration import CalibrationConfig, Shard
-from diffgraph.results import Result, Rows, rows
+from diffgraph.graph.calibration import CalibrationConfig
 from diffgraph.session import Session
 from diffgraph.session.agents import spent_since
+from diffgraph.session.building import BuildResult, GraphBuilder
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from flows.serving.parameter_types import ImagesAPrompt, Name, Place, ReferencePrompts
 from flows.serving.publishing import publish
 from flows.serving.runners import results_of, runner_for
 from flows.serving.watched import flow, one_at_a_time
-from tasks.calibration import calibrate_shard, choose_reference_prompts, plan_calibration
-from tasks.registration import PAGES_A_TASK, find_unregistered, register_experts
-from tasks.snapshots import SnapshotChanges, write
+from tasks.building import (
+    PAGES_A_TASK,
+    calibrate_shard,
+    choose_reference_prompts,
+    register,
+    write,
+)
 from tasks.tracking import record_spending
 
 IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
-
-
-class BuildResult(Result, SnapshotChanges):
-    """A snapshot, what changed, and what it took."""
-
-    images: int
-    """Images drawn and scored now; what was known already was not drawn again."""
-    failed: dict[str, str]
-    """Expert → why it could not be measured."""
-    config: CalibrationConfig
-    """How experts were measured."""
-    asked: int = 0
-    """Pages that the agent had to read."""
-    embedded: int = 0
-    """Cards that had to be placed among the others."""
-    spending: Spending = Spending()
-    """What the answers of a language model took."""
-
-    def lines(self) -> Iterator[str | Rows]:
-        """Yield the main figures first."""
-        yield (
-            f"snapshot {self.snapshot}: {self.mergeable} experts can be merged, "
-            f"{self.experts - self.mergeable} only known, {self.prompts} reference prompts"
-        )
-        yield (
-            f"{len(self.new)} new, {len(self.updated)} updated, {len(self.retired)} retired; "
-            f"{self.images} images drawn and scored"
-        )
-        if self.asked or self.embedded:
-            yield f"{self.asked} pages read, {self.embedded} cards placed"
-        if self.spending.answers:
-            yield self.spending.line()
-        if self.failed:
-            yield self.failures
-
-    @property
-    def failures(self) -> Rows:
-        """Which experts could not be measured, and why."""
-        return rows(("expert", "reason"), sorted(self.failed.items()))
 
 
 @flow(name="build", task_runner=runner_for(Settings()))
@@ -85,26 +47,30 @@ def build(
     settings, start = Settings(), time.time()
     family = family or settings.family
     config = _config(settings, family, reference_prompts, images_a_prompt)
-    _require_experts(settings, family)
-    who = (settings.home, family, settings.agent)
-    unregistered = _in_parts(find_unregistered(*who), PAGES_A_TASK.get(settings.agent, 500))
+    builder = GraphBuilder(settings.home, family, settings.agent)
+    builder.demand_experts()
+    left, size = builder.unregistered(), PAGES_A_TASK.get(settings.agent, 500)
+    parts = [left[start : start + size] for start in range(0, len(left), size)]
     pages = [
-        register_experts.submit(part, *who, part=f"{number} of {len(unregistered)}")
-        for number, part in enumerate(unregistered, 1)
+        register.submit(builder, part, f"{number} of {len(parts)}")
+        for number, part in enumerate(parts, 1)
     ]
     prompts = choose_reference_prompts(family, config.prompts, candidates, list(exclude))
     try:
         registered = [page.result() for page in pages]
     finally:  # what was answered was paid for, whatever came after
         spending = _told_spending(settings, start)
-    share = (*who, prompts, config)
-    left = plan_calibration(*share, only_missing=True)
-    failed = _calibrate(left, settings)
-    work = plan_calibration(*share, only_missing=False)
-    written = write(*who, prompts, work, config.sampler)
-    built = BuildResult(
-        **written.model_dump(),
-        images=sum(shard.images for shard in left),
+    work = builder.shards(prompts, config, only_missing=True)
+    given = (settings.home, settings.device)
+    failed: dict[str, str] = {}
+    for part in results_of(calibrate_shard, work, "calibrate", lambda shard: shard.images, *given):
+        failed |= part.failed
+    before, after = write(builder, prompts, config)
+    built = BuildResult.of(
+        before,
+        after,
+        prompts=len(prompts),
+        images=sum(shard.images for shard in work),
         failed=failed,
         config=config,
         asked=sum(part.asked for part in registered),
@@ -140,27 +106,3 @@ def _told_spending(settings: Settings, start: float) -> Spending:
             spending.model_dump(),
         )
     return spending
-
-
-def _require_experts(settings: Settings, family: str) -> None:
-    known = Library(settings.home).experts(("ready", "registered_only"))
-    if not any(expert.family == family for expert in known):
-        raise SnapshotError(
-            f"the library in {settings.home} holds no expert of {family}: run `diffgraph discover`"
-        )
-
-
-def _calibrate(shards: Sequence[Shard], settings: Settings) -> dict[str, str]:
-    """Run the shards on whatever workers there are; return the experts that failed."""
-    at_work = [
-        (calibrate_shard.submit(shard, settings.home, settings.device), shard.images)
-        for shard in shards
-    ]
-    failed: dict[str, str] = {}
-    for calibrated in results_of(at_work, "calibrate", sum(shard.images for shard in shards)):
-        failed |= calibrated.failed
-    return failed
-
-
-def _in_parts(items: Sequence[str], size: int) -> list[list[str]]:
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]

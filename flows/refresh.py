@@ -6,11 +6,12 @@ from datetime import datetime
 from diffgraph.crawlers.changes import Discovery
 from diffgraph.homes import SEEN, family_folder, write_pointer
 from diffgraph.results import Result, Rows
+from diffgraph.session.building import BuildResult
 from diffgraph.session.hubs import hub_of
 from diffgraph.session.planners import planner_folder
 from diffgraph.session.training_due import is_training_due
 from diffgraph.settings import Settings
-from flows.build_graph import BuildResult, build
+from flows.build_graph import build
 from flows.discover import discover
 from flows.serving.alive import found_dead
 from flows.serving.parameter_types import (

@@ -16,11 +16,14 @@ from pydantic import ValidationError
 
 from diffgraph.agents.agent import Agent
 from diffgraph.experts.card import ExpertCard
-from diffgraph.experts.expert import Expert, Listing, Status
-from diffgraph.experts.library import Library, page_hash
+from diffgraph.experts.expert import Expert, Status
+from diffgraph.experts.library import Library
 from diffgraph.experts.line_store import LineStore
 
 log = logging.getLogger(__name__)
+
+STATUSES: tuple[Status, ...] = ("ready", "registered_only")
+"""Of the experts that are nodes."""
 
 KEPT_AFTER = 1.0  # seconds; what a killed run may have asked for in vain
 
@@ -61,20 +64,6 @@ class Cards:
         gone = {_key_of(page, *asker) for page in pages for asker in askers if asker}
         if not gone.isdisjoint(written):
             self._lines.keep_only(written.keys() - gone)
-
-
-def register(listing: Listing, agent: Agent, cards: Cards) -> ExpertCard:
-    """Return the expert's card: the one that is kept, or else a new one from the agent.
-
-    Raises:
-        StorageError: the cards cannot be written.
-    """
-    page = page_hash(listing)
-    card = cards.find(page, agent)
-    if card is None:
-        card = agent.describe(listing)
-        cards.keep([(page, card)], agent)
-    return card
 
 
 def register_all(
@@ -124,27 +113,19 @@ def register_all(
     return [found[expert.page_sha256] for expert in experts], asked
 
 
-def described(
-    library: Library, family: str, agent: Agent, cards: Cards, statuses: Sequence[Status]
-) -> tuple[list[Expert], list[ExpertCard]]:
-    """Return a family's experts of these statuses, and their cards."""
-    experts = describable(library, family, agent, cards, statuses)
-    return experts, register_all(experts, library, agent, cards)[0]
-
-
-def describable(
-    library: Library, family: str, agent: Agent, cards: Cards, statuses: Sequence[Status]
-) -> list[Expert]:
+def known_cards(
+    library: Library, family: str, agent: Agent, cards: Cards
+) -> list[tuple[Expert, ExpertCard | None]]:
     """Return a family's experts who have a card, or a page to write one of; others are told."""
     found = []
-    for expert in library.experts(statuses):
-        page = expert.page_sha256
-        if expert.family != family:
-            continue
-        if cards.find(page, agent) is not None or library.holds_page(page):
-            found.append(expert)
-        else:
-            log.warning("%s is left out: its page is damaged; discover brings it again", expert.ref)
+    for expert in library.experts(STATUSES):
+        if expert.family == family:
+            card = cards.find(expert.page_sha256, agent)
+            if card is not None or library.holds_page(expert.page_sha256):
+                found.append((expert, card))
+            else:
+                told = "%s is left out: its page is damaged; discover brings it again"
+                log.warning(told, expert.ref)
     return found
 
 

@@ -5,15 +5,17 @@ this run that nobody else has: other users of the machine can reach their ports,
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from prefect.futures import PrefectFuture, as_completed
+from prefect import Task
+from prefect.futures import as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from diffgraph.progress import report, stopping
 from diffgraph.settings import Settings
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -52,20 +54,23 @@ def runner_for(settings: Settings) -> TaskRunner[Any]:
 
 
 def results_of(
-    shards: Sequence[tuple[PrefectFuture[T], int]], stage: str, total: int
+    task: Task[..., T], shards: Sequence[S], stage: str, steps: Callable[[S], int], *given: Any
 ) -> Iterator[T]:
-    """Yield what shards came to as each ends; report how far their stage is.
+    """Have a task do all shards; yield what each came to as it ends, and report how far they are.
 
     Args:
-        shards: what is at work, and how many steps it is.
-        stage: what the steps are of.
-        total: the steps of all.
+        task: called with a shard and with what is given beside it.
+        shards: the work.
+        stage: what its steps are of.
+        steps: how many a shard is.
+        given: to the task.
     """
-    steps, done = dict(shards), 0
+    at_work = {task.submit(shard, *given): steps(shard) for shard in shards}
+    done, total = 0, sum(at_work.values())
     report(stage, 0, total, f"{len(shards)} shards")
-    for future in as_completed(list(steps)):
+    for future in as_completed(list(at_work)):
         yield future.result()
-        done += steps[future]
+        done += at_work[future]
         report(stage, done, total)
 
 

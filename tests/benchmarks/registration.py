@@ -248,18 +248,19 @@ def counts(home: Path, has_snapshot: bool) -> dict[str, Any]:
 
 def do(stage: str, home: Path, url: str) -> None:
     """Do what a command does, without its server; print what came of it."""
+    from diffgraph.session.building import GraphBuilder, register
     from diffgraph.session.hubs import Hub
     from tasks.discovery import look_at_hub
-    from tasks.registration import find_unregistered, register_experts
 
     if stage == "discover":
         hub = Hub(source="civitai", url=url)
         told: Any = look_at_hub.fn(hub, home, "emoji64", metadata_only=True)
         sys.stdout.write(told.model_dump_json())
         return
-    left = find_unregistered.fn(home, "emoji64", "offline")
+    builder = GraphBuilder(home, "emoji64")
+    left = builder.unregistered()
     parts = [left[start : start + 500] for start in range(0, len(left), 500)]
-    done = [register_experts.fn(part, home, "emoji64", "offline") for part in parts]
+    done = [register(builder, part) for part in parts]
     sums = {name: sum(getattr(part, name) for part in done) for name in ("asked", "embedded")}
     json.dump(sums, sys.stdout)
 

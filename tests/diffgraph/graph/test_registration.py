@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -6,7 +8,7 @@ from diffgraph.agents import OfflineAgent
 from diffgraph.errors import StorageError
 from diffgraph.experts.expert import Expert, ExpertRef, Listing
 from diffgraph.experts.library import Library, page_hash
-from diffgraph.graph.registration import Cards, describable, register, register_all
+from diffgraph.graph.registration import Cards, known_cards, register_all
 
 
 class CountingAgent(OfflineAgent):
@@ -27,6 +29,17 @@ class CountingAgent(OfflineAgent):
 def page(**changes: object) -> Listing:
     fields = {"ref": ExpertRef.parse("hub:1@2"), "name": "Neon", "description": "<p>Glow.</p>"}
     return Listing.model_validate(fields | changes)
+
+
+def register(listing, agent, cards):
+    """Register one expert with this page; return its card."""
+    with TemporaryDirectory() as folder:
+        library = Library(Path(folder), bundled=())
+        ref = str(listing.ref)
+        library.add_pages(
+            [(Expert(ref=ref, name=listing.name, kind="peft", family="emoji64"), listing)]
+        )
+        return register_all(library.experts(), library, agent, cards)[0][0]
 
 
 @pytest.fixture
@@ -147,7 +160,7 @@ def test_an_expert_whose_page_is_damaged_is_told_and_left_out_unless_it_has_a_ca
         lines[line] = lines[line].replace(b'"value":', b'"value":\0')
     pages.write_bytes(b"".join(lines))
     again = Library(library.folder.parent, bundled=())
-    found = describable(again, experts[0].family, agent, cards, ())
+    found = [expert for expert, _ in known_cards(again, experts[0].family, agent, cards)]
     assert set(experts) - set(found) == {experts[5]}
     assert str(experts[5].ref) in caplog.text
     assert len(register_all(found, again, agent, cards)[0]) == 8

@@ -1,0 +1,16 @@
+"""Building a graph: experts are registered in parts, measured in shards, and written down."""
+
+from diffgraph.session import building
+from tasks.policies import LOCAL, NETWORK, named, task
+
+PAGES_A_TASK = {"offline": 500, "claude": 5_000}
+"""A task costs a fifth of a second, whatever it does; a batch of a language model up to an hour."""
+
+register = task(**NETWORK, task_run_name=named(lambda given: f"register {given['part']}"))(
+    building.register
+)
+choose_reference_prompts = task(**LOCAL)(building.choose_reference_prompts)
+calibrate_shard = task(
+    **LOCAL, task_run_name=named(lambda given: f"calibrate {given['shard'].id}")
+)(building.calibrate_shard)
+write = task(**LOCAL)(building.write)
