@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffgraph.artifacts import new_file, sha256_of
-from diffgraph.errors import DiffgraphError, InputError, LicenceForbids, MissingInput, PlanError
+from diffgraph.errors import DiffgraphError, InputError, MissingInput, PlanError
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.expert import Expert
 from diffgraph.experts.reading import open_delta
@@ -27,29 +27,15 @@ from diffgraph.merging.apply import Merger, final_coefficients
 from diffgraph.merging.delta_store import DEVICE_BYTES, HOST_BYTES, DeltaStore
 from diffgraph.merging.k_lora import schedule
 from diffgraph.merging.packing import without_copies
-from diffgraph.merging.plan import MergePlan, PlannedExpert
+from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.plan_groups import PlanGroups
 from diffgraph.merging.precision import whole_float32
+from diffgraph.merging.provenance import ExpertLookup, expert_of
 from diffgraph.version import version
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
-
-MERGEABLE = ("ready", "superseded", "retired")
-"""What was merged once stays reproducible when a newer version comes or the page goes."""
-
-
-class ExpertFiles(Protocol):
-    """Where experts' rows and files are: `diffgraph.experts.library.Library`."""
-
-    def get(self, ref: str) -> Expert:
-        """Return the expert of this reference, or raise `MissingInput`."""
-        ...
-
-    def path_of(self, sha256: str) -> Path:
-        """Return the weights file with this content, or raise `MissingInput`."""
-        ...
 
 
 class Renderer:
@@ -67,7 +53,7 @@ class Renderer:
     def __init__(
         self,
         family: Family,
-        library: ExpertFiles,
+        library: ExpertLookup,
         device: str | torch.device = "cpu",
         model: ResidentModel | None = None,
         cache_bytes: int = HOST_BYTES,
@@ -170,7 +156,7 @@ class Renderer:
         for plan in plans:
             for planned in plan.experts:
                 with contextlib.suppress(DiffgraphError):  # told when the plan is drawn
-                    self._store.prefetch([self._expert(planned).sha256])
+                    self._store.prefetch([expert_of(planned, plan.family, self.library).sha256])
 
     def _rollouts(
         self,
@@ -248,28 +234,9 @@ class Renderer:
             needed = final_coefficients(plan)
             for planned in plan.experts:
                 if planned.ref in needed and planned.ref not in experts:
-                    experts[planned.ref] = self._expert(planned)
+                    experts[planned.ref] = expert_of(planned, plan.family, self.library)
         found = self._store.get(expert.sha256 for expert in experts.values())
         return {ref: found[expert.sha256] for ref, expert in experts.items()}
-
-    def _expert(self, planned: PlannedExpert) -> Expert:
-        """Return the library's row of a planned expert, or say why it cannot be merged."""
-        try:
-            expert = self.library.get(planned.ref)
-        except MissingInput as error:
-            raise PlanError(f"the plan needs {planned.ref}: {error}") from error
-        if expert.status == "registered_only":
-            raise LicenceForbids(f"{planned.ref} may not be merged: {expert.reason}")
-        if expert.status not in MERGEABLE:
-            raise PlanError(f"{planned.ref} is {expert.status}: {expert.reason}")
-        for what, ours, theirs in (
-            ("family", expert.family, self.family.name),
-            ("kind", expert.kind, planned.kind),
-            ("file", expert.sha256, planned.sha256 or expert.sha256),
-        ):
-            if ours != theirs:
-                raise PlanError(f"{planned.ref}: its {what} is {ours}, the plan needs {theirs}")
-        return expert
 
     def _read(self, sha256: str) -> Delta:
         """Read a file of the library, if it still is that file and all its numbers are finite."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from diffgraph.artifacts import sha256_of
 from diffgraph.errors import LicenceForbids, MissingInput, PlanError
 from diffgraph.experts.expert import NOT_KNOWN, Expert
-from diffgraph.merging.plan import MergePlan
+from diffgraph.merging.plan import MergePlan, PlannedExpert
 
 MERGEABLE = ("ready", "superseded", "retired")
 """What was merged once stays reproducible when a newer version comes or the page goes."""
@@ -44,29 +44,33 @@ def experts_of(plan: MergePlan, library: ExpertLookup) -> dict[str, Expert]:
         LicenceForbids: one forbids derivatives, and a merge is one.
         PlanError: one is not known, not usable, or not what the plan says.
     """
-    found = {}
     coefficients = plan.coefficients()
-    for planned in plan.experts:
-        if coefficients[planned.ref] == 0:
-            continue
-        try:
-            expert = library.get(planned.ref)
-        except MissingInput as error:
-            raise PlanError(f"the plan needs {planned.ref}: {error}") from error
-        if not expert.licence.allow_derivatives or expert.status == "registered_only":
-            reason = expert.reason or "its page forbids derivatives"
-            raise LicenceForbids(f"{planned.ref} may not be merged: {reason}")
-        if expert.status not in MERGEABLE:
-            raise PlanError(f"{planned.ref} is {expert.status}: {expert.reason}")
-        for what, ours, theirs in (
-            ("family", expert.family, plan.family),
-            ("kind", expert.kind, planned.kind),
-            ("file", expert.sha256, planned.sha256 or expert.sha256),
-        ):
-            if ours != theirs:
-                raise PlanError(f"{planned.ref}: its {what} is {ours}, the plan needs {theirs}")
-        found[planned.ref] = expert
-    return found
+    return {
+        planned.ref: expert_of(planned, plan.family, library)
+        for planned in plan.experts
+        if coefficients[planned.ref] != 0
+    }
+
+
+def expert_of(planned: PlannedExpert, family: str, library: ExpertLookup) -> Expert:
+    """Return the row of a planned expert; raises as `experts_of`."""
+    try:
+        expert = library.get(planned.ref)
+    except MissingInput as error:
+        raise PlanError(f"the plan needs {planned.ref}: {error}") from error
+    if not expert.licence.allow_derivatives or expert.status == "registered_only":
+        reason = expert.reason or "its page forbids derivatives"
+        raise LicenceForbids(f"{planned.ref} may not be merged: {reason}")
+    if expert.status not in MERGEABLE:
+        raise PlanError(f"{planned.ref} is {expert.status}: {expert.reason}")
+    for what, ours, theirs in (
+        ("family", expert.family, family),
+        ("kind", expert.kind, planned.kind),
+        ("file", expert.sha256, planned.sha256 or expert.sha256),
+    ):
+        if ours != theirs:
+            raise PlanError(f"{planned.ref}: its {what} is {ours}, the plan needs {theirs}")
+    return expert
 
 
 def files_of(experts: Mapping[str, Expert], library: ExpertLookup) -> dict[str, Path]:
