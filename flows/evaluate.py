@@ -1,16 +1,14 @@
 """Which method is best, and are we sure? Every method on the same prompts, seeds and noise."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact
 
-from diffgraph.evaluation.statistics import Interval, Summary
-from diffgraph.results import Result, Rows, rows
+from diffgraph.evaluation.statistics import Summary
 from diffgraph.session import Session
 from diffgraph.session.comparison import (
     ComparisonConfig,
-    ComparisonResult,
+    EvaluationResult,
     ReportExtras,
     evaluation_config,
 )
@@ -21,44 +19,10 @@ from flows.serving.publishing import publish
 from flows.serving.runners import runner_for
 from flows.serving.watched import flow, one_at_a_time
 from tasks.evaluation import compare
-from tasks.tracking import Recorded, record_evaluation
+from tasks.tracking import record_evaluation
 
 REPORTS = (".html", ".htm")
 MARK, MARK_WITHIN = b'content="diffgraph evaluate"', 512  # bytes of a report's beginning
-
-
-class EvaluationResult(Result, ComparisonResult):
-    """How the methods did, and where it is recorded."""
-
-    run: Recorded
-
-    def lines(self) -> Iterator[str | Rows]:
-        """Yield the table, then where the rest is."""
-        seeds = "1 seed" if self.summary.seeds == 1 else f"{self.summary.seeds} seeds"
-        yield f"{self.prompts} prompts, {seeds}, {self.drawn} images drawn now"
-        yield score_table(self.summary)
-        if self.left_out:
-            yield f"{len(self.left_out)} prompts left out, e.g. {next(iter(self.left_out.items()))}"
-        yield f"rows: {self.table}; {self.run.line()}"
-        if self.report is not None:
-            yield f"report: {self.report}"
-
-
-def score_table(summary: Summary) -> Rows:
-    """Return a line a method: its reward, and how far the reference method is ahead of it."""
-    return rows(
-        ("method", "reward", "95 % interval", f"{summary.reference} ahead by", "wins"),
-        [
-            (
-                method.method,
-                method.scores["reward"].mean,
-                _between(method.scores["reward"]),
-                _lead(method.lead.get("reward")),
-                "" if method.win_rate is None else f"{100 * method.win_rate:.0f} %",
-            )
-            for method in summary.methods
-        ],
-    )
 
 
 @flow(name="evaluate", task_runner=runner_for(Settings()))
@@ -109,7 +73,7 @@ def evaluate(  # noqa: PLR0913 (the parameters of a deployment are its form)
         _metrics(compared.summary),
         [compared.table, *([report] if report else [])],
     )
-    done = EvaluationResult(**compared.model_dump(), run=run)
+    done = compared.model_copy(update={"run": run})
     publish(done, key="scores")
     if report is not None:
         create_link_artifact(report.resolve().as_uri(), link_text="the report", key="report")
@@ -131,11 +95,3 @@ def _metrics(summary: Summary) -> dict[str, float]:
         if lead := method.lead.get("reward"):
             metrics[f"{method.method}.behind_by"] = lead.mean
     return metrics
-
-
-def _between(interval: Interval) -> str:
-    return f"{interval.low:+.3f} to {interval.high:+.3f}"
-
-
-def _lead(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.mean:+.3f} ({_between(interval)})"

@@ -23,7 +23,7 @@ from diffgraph.planner.training import (
 )
 from diffgraph.planner.training import train as train_planner
 from diffgraph.progress import report
-from diffgraph.results import Result, Rows
+from diffgraph.results import Recorded, Result, Rows
 from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
 from diffgraph.session.planners import planner_folder, planner_in_force, planners_folder
@@ -32,7 +32,7 @@ from flows.serving.parameter_types import Identifier, Name, Seed, Steps, Trainin
 from flows.serving.publishing import publish
 from flows.serving.runners import runner_for
 from flows.serving.watched import flow, one_at_a_time
-from tasks.tracking import Recorded, record_training
+from tasks.tracking import record_training
 from tasks.training import choose_experts, promote, score_rollouts, try_planner
 
 ONE_IN = 8

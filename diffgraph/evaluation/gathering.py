@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffgraph.evaluation.drawing import Curve, GraphView
-from diffgraph.evaluation.harness import Evaluation
+from diffgraph.evaluation.harness import ScoredImages
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 from diffgraph.evaluation.report import Comparison, Part, Picture
 from diffgraph.planner.selection import Selection
@@ -55,7 +55,7 @@ def training_curves(records: Sequence["StepRecord"]) -> list[Curve]:
 
 
 def comparisons(
-    evaluation: Evaluation,
+    evaluation: ScoredImages,
     names: Mapping[str, str],
     selections: Mapping[str, Selection] | None = None,
 ) -> list[Comparison]:
@@ -90,7 +90,7 @@ def comparisons(
     return [comparison(prompt) for prompt in evaluation.shown]
 
 
-def mean_rewards(evaluation: Evaluation) -> dict[tuple[str, str], float]:
+def mean_rewards(evaluation: ScoredImages) -> dict[tuple[str, str], float]:
     """Return the mean reward over seeds, by method and prompt id."""
     found: dict[tuple[str, str], list[float]] = {}
     for row in evaluation.table.to_pylist():
@@ -99,7 +99,7 @@ def mean_rewards(evaluation: Evaluation) -> dict[tuple[str, str], float]:
 
 
 def _parts(
-    evaluation: Evaluation,
+    evaluation: ScoredImages,
     key: tuple[str, str],
     names: Mapping[str, str],
     reasons: Mapping[str, str],

@@ -61,7 +61,7 @@ class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ScoredImages:
     """What came out."""
 
     table: pa.Table
@@ -83,7 +83,7 @@ def evaluate(
     folder: Path,
     config: EvaluationConfig | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
+) -> ScoredImages:
     """Draw and score all methods, prompts and seeds; write `results.parquet` and `plans.json`.
 
     Args:
@@ -201,7 +201,7 @@ class _Run:
                 reasons = sorted({self.failed.get(plan.id, "no plan") for plan in plans})
                 self.left_out[prompt_id] = f"{', '.join(missing)}: {'; '.join(reasons)}"
 
-    def result(self) -> Evaluation:
+    def result(self) -> ScoredImages:
         """Return the rows of all prompts that every method was drawn for: the rows are paired."""
         chosen = {key: own for key, own in self.chosen.items() if key[1] not in self.left_out}
         plans = {key: own[self.seeds[0]] for key, own in chosen.items()}
@@ -232,7 +232,7 @@ class _Run:
             for key, plan in plans.items()
             if key[1] in ids
         }
-        return Evaluation(table, plans, images, shown, self.left_out, self.drawn)
+        return ScoredImages(table, plans, images, shown, self.left_out, self.drawn)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -262,7 +262,7 @@ class _Run:
         return self.store.image(job).is_file()
 
 
-def _write(result: Evaluation, folder: Path) -> None:
+def _write(result: ScoredImages, folder: Path) -> None:
     with new_file(folder / "results.parquet") as part:
         pq.write_table(result.table, part)
     plans = [

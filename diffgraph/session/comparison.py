@@ -1,7 +1,7 @@
 """Which method is best on which prompts? Draws, scores, and writes the report that shows it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from diffgraph.crawlers.crawler import BrokenPage
-from diffgraph.evaluation.statistics import Summary
+from diffgraph.evaluation.statistics import Interval, Summary
 from diffgraph.progress import report
+from diffgraph.results import Recorded, Result, Rows, rows
 from diffgraph.session import Session
 
 if TYPE_CHECKING:
-    from diffgraph.evaluation.harness import Evaluation, EvaluationConfig
+    from diffgraph.evaluation.harness import EvaluationConfig, ScoredImages
     from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 
 
@@ -37,8 +38,8 @@ class ReportExtras(BaseModel, frozen=True):
     durations: Mapping[str, float] = {}
 
 
-class ComparisonResult(BaseModel, frozen=True):
-    """How the methods did."""
+class EvaluationResult(Result):
+    """How the methods did, and where it is recorded."""
 
     summary: Summary
     prompts: int
@@ -46,6 +47,19 @@ class ComparisonResult(BaseModel, frozen=True):
     left_out: dict[str, str]
     table: Path
     report: Path | None
+    run: Recorded | None = None
+    """None as long as it is not recorded."""
+
+    def lines(self) -> Iterator[str | Rows]:
+        """Yield the table, then where the rest is."""
+        seeds = "1 seed" if self.summary.seeds == 1 else f"{self.summary.seeds} seeds"
+        yield f"{self.prompts} prompts, {seeds}, {self.drawn} images drawn now"
+        yield _score_table(self.summary)
+        if self.left_out:
+            yield f"{len(self.left_out)} prompts left out, e.g. {next(iter(self.left_out.items()))}"
+        yield f"rows: {self.table}; {self.run.line() if self.run else 'not recorded'}"
+        if self.report is not None:
+            yield f"report: {self.report}"
 
 
 def compare(
@@ -54,7 +68,7 @@ def compare(
     folder: Path,
     page: Path | None,
     extras: ReportExtras,
-) -> ComparisonResult:
+) -> EvaluationResult:
     """Draw and score every method on every prompt, and write the report."""
     from diffgraph.evaluation.harness import evaluate
     from diffgraph.evaluation.prompt_sets import load_prompts
@@ -78,7 +92,7 @@ def compare(
     if page is not None:
         durations = {**extras.durations, "evaluate": time.monotonic() - start}
         _write_report(page, session, evaluation, summary, extras, comparison, durations)
-    return ComparisonResult(
+    return EvaluationResult(
         summary=summary,
         prompts=len(prompts) - len(evaluation.left_out),
         drawn=evaluation.drawn,
@@ -124,7 +138,7 @@ def _bench(session: Session) -> Any:
 def _write_report(
     page: Path,
     session: Session,
-    evaluation: "Evaluation",
+    evaluation: "ScoredImages",
     summary: Summary,
     extras: ReportExtras,
     comparison: ComparisonConfig,
@@ -168,3 +182,28 @@ def _write_report(
         durations=durations,
     )
     write_report(page, data)
+
+
+def _score_table(summary: Summary) -> Rows:
+    """Return a line a method: its reward, and how far the reference method is ahead of it."""
+    return rows(
+        ("method", "reward", "95 % interval", f"{summary.reference} ahead by", "wins"),
+        [
+            (
+                method.method,
+                method.scores["reward"].mean,
+                _between(method.scores["reward"]),
+                _lead(method.lead.get("reward")),
+                "" if method.win_rate is None else f"{100 * method.win_rate:.0f} %",
+            )
+            for method in summary.methods
+        ],
+    )
+
+
+def _between(interval: Interval) -> str:
+    return f"{interval.low:+.3f} to {interval.high:+.3f}"
+
+
+def _lead(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.mean:+.3f} ({_between(interval)})"

@@ -9,12 +9,12 @@ from prefect.artifacts import create_link_artifact
 from diffgraph.crawlers.changes import Discovery
 from diffgraph.results import Result, Rows
 from diffgraph.session.building import BuildResult
-from diffgraph.session.comparison import ReportExtras
+from diffgraph.session.comparison import EvaluationResult, ReportExtras
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from flows.build_graph import build
 from flows.discover import discover
-from flows.evaluate import EvaluationResult, evaluate
+from flows.evaluate import evaluate
 from flows.serving.parameter_types import Limit, Place, ReferencePrompts, Steps, TrainingPrompts
 from flows.serving.watched import flow
 from flows.train_planner import TrainingResult, train

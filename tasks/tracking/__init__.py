@@ -13,12 +13,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from diffgraph.artifacts import storing
 from diffgraph.errors import ServiceError, ServiceRefused, ServiceUnavailable
 from diffgraph.permissions import make_folder, private_umask
-from diffgraph.printable import printable
+from diffgraph.results import Recorded
 from tasks.policies import RECORD, named, task
 from tasks.tracking.database import ARTIFACTS, address_of, make_database
 from tasks.tracking.unsent import Record, flat, keep, read, waiting
@@ -42,25 +40,6 @@ MASTERED = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 """How MLflow behaves here, unless the user says otherwise."""
-
-
-class Recorded(BaseModel, frozen=True):
-    """Where a run is found again."""
-
-    run_id: str = ""
-    """In MLflow; empty if MLflow does not have it yet."""
-    uri: str
-    version: str = ""
-    champion: bool = False
-    kept: Path | None = None
-    """The file of a record that MLflow does not have yet."""
-
-    def line(self) -> str:
-        """Return where it is recorded."""
-        if self.kept is not None:
-            where = printable(self.uri)
-            return f"not recorded in {where} yet: kept in {self.kept}, sent with the next"
-        return f"run {self.run_id} in {printable(self.uri)}"
 
 
 def record_training(
