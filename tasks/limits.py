@@ -4,6 +4,7 @@ A limit that is there already stays as it is, so that an operator may change it 
 """
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -29,19 +30,14 @@ def shared_turn(hub: str, per_minute: float | None) -> Callable[[], Awaitable[No
     from diffgraph.crawlers.web import RateLimiter
 
     name = f"{hub}-requests-{per_minute:g}-a-minute"
-    pace = RateLimiter(
-        per_minute / SLACK
-    )  # a little slower than the limit: whoever is alone never waits
-    made = False
+    # a little slower than the limit: whoever is alone never waits
+    pace, make = RateLimiter(per_minute / SLACK), functools.cache(make_limit)
 
     async def turn() -> None:
-        nonlocal made
         from prefect.concurrency.asyncio import rate_limit
 
         await pace()
-        if not made:
-            await asyncio.to_thread(make_limit, name, BURST, per_minute / 60.0)
-            made = True
+        await asyncio.to_thread(make, name, BURST, per_minute / 60.0)
         await rate_limit(name, strict=True)
 
     return turn
@@ -53,15 +49,12 @@ def download_slot(at_once: int) -> Callable[[], AbstractContextManager[object]]:
     Args:
         at_once: Files, of all processes that ask the same Prefect API.
     """
-    made = False
+    make = functools.cache(make_limit)
 
     def slot() -> AbstractContextManager[object]:
-        nonlocal made
         from prefect.concurrency.sync import concurrency
 
-        if not made:
-            make_limit(DOWNLOADS, at_once)
-            made = True
+        make(DOWNLOADS, at_once)
         return concurrency(DOWNLOADS, occupy=1, lease_duration=LEASE)
 
     return slot
