@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from diffgraph.errors import InputError
 from flows.serving.parameter_types import LARGEST_SEED
 
 
@@ -53,10 +54,22 @@ Seed = Annotated[
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 
 
+def _hub_kind(name: str) -> str:
+    """Return a kind of hub that is known; anything else is wrong usage."""
+    from diffgraph.session.hubs import check_source
+
+    try:
+        return check_source(name)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 HubKind = Annotated[
     str,
     typer.Option(
-        "--source", help="The kind of hub: folder, civitai, huggingface, or what a package adds."
+        "--source",
+        callback=_hub_kind,
+        help="The kind of hub: folder, civitai, huggingface, or what a package adds.",
     ),
 ]
 HubFolder = Annotated[

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import torch
 
 from tests.crash import faults
 from tests.crash.contents import contents, differences
@@ -222,6 +223,8 @@ def _be_a_verb(verb: Verb, places: Places, tree: Path, hit: Hit, told: int, coun
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # after a fork torch makes its pool anew at its first use, which two threads must not be
+        torch.set_num_threads(1)
         environment_of(places, hit.whom is Whom.SERVER, hit.whom is Whom.WORKER)
         faults.arm(tree, hit.fault)
         try:

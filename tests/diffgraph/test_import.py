@@ -51,7 +51,7 @@ def test_a_package_that_is_missing_is_told_by_the_command():
     code = "import sys; sys.modules['torch'] = None; from flows.cli import main; main()"
     done = python(code, "plan", "a fox")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("diffgraph: MissingPackage: torch is not installed: ")
+    assert done.stderr.startswith("diffgraph: torch is not installed: ")
     assert len(done.stderr.splitlines()) == 1
 
 
