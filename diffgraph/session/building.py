@@ -1,5 +1,6 @@
 """How does a library become a graph? Experts are described, measured, and written down."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -27,6 +28,8 @@ from diffgraph.session.session import Session
 if TYPE_CHECKING:
     from diffgraph.experts.card import ExpertCard
     from diffgraph.experts.expert import Expert
+
+log = logging.getLogger(__name__)
 
 TESTED = ("train", "bench", "freeform")
 """The bundled sets whose prompts must not be reference prompts too."""
@@ -134,6 +137,9 @@ class GraphBuilder:
     def described(self) -> "list[tuple[Expert, ExpertCard]]":
         """The experts of the graph with their cards, as registration left them."""
         known = known_cards(self.library, self.family, self.session.agent, self.cards)
+        late = [expert.ref for expert, card in known if card is None]
+        if late:
+            log.warning("no card yet, so left for the next build: %s", ", ".join(sorted(late)))
         return [(expert, card) for expert, card in known if card is not None]
 
     def demand_experts(self) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.errors import DamagedFile, InputError, LicenceForbids, MissingInput, PlanError
-from diffgraph.experts.expert import Expert
+from diffgraph.experts.expert import Expert, Licence
 from diffgraph.families import get_family
 from diffgraph.families.family import SamplerConfig
 from diffgraph.generation import Renderer, as_image, device_of, save_png
@@ -204,6 +204,7 @@ def test_an_empty_plan_is_the_base(renderer: Renderer, tiny_model: Any) -> None:
     [
         ({"family": "sd15"}, PlanError, "sd15"),
         ({"status": "registered_only", "reason": "no derivatives"}, LicenceForbids, "derivatives"),
+        ({"licence": Licence(allow_derivatives=False)}, LicenceForbids, "forbids derivatives"),
         ({"status": "rejected", "reason": "NaN"}, PlanError, "rejected"),
         ({"kind": "peft"}, PlanError, "kind is peft"),
     ],
