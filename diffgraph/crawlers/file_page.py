@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffgraph.crawlers.civitai_pages import PROMPT_CHARACTERS, text
+from diffgraph.crawlers.file_metadata import FileMetadata, combined, licence_of_a_file
 from diffgraph.crawlers.sidecars import previews, read_sidecars
-from diffgraph.crawlers.told import Told, licence_of_a_file, together
 from diffgraph.crawlers.training_header import read_header
 from diffgraph.experts.expert import ExpertRef, ListedFile, ListedImage, Listing
 from diffgraph.experts.peft_configuration import PEFT_WEIGHTS
@@ -62,17 +62,17 @@ def page_of(
 
     about = file.stat()
     beside = read_sidecars(file, present, about.st_size)
-    said = [(name, told) for name, told in beside.said if believed is None or name in believed]
+    said = [(name, stated) for name, stated in beside.said if believed is None or name in believed]
     with open_weights(file) as weights:  # of the mapped numbers, none is looked at
         header, unread = read_header(weights.metadata)
         shapes, adapts = made_for(weights), is_adapter(weights)
-    known = together([*(told for _, told in said), header])
+    known = combined([*(stated for _, stated in said), header])
     ours = next(filter(None, map(family_in, family.hub_names)), "")
     stem = file.parent.name if file.name == PEFT_WEIGHTS else file.stem
     listing = Listing(
         ref=ref,
         name=text(known.name or stem, NAME_CHARACTERS) or "unnamed",
-        description=_description(known, is_thin=not any(told.description for _, told in said)),
+        description=_description(known, is_thin=not any(stated.description for _, stated in said)),
         type="LORA" if adapts else "Checkpoint",
         base_model=shapes if shapes and shapes != ours else family.hub_names[0],
         tags=known.tags,
@@ -92,7 +92,7 @@ def page_of(
     return FilePage(
         listing,
         (*beside.unread, *((file.name, why) for why in unread)),
-        tuple((name, told.sha256) for name, told in said if told.sha256),
+        tuple((name, stated.sha256) for name, stated in said if stated.sha256),
     )
 
 
@@ -118,7 +118,7 @@ def model_of(shown: str) -> str:
     return re.sub(r"[^\w.~/-]+", "_", path.as_posix())[-120:].strip("/") or "unnamed"
 
 
-def _description(known: Told, is_thin: bool) -> str:
+def _description(known: FileMetadata, is_thin: bool) -> str:
     """Return what is said, its strength where a page would say it; of a thin page, that it is."""
     lines = [known.description] if known.description else []
     if is_thin and not known.description:

@@ -23,7 +23,7 @@ from diffgraph.crawlers.civitai_pages import (
     text,
     words,
 )
-from diffgraph.crawlers.told import MOST_STRENGTH, Told
+from diffgraph.crawlers.file_metadata import MOST_STRENGTH, FileMetadata
 from diffgraph.errors import MissingInput, UnusableListing
 from diffgraph.foreign_files import parse_json, parse_strict, read_foreign
 
@@ -44,7 +44,7 @@ Json = Mapping[str, Any]
 class Beside(NamedTuple):
     """What was found beside a file."""
 
-    said: tuple[tuple[str, Told], ...]
+    said: tuple[tuple[str, FileMetadata], ...]
     """Sidecar → what it says, the most trusted first."""
     unread: tuple[tuple[str, str], ...]
     """Sidecar → why it was left out."""
@@ -64,15 +64,15 @@ def read_sidecars(file: Path, present: frozenset[str], size: int) -> Beside:
         if name not in present:
             continue
         try:
-            told = read(file.with_name(name))
+            stated = read(file.with_name(name))
         except (MissingInput, UnusableListing) as error:
             unread.append((name, f"{error}; its expert is known without it"))
             continue
-        if told.size_bytes and told.size_bytes != size:
-            why = f"speaks of a file of {told.size_bytes} bytes, {file.name!r} has {size}"
+        if stated.size_bytes and stated.size_bytes != size:
+            why = f"speaks of a file of {stated.size_bytes} bytes, {file.name!r} has {size}"
             unread.append((name, f"{why}; its expert is known without it"))
         else:
-            said.append((name, told))
+            said.append((name, stated))
     return Beside(tuple(said), tuple(unread))
 
 
@@ -96,10 +96,10 @@ def _object(path: Path) -> Json:
     return found
 
 
-def _lora_manager(path: Path) -> Told:
+def _lora_manager(path: Path) -> FileMetadata:
     about = _object(path)
     version = about.get("civitai")
-    hub = _version(version, path.name) if isinstance(version, dict) and version else Told()
+    hub = _version(version, path.name) if isinstance(version, dict) and version else FileMetadata()
     notes = text(about.get("notes"), NOTES_CHARACTERS, lines=True)
     described = text(about.get("modelDescription"), DESCRIPTION_CHARACTERS, lines=True)
     level = about.get("preview_nsfw_level")
@@ -117,17 +117,17 @@ def _lora_manager(path: Path) -> Told:
     )
 
 
-def _civitai_helper(path: Path) -> Told:
+def _civitai_helper(path: Path) -> FileMetadata:
     about = _object(path)
-    return _version(about, path.name) if about else Told()
+    return _version(about, path.name) if about else FileMetadata()
 
 
-def _person(path: Path) -> Told:
+def _person(path: Path) -> FileMetadata:
     about = _object(path)
     notes = (text(about.get(field), NOTES_CHARACTERS, lines=True)
              for field in ("description", "notes"))  # fmt: skip
     activation = text(about.get("activation text"), NOTES_CHARACTERS)
-    return Told(
+    return FileMetadata(
         description="\n".join(filter(None, notes)),
         base_model=text(about.get("sd version"), WORD_CHARACTERS).replace("Unknown", ""),
         trigger_words=words(activation.split(",")),
@@ -135,25 +135,27 @@ def _person(path: Path) -> Told:
     )
 
 
-def _notes(path: Path) -> Told:
+def _notes(path: Path) -> FileMetadata:
     data = read_foreign(path, NOTES_BYTES, inside=path.parent)
-    return Told(description=text(data.decode("utf-8", "replace"), NOTES_CHARACTERS, lines=True))
+    return FileMetadata(
+        description=text(data.decode("utf-8", "replace"), NOTES_CHARACTERS, lines=True)
+    )
 
 
-def _version(version: Json, where: str) -> Told:
+def _version(version: Json, where: str) -> FileMetadata:
     """Read a version as the hub's API answers it, with some of its model inside."""
     model = version.get("model")
     model = model if isinstance(model, dict) else {}
     number = version.get("modelId") or version.get("id")
     if not number and not version.get("trainedWords") and not model:
-        return Told()  # the hub did not know the file
+        return FileMetadata()  # the hub did not know the file
     about = {"creator": version.get("creator"), **model}
     item = {**about, "id": number or 1, "modelVersions": [{"id": 1, **version}]}
     if not isinstance(number, int | str):
         item["id"] = 1
     page = parse_model(item, "sidecar", where)[0]
     has_terms = any(field in model for field in PERMISSIONS)
-    return Told(
+    return FileMetadata(
         name=page.name if model.get("name") else "",
         description=page.description,
         base_model=page.base_model,
@@ -193,7 +195,7 @@ def _count(value: object) -> int:
     return value if is_one else 0  # type: ignore[return-value]
 
 
-READERS: Mapping[str, Callable[[Path], Told]] = {
+READERS: Mapping[str, Callable[[Path], FileMetadata]] = {
     ".metadata.json": _lora_manager,
     ".civitai.info": _civitai_helper,
     ".json": _person,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffgraph.crawlers.civitai_pages import WORD_CHARACTERS, moment, text, words
-from diffgraph.crawlers.told import MOST_TAGS, Told, licence_of_a_file
+from diffgraph.crawlers.file_metadata import MOST_TAGS, FileMetadata, licence_of_a_file
 from diffgraph.foreign_files import parse_strict
 
 TITLE = 200
@@ -24,7 +24,7 @@ GENERAL = frozenset(
 """Names of folders that trainers ask for, and that say nothing."""
 
 
-def read_header(metadata: Mapping[str, str]) -> tuple[Told, list[str]]:
+def read_header(metadata: Mapping[str, str]) -> tuple[FileMetadata, list[str]]:
     """Return what a header says, and which of its fields could not be read."""
     spec = {
         name.removeprefix("modelspec."): value
@@ -39,7 +39,7 @@ def read_header(metadata: Mapping[str, str]) -> tuple[Told, list[str]]:
     trigger = text(spec.get("trigger_phrase"), WORD_CHARACTERS)
     name = spec.get("title") or metadata.get("ss_output_name") or metadata.get("title")
     architecture = spec.get("architecture", "").removesuffix("/lora")
-    told = Told(
+    known = FileMetadata(
         name=text(name, TITLE),
         description="\n".join(filter(None, described)),
         base_model=text(metadata.get("ss_base_model_version") or architecture, WORD_CHARACTERS),
@@ -50,7 +50,7 @@ def read_header(metadata: Mapping[str, str]) -> tuple[Told, list[str]]:
         else None,
         published_at=moment(spec.get("date")),
     )
-    return told, unread
+    return known, unread
 
 
 def _training_tags(frequency: Any) -> tuple[str, ...]:

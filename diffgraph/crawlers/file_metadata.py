@@ -1,4 +1,4 @@
-"""What is said about a file, by whoever says it: a sidecar, its own header, its name?"""
+"""What does one source say about a file: a sidecar, its own header, its name?"""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,7 +12,7 @@ MOST_TAGS = 12
 MOST_STRENGTH = 2.0
 
 
-class Told(BaseModel, frozen=True):
+class FileMetadata(BaseModel, frozen=True):
     """What one source says of a file; empty where it says nothing."""
 
     name: str = ""
@@ -32,14 +32,14 @@ class Told(BaseModel, frozen=True):
     size_bytes: int = 0
 
 
-def together(said: Iterable[Told]) -> Told:
+def combined(said: Iterable[FileMetadata]) -> FileMetadata:
     """Return what several sources say, the first one first; a warning of one is a warning."""
     found: dict[str, object] = {}
     for one in said:
         for field, value in one:
             if value and not found.get(field):
                 found[field] = value
-    return Told.model_validate(found)
+    return FileMetadata.model_validate(found)
 
 
 def licence_of_a_file(name: str, creator: str) -> Licence:
