@@ -22,7 +22,7 @@ from diffgraph.errors import InputError, MissingInput
 from diffgraph.foreign_files import bounded_lines
 from diffgraph.foreign_tables import bounded_batches
 
-GENERAL = Path(__file__).parent / "general_prompts.jsonl"
+GENERAL = Path(__file__).parent / "general_prompts.parquet"
 """Scenes of any kind, for families that ship no candidates of their own."""
 COLUMN = "prompt"
 UNSAFE: Mapping[str, float] = {"prompt_nsfw": 0.2, "image_nsfw": 0.5}

@@ -33,7 +33,7 @@ SEED = 20250630
 HELD_OUT_SHARE = 0.3
 STYLE_SHARES = {"3d": 0.15, "flat": 0.15, "noto": 0.05, "twemoji": 0.05, "high contrast": 0.05}
 ATTEMPTS = 400
-MANY = 1_000  # rows, from which on a set is a table
+MANY = 400  # rows, from which on a set is a table
 Row = dict[str, str | list[str] | None]
 Pair = tuple[str, ...]
 
@@ -59,7 +59,7 @@ SETS = (
 
 
 def write_prompt_sets(art: Art, folder: Path, seed: int = SEED) -> dict[str, int]:
-    """Write the four sets, the large one as Parquet, the others as JSONL; return their sizes.
+    """Write the four sets, the large ones as Parquet, the others as JSONL; return their sizes.
 
     Raises:
         MissingInput: a subject that the sets ask for is not in the art.

@@ -84,6 +84,9 @@ def write_assets(art: Art, assets: Path = ASSETS) -> None:
     """Train and write the tokenizer and the word list of emoji64."""
     tokenizer = train_tokenizer(training_texts(art.subjects))
     tokenizer.save_pretrained(str(assets / "base" / "tokenizer"))
+    file = assets / "base" / "tokenizer" / "tokenizer.json"  # half its bytes are spaces
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    write_text(file, json.dumps(facts, separators=(",", ":"), ensure_ascii=False))
     write_words(art.subjects, assets / "words.txt")
     log.info("%d tokens", len(tokenizer))
 
