@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,7 @@ from diffgraph.merging.delta_store import DEVICE_BYTES, HOST_BYTES, DeltaStore
 from diffgraph.merging.k_lora import schedule
 from diffgraph.merging.packing import without_copies
 from diffgraph.merging.plan import MergePlan
+from diffgraph.merging.plan_files import METADATA, PROMPT, SEED
 from diffgraph.merging.plan_groups import PlanGroups
 from diffgraph.merging.precision import whole_float32
 from diffgraph.merging.provenance import ExpertLookup, expert_of
@@ -286,7 +288,14 @@ def as_image(pixels: Tensor, plan: MergePlan) -> "Image":
     return Image.fromarray(rounded.permute(1, 2, 0).cpu().numpy())
 
 
-def save_png(path: Path, image: "Image", plan: MergePlan, prompt: str, seed: int) -> None:
+def save_png(
+    path: Path,
+    image: "Image",
+    plan: MergePlan,
+    prompt: str,
+    seed: int,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write an image whole, with what it was made from in its text chunks.
 
     Args:
@@ -295,23 +304,26 @@ def save_png(path: Path, image: "Image", plan: MergePlan, prompt: str, seed: int
         plan: what was merged.
         prompt: what was drawn.
         seed: of the first noise.
+        more: further chunks, text by name.
 
     Raises:
         StorageError: it cannot be written.
     """
     with new_file(path) as part:
-        image.save(part, "PNG", pnginfo=png_info(plan, prompt, seed))
+        image.save(part, "PNG", pnginfo=png_info(plan, prompt, seed, more))
 
 
-def png_info(plan: MergePlan, prompt: str, seed: int) -> "PngInfo":
+def png_info(
+    plan: MergePlan, prompt: str, seed: int, more: Mapping[str, str] = MappingProxyType({})
+) -> "PngInfo":
     """Return the text chunks that say what made an image."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_itxt("prompt", prompt)
-    info.add_text("seed", str(seed))
-    info.add_itxt("plan", plan.model_dump_json())
-    info.add_text("Software", f"diffgraph {version()}")
+    own = {METADATA: plan.model_dump_json(), PROMPT: prompt, SEED: str(seed)}
+    for name, text in {**more, **own, "Software": f"diffgraph {version()}"}.items():
+        # half a character cannot be written; what is not Latin-1 becomes an international chunk
+        info.add_text(name, text.encode("utf-8", "replace").decode())
     return info
 
 

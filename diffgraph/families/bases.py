@@ -82,6 +82,15 @@ def base_of(family: Family, place: str | None = None, offline: bool = False) -> 
     return BaseLocation(_complete(name, _fetch(name, place, components, offline), components))
 
 
+def base_name(family: Family) -> tuple[str, Path | None]:
+    """Return what people call a family's base, and its file if a single one holds it."""
+    place = Settings().bases.get(family.name) or family.usual_base
+    if family.assets is not None or not place:
+        return family.name, None
+    path = Path(place).expanduser()
+    return (path.stem, path) if path.is_file() else (path.name, None)
+
+
 def weights_of(family: Family, base: BaseLocation, component: str, offline: bool = False) -> Path:
     """Return the folder of a component's weights that a base's single file does not hold.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from pydantic import BaseModel, Field
@@ -18,6 +18,18 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
 
     steps: int = Field(default=12, ge=1, le=1000, description="denoising steps")
     guidance: float = Field(default=4.0, ge=0.0, description="classifier-free guidance scale")
+
+
+class SamplerNames(NamedTuple):
+    """What other tools call the way in which a family is sampled; empty: they have no name."""
+
+    a1111: str = ""
+    a1111_schedule: str = ""
+    comfyui: str = ""
+    comfyui_schedule: str = ""
+
+
+NO_NAMES = SamplerNames()
 
 
 class ResidentModel(Protocol):
@@ -79,6 +91,8 @@ class Family:
     vocabulary: Callable[[], Vocabulary] = field(default=Vocabulary, repr=False)
     scorers: Mapping[str, FamilyScorer] = field(default_factory=dict, repr=False)
     """What rates its images, by the name of the score; in the order of the graph's columns."""
+    sampler_names: SamplerNames = NO_NAMES
+    is_guidance_distilled: bool = False  # into the weights: one pass a step, no negative prompt
     prediction: str = ""  # what the denoiser predicts: epsilon, velocity or flow; empty: not asked
     assets: Path | None = None  # the folder of what ships with the package, if anything does
     usual_base: str = ""  # the hub's name of the base, if it does not ship

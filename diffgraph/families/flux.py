@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
 from diffgraph.families.bases import BaseLocation, load_base, load_component, weights_of
-from diffgraph.families.family import Family, SamplerConfig
+from diffgraph.families.family import Family, SamplerConfig, SamplerNames
 from diffgraph.families.quantised import refuse_quantised
 from diffgraph.families.scorer import PUBLISHED
 
@@ -136,6 +136,8 @@ FLUX = Family(
     title="FLUX.1 dev (1024 px)",
     resolution=RESOLUTION,
     sampler=SamplerConfig(steps=28, guidance=3.5),
+    sampler_names=SamplerNames("Euler", "Simple", "euler", "simple"),
+    is_guidance_distilled=True,
     hub_names=("Flux.1 D", HUB),
     load=load,
     scorers=PUBLISHED,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffgraph.errors import MissingInput
 from diffgraph.families.bases import BaseLocation, load_base, load_component, weights_of
-from diffgraph.families.family import Family, SamplerConfig
+from diffgraph.families.family import Family, SamplerConfig, SamplerNames
 from diffgraph.families.quantised import refuse_quantised
 from diffgraph.families.scorer import PUBLISHED
 
@@ -133,6 +133,7 @@ SD15 = Family(
     title="Stable Diffusion 1.5 (512 px)",
     resolution=512,
     sampler=SamplerConfig(steps=25, guidance=7.5),
+    sampler_names=SamplerNames("DPM++ 2M", "Uniform", "dpmpp_2m", "normal"),
     hub_names=("SD 1.5", HUB, "runwayml/stable-diffusion-v1-5"),
     load=load,
     scorers=PUBLISHED,

@@ -18,11 +18,14 @@ from diffgraph.merging.plan import MergePlan
 
 ABOUT = "diffgraph.json"
 """What a merged folder says of itself, in the words of a merged file's metadata."""
-METADATA = "diffgraph.plan"
+METADATA, PROMPT, SEED = "diffgraph.plan", "diffgraph.prompt", "diffgraph.seed"
+"""What files of ours say of themselves begins so: other tools have a `prompt` of their own."""
+BEFORE = {METADATA: "plan", PROMPT: "prompt", SEED: "seed"}
+"""What images of version 0.1 called it."""
 PNG_START, PARQUET_START = b"\x89PNG\r\n\x1a\n", b"PAR1"
 MOST_BYTES = 16 << 20  # of JSON
 LARGEST = 1 << 40  # of any file that a plan may be in
-SEED = re.compile(r"-?\d{1,20}", re.ASCII)
+WHOLE_NUMBER = re.compile(r"-?\d{1,20}", re.ASCII)
 LENGTH_BYTES = 8  # of a safetensors file, before its header
 
 
@@ -133,14 +136,15 @@ def _of_image(path: Path) -> RawPlan:
             texts = dict(image.info)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MissingInput(f"{path} is not a PNG image that can be read") from error
-    if "plan" not in texts:
+    names = {name: name for name in BEFORE} if METADATA in texts else BEFORE
+    if names[METADATA] not in texts:
         raise MissingInput(f"{path} does not say which plan made it")
     # another tool may have left out what it did not know
-    seed = texts.get("seed")
-    if seed is not None and not SEED.fullmatch(str(seed)):
+    seed = texts.get(names[SEED])
+    if seed is not None and not WHOLE_NUMBER.fullmatch(str(seed)):
         raise ValueError("its seed is no whole number")
     seed = None if seed is None else int(seed)
-    return parse_strict(str(texts["plan"])), str(texts.get("prompt", "")), seed
+    return parse_strict(str(texts[names[METADATA]])), str(texts.get(names[PROMPT], "")), seed
 
 
 def _of_weights(path: Path) -> str:

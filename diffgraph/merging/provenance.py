@@ -120,19 +120,6 @@ def provenance(
 
     `version` is this package's, `made` what the file is: a merged model, a LoRA.
     """
-    coefficients = plan.coefficients()
-    told = [
-        {
-            "ref": ref,
-            "name": expert.name,
-            "kind": expert.kind,
-            "sha256": expert.sha256,
-            "coefficient": coefficients[ref],
-            "page": expert.page_url,
-            "licence": expert.licence.model_dump(mode="json"),
-        }
-        for ref, expert in sorted(experts.items())
-    ]
     creators = sorted({expert.licence.creator for expert in experts.values()} - {""})
     licences = sorted({expert.licence.name for expert in experts.values()} - {""})
     return {
@@ -146,6 +133,26 @@ def provenance(
         "diffgraph.version": version,
         "diffgraph.plan_id": plan.id,
         "diffgraph.plan": plan.model_dump_json(),
+        **credits(plan, experts),
+    }
+
+
+def credits(plan: MergePlan, experts: Mapping[str, Expert]) -> dict[str, str]:
+    """Return what a file or an image says of who made its experts, and of what is owed to them."""
+    coefficients = plan.coefficients()
+    told = [
+        {
+            "ref": ref,
+            "name": expert.name,
+            "kind": expert.kind,
+            "sha256": expert.sha256,
+            "coefficient": coefficients[ref],
+            "page": expert.page_url,
+            "licence": expert.licence.model_dump(mode="json"),
+        }
+        for ref, expert in sorted(experts.items())
+    ]
+    return {
         "diffgraph.experts": json.dumps(told, ensure_ascii=False),
         "diffgraph.debts": "\n".join(licence_duties(experts[ref] for ref in sorted(experts))),
     }

@@ -178,7 +178,8 @@ def _draw(row: PromptRow, shard: BatchShard, session: Session, out: Path) -> dic
         return {**told, "error": str(error)}
     # a prompt is never part of a path
     file = Path("images") / f"{_digest([decision.plan.id, row.prompt, row.seed])}.png"
-    save_png(out / file, image, decision.plan, row.prompt, row.seed)
+    metadata = session.metadata_of(decision.plan)(row.prompt, row.seed, images[0])
+    save_png(out / file, image, decision.plan, row.prompt, row.seed, metadata)
     values = score(session.scorers, images, [row.prompt])
     return {
         **told,

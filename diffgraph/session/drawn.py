@@ -2,8 +2,8 @@
 
 import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Drawn:
     """Which experts were chosen for the prompt; nothing where the plan was given."""
     reasons: tuple[str, ...] = ()
     """Why these experts, a line each."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What else its file says, by the name of the text chunk: `parameters` for A1111, credits."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a PNG file, whole, that says its plan, prompt and seed; return where it is.
@@ -40,13 +42,14 @@ class Drawn:
         Raises:
             StorageError: it cannot be written.
         """
-        save_png(Path(path), self.image, self.plan, self.prompt, self.seed)
+        save_png(Path(path), self.image, self.plan, self.prompt, self.seed, self.metadata)
         return Path(path)
 
     def _repr_png_(self) -> bytes:
         """Return what a notebook shows: the file that `save` writes."""
         written = io.BytesIO()
-        self.image.save(written, "PNG", pnginfo=png_info(self.plan, self.prompt, self.seed))
+        texts = png_info(self.plan, self.prompt, self.seed, self.metadata)
+        self.image.save(written, "PNG", pnginfo=texts)
         return written.getvalue()
 
 

@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
+from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import MissingInput
+from diffgraph.experts.autov3 import LARGEST, AutoV3Hashes
 from diffgraph.experts.expert import Expert, Licence, Listing
 from diffgraph.experts.library import Library
 from diffgraph.families import Family
+from diffgraph.families.bases import base_name
+from diffgraph.merging.plan import MergePlan
+from diffgraph.merging.provenance import experts_of
+from diffgraph.merging.sources import BaseModel, MergeSources
 from diffgraph.session.snapshots import snapshot_at
 
 SUFFIX = ".safetensors"
@@ -56,6 +62,38 @@ class KnownExperts:
             for row in snapshot_at(folder).nodes.to_pylist()
         }
 
+    def sources(self, plan: MergePlan) -> MergeSources:
+        """Return a plan with its files as other tools and their makers know them.
+
+        What a file is hashed for is kept: a second time costs no reading.
+
+        Raises:
+            LicenceForbids, PlanError: as `experts_of`.
+        """
+        experts, files = self.as_listed(experts_of(plan, self))
+        autov3 = {}
+        for ref, expert in experts.items():
+            if expert.kind == "peft":
+                with suppress(MissingInput):  # a file that is gone is told by whoever merges it
+                    path = self.path_of(expert.sha256)
+                    autov3[ref] = self._autov3.of(expert.sha256, path)
+        return MergeSources(plan, self._base, experts, files, autov3)
+
+    @cached_property
+    def _autov3(self) -> AutoV3Hashes:
+        return AutoV3Hashes(self.library.folder / "autov3.jsonl")
+
+    @property
+    def _base(self) -> BaseModel:
+        name, file = base_name(self.family)
+        if file is None:
+            return BaseModel(name)
+        references = self.library.references
+        known = references.known(file)
+        if known is None and self.library.folder.is_dir():
+            known = references.of(file, LARGEST)
+        return BaseModel(name, file.name, known.sha256 if known else sha256_of(file))
+
     def as_listed(self, experts: Mapping[str, Expert]) -> tuple[dict[str, Expert], dict[str, str]]:
         """Return experts with the licences of their pages, and what hubs call their files.
 
@@ -73,7 +111,8 @@ class KnownExperts:
         return told, files
 
     def _pages(self, experts: Mapping[str, Expert]) -> dict[str, Listing]:
-        found, shipped = {}, set()
+        found: dict[str, Listing] = {}
+        shipped = set()
         for ref in experts:
             if self.library.find(ref) is None:
                 shipped.add(ref)
@@ -81,10 +120,16 @@ class KnownExperts:
             with suppress(MissingInput):  # a page that is gone leaves what the row says
                 found[ref] = self.library.listing(ref)
         if shipped and self.family.hub is not None:
-            for page in FolderCrawler(self.family.hub).listings():
-                if isinstance(page, Listing) and str(page.ref) in shipped:
-                    found[str(page.ref)] = page
+            pages = _pages_of(self.family.hub)
+            found |= {ref: pages[ref] for ref in shipped if ref in pages}
         return found
+
+
+@cache
+def _pages_of(hub: Path) -> dict[str, Listing]:
+    """Return the pages of a hub that ships, by reference."""
+    listings = FolderCrawler(hub).listings()
+    return {str(page.ref): page for page in listings if isinstance(page, Listing)}
 
 
 def _file_name(expert: Expert, page: Listing | None) -> str:

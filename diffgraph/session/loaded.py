@@ -13,16 +13,23 @@ if TYPE_CHECKING:
     from diffgraph.generation import Renderer
     from diffgraph.graph.embedding import TextEmbedder
     from diffgraph.scoring import Scorer
+    from diffgraph.session.known_experts import KnownExperts
+
+
+@lru_cache(maxsize=4)
+def experts(home: Path, family: str) -> "KnownExperts":
+    """Return the experts that a plan may name."""
+    from diffgraph.session.known_experts import KnownExperts
+
+    return KnownExperts(home, get_family(family))
 
 
 @lru_cache(maxsize=1)
 def renderer(home: Path, name: str, device: str, sampler: "SamplerConfig") -> "Renderer":
     """Return what draws plans."""
     from diffgraph.generation import Renderer
-    from diffgraph.session.known_experts import KnownExperts
 
-    family = replace(get_family(name), sampler=sampler)
-    return Renderer(family, KnownExperts(home, family), device)
+    return Renderer(replace(get_family(name), sampler=sampler), experts(home, name), device)
 
 
 @lru_cache(maxsize=1)

@@ -26,6 +26,7 @@ from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import Tensor
 
     from diffgraph.agents import Agent
     from diffgraph.evaluation.methods import MethodPlans
@@ -222,9 +223,7 @@ class Session:
     @property
     def experts(self) -> "KnownExperts":
         """The experts that a plan may name."""
-        from diffgraph.session.known_experts import KnownExperts
-
-        return KnownExperts(self.home, self.family)
+        return loaded.experts(self.home, self.family_name)
 
     @packages_demanded()
     def plan(self, prompt: str, method: str = "diffgraph") -> "MergePlan":
@@ -277,9 +276,11 @@ class Session:
             self.agent.parse(prompt)  # says so if there is nothing to draw
         told = on_step and self._counting(len(numbers), on_step)
         pixels = self.renderer.render(merged, [prompt] * len(numbers), numbers, on_step=told)
+        metadata = self.metadata_of(merged)
         return [
             Drawn(
                 image=as_image(image, merged),
+                metadata=metadata(prompt, seed, image),
                 prompt=prompt,
                 drawn_text=prompt,
                 seed=seed,
@@ -341,6 +342,20 @@ class Session:
         settings = Settings(home=self.home)
         how = MergeOptions.of(layout, type, rank, force)
         return write_merged(merged, self.experts, settings, fspath(path), how, on_progress)
+
+    def metadata_of(self, plan: "MergePlan") -> "Callable[[str, int, Tensor], dict[str, str]]":
+        """Return what tells what an image says of itself: of its drawn text, seed and pixels."""
+        from diffgraph.merging.a1111_text import Drawing
+        from diffgraph.merging.image_metadata import image_metadata
+
+        sources, family = self.experts.sources(plan), self.renderer.family
+
+        def metadata(text: str, seed: int, pixels: "Tensor") -> dict[str, str]:
+            height, width = pixels.shape[-2:]
+            drawing = Drawing(family, text, family.sampler, seed, width, height)
+            return image_metadata(sources, drawing)
+
+        return metadata
 
     def _given(self, plan: "GivenPlan") -> "tuple[MergePlan, tuple[str, ...]]":
         """Return a plan that can be carried out here, and where it was found."""

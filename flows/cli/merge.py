@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from diffgraph.merging.a1111_text import lora_tags
+from diffgraph.merging.comfyui_graph import comfyui
 from diffgraph.merging.plan_files import read_plan
-from diffgraph.merging.prompt_syntax import SYNTAXES, needed_checkpoint
-from diffgraph.merging.provenance import experts_of, licence_duties
 from diffgraph.progress import report
 from diffgraph.results import Result, Rows
 from diffgraph.session import Session
@@ -55,15 +55,15 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Translated
         PlanError: the tool has no words for such a plan.
     """
     plan = read_plan(plan_file).plan
-    library = Session.of(settings, plan.family).experts
-    experts, files = library.as_listed(experts_of(plan, library))
+    sources = Session.of(settings, plan.family).experts.sources(plan)
     is_prompt = syntax is PromptSyntax.A1111
+    text = lora_tags(sources) if is_prompt else comfyui(sources)
     return TranslatedPlan(
         syntax=syntax.value,
-        text=SYNTAXES[syntax.value](plan, experts, files),
-        checkpoint=needed_checkpoint(experts, files) if is_prompt else "",
+        text=text,
+        checkpoint=sources.files.get(sources.checkpoint or "", "") if is_prompt else "",
         plan_id=plan.id,
-        debts=licence_duties(experts[ref] for ref in sorted(experts)),
+        debts=sources.debts,
     )
 
 

@@ -248,6 +248,12 @@ def test_an_image_says_what_made_it(tmp_path: Path) -> None:
         assert opened.getpixel((3, 2)) == tuple((image[:, 2, 3] * 255).round().int().tolist())
 
 
+def test_half_a_character_in_a_prompt_costs_no_image(tmp_path: Path) -> None:
+    image = as_image(torch.zeros(3, 8, 8), plan_of())
+    save_png(tmp_path / "image.png", image, plan_of(), "a \udcff cat", 1)
+    assert read_plan(tmp_path / "image.png").prompt == "a ? cat"
+
+
 def test_an_image_of_someone_else_is_refused(tmp_path: Path) -> None:
     strange = tmp_path / "strange.png"
     Image.new("RGB", (4, 4)).save(strange)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.errors import MissingInput
-from diffgraph.families.family import Family, SamplerConfig
+from diffgraph.families.family import Family, SamplerConfig, SamplerNames
 from diffgraph.families.scorer import PUBLISHED, FamilyScorer, Scorer
 from diffgraph.families.vocabulary import Vocabulary
 
@@ -69,6 +69,7 @@ EMOJI64 = Family(
     title="emoji64 (64 px, bundled)",
     resolution=64,
     sampler=SamplerConfig(steps=12, guidance=4.0),
+    sampler_names=SamplerNames("DDIM", "", "ddim", "ddim_uniform"),
     hub_names=("emoji64",),
     load=load,
     vocabulary=vocabulary,

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from diffgraph.errors import InputError, MissingInput
 from diffgraph.generation import as_image, save_png
 from diffgraph.merging.plan import MergePlan, PlannedExpert
-from diffgraph.merging.plan_files import ABOUT, METADATA, read_plan
+from diffgraph.merging.plan_files import ABOUT, METADATA, PROMPT, SEED, read_plan
 
 EXPERT = PlannedExpert(ref="hub:1@2", kind="peft", coefficient=0.5)
 PLAN = MergePlan(family="emoji64", experts=(EXPERT,), rule="ties")
@@ -69,6 +69,16 @@ def test_an_image_that_another_tool_took_the_rest_from(tmp_path: Path) -> None:
     assert read_plan(edited(tmp_path / "image.png", plan=TEXT)) == (PLAN, "", None)
     path = edited(tmp_path / "image.png", plan=TEXT, seed="-3")
     assert read_plan(path) == (PLAN, "", -3)
+
+
+def test_what_other_tools_call_a_prompt_is_none_of_ours(tmp_path: Path) -> None:
+    """ComfyUI's `prompt` is its graph: one that was added to an image of ours changes nothing."""
+    own = {METADATA: TEXT, PROMPT: "a cat", SEED: "7"}
+    path = edited(tmp_path / "image.png", **own, prompt='{"3": {}}', workflow="{}", seed="x")
+    assert read_plan(path) == (PLAN, "a cat", 7)
+    save_png(path, as_image(torch.zeros(3, 8, 8), PLAN), PLAN, "a cat", 7, {"parameters": "a cat"})
+    with Image.open(path) as opened:
+        assert set(opened.info) == {*own, "parameters", "Software"}
 
 
 @pytest.mark.parametrize("seed", ["", "abc", "1.5", "9" * 5000])

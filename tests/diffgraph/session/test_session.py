@@ -1,5 +1,6 @@
 """The front door: what is drawn, planned, piped, merged and asked in Python."""
 
+import json
 import pickle
 from dataclasses import FrozenInstanceError
 
@@ -21,6 +22,7 @@ from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.plan_files import read_plan
 from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
+from tests.infotext import as_a1111
 
 SEPIA = "emojihub:2101@21011"
 BASE = MergePlan(family="emoji64")
@@ -81,6 +83,21 @@ class TestDrawing:
         (again,) = session.draw("a fox", seeds=7, plan=path)
         assert again.image.tobytes() == drawn.image.tobytes()
         assert again.reasons == (f"as planned in {path}",)
+
+    def test_an_image_says_what_a1111_reads_and_whom_to_credit(self, session, tmp_path):
+        (drawn,) = session.draw("a fox", seeds=[7], plan=PLAN)
+        with Image.open(drawn.save(tmp_path / "fox.png")) as opened:
+            texts = opened.info
+        found = as_a1111(texts["parameters"])
+        assert found.prompt.startswith("a fox")
+        assert {"Seed": "7", "Steps": "2", "Size": "64x64"}.items() <= found.settings.items()
+        assert [tag[0] for tag in found.tags] == ["lora"]
+        assert list(found.lora_hashes) == [found.tags[0][1]]
+        (expert,) = json.loads(texts["diffgraph.experts"])
+        assert expert["ref"] == PLAN.experts[0].ref
+        assert expert["licence"]["creator"]
+        assert expert["name"] in texts["diffgraph.debts"]
+        assert not {"prompt", "workflow"} & texts.keys()
 
     def test_another_method_plans(self, session):
         assert session.plan("a fox, sepia", method="base").coefficients() == {}

@@ -60,13 +60,14 @@ def _judge(path: Path, text: bytes) -> None:
 @st.composite
 def _images(draw: st.DrawFn) -> bytes:
     info = PngInfo()
+    before = draw(st.sampled_from(["", "diffgraph."]))
     for name in draw(st.sets(st.sampled_from(["prompt", "seed", "plan"]), min_size=2)):
         text = {
             "prompt": texts,
             "seed": st.just("7") | texts,
             "plan": changed(PLAN).map(to_json).map(bytes.decode),
         }[name]
-        info.add_itxt(name, draw(text).encode("utf-8", "replace").decode())
+        info.add_itxt(before + name, draw(text).encode("utf-8", "replace").decode())
     file = io.BytesIO()
     Image.new("RGB", (4, 4)).save(file, "PNG", pnginfo=info)
     return draw(mangled(file.getvalue(), most=1))
