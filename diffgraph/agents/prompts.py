@@ -7,21 +7,16 @@ sketch:1.2), at night") and plain sentences ("I'd love a picture of a happy dog 
 import re
 
 from diffgraph.agents.nouns import Nouns
-from diffgraph.agents.words import EMPTY_WORDS, content_words, plain
+from diffgraph.agents.words import EMPTY_WORDS, TERMINAL_CODE, content_words, plain
+from diffgraph.prompting.syntax import read_prompt
+from diffgraph.prompting.weights import weighted
 
 LONGEST_PROMPT = 2_000
 MOST_ATTRIBUTES = 12
 
-_NEGATIVE_PART = re.compile(r"\bnegative\s+prompt\s*:.*", re.I | re.S)
-_SETTINGS_LINE = re.compile(r"^\s*steps\s*:\s*\d.*", re.I | re.M)
 _FLAGS = re.compile(r"\s--no\b.*|\s--\w+(?:\s+[^\s-]\S*)?", re.I | re.S)
 _TAG = re.compile(r"<[^<>]{0,200}>")
-_NAMED_TAG = re.compile(r"<(?:lora|lyco|hypernet)\s*:\s*([^<>:]{1,80})", re.I)
-_SWITCH = re.compile(r"\[([^\[\]]*[:|][^\[\]]*)\]")
 _COUNTED = re.compile(r"\b\d\+?(boy|girl|man|woman|other)s?\b", re.I)
-_WEIGHTED = re.compile(r"\(([^()]*?):\s*-?\d*\.?\d+\s*\)")
-_NEIGHBOURS = re.compile(r"(:\s*-?\d*\.?\d+\s*\))\s*\(")
-_KEYWORD = re.compile(r"\b(?:BREAK|AND)\b")
 _ABSENT = re.compile(
     r"(?:,\s*|\s+(?:and|but)\s+|\s+|^)(?:without|no|not|free\s+of|minus)\s+(?!longer\b)[^,;.!?]*?"
     r"(?=\s+(?:and|but|with|in|at|on)\s|[,;.!?]|$)",
@@ -167,23 +162,15 @@ _COMPOUNDS = frozenset(
 
 def cleaned(prompt: str) -> str:
     """Return a prompt without weights, tags, settings and what it asks to leave out."""
-    text = _NEGATIVE_PART.sub(" ", prompt[:LONGEST_PROMPT])
-    text = _SETTINGS_LINE.sub(" ", text)
-    text = _FLAGS.sub(" ", _TAG.sub(" , ", text.replace("\\(", " ").replace("\\)", " ")))
-    text = plain(text.replace("\n", " , "))
-    text = _NEIGHBOURS.sub(r"\1, (", text)
-    for _ in range(4):  # weights may be nested, a few deep
-        text = _SWITCH.sub(_switched, _WEIGHTED.sub(r"\1", text))
+    prompt = TERMINAL_CODE.sub(" ", prompt[:LONGEST_PROMPT])
+    chunks = weighted(read_prompt(prompt).text).chunks
+    # brackets side by side are about different things
+    parts = ((part.text if part.text.strip() else ", " for part in chunk) for chunk in chunks)
+    text = ", ".join(map("".join, parts))
+    text = plain(_FLAGS.sub(" ", _TAG.sub(" , ", text)).replace("\n", " , "))
     text = _COUNTED.sub(r"\1", text)
-    text = _KEYWORD.sub(",", text)
     text = re.sub(r"[()\[\]{}\"*_#]+", " ", text)
     return " ".join(_ABSENT.sub(" ", text).split())
-
-
-def _switched(match: re.Match[str]) -> str:
-    """Return what `[wolf:robot:0.5]` or `[cat|dog]` shows, one after the other."""
-    parts = (part.strip() for part in re.split(r"[:|]", match[1]))
-    return ", ".join(part for part in parts if part and not re.fullmatch(r"[\d.]+", part))
 
 
 def tagged(prompt: str) -> tuple[str, ...]:
@@ -191,8 +178,8 @@ def tagged(prompt: str) -> tuple[str, ...]:
 
     A tag is nothing to draw, but it names an expert that is wanted.
     """
-    names = _NAMED_TAG.findall(prompt[:LONGEST_PROMPT])
-    return tuple(dict.fromkeys(plain(name.replace("_", " ")) for name in names))
+    tags = read_prompt(prompt[:LONGEST_PROMPT]).tags
+    return tuple(dict.fromkeys(plain(tag.name.replace("_", " ")) for tag in tags))
 
 
 def phrases(prompt: str, nouns: Nouns) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ _PLURAL_ONLY = frozenset({"glasses"})
 _BRITISH = (("colour", "color"), ("grey", "gray"), ("jewellery", "jewelry"), ("centre", "center"))
 
 
-_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TYPOGRAPHY = str.maketrans(
     {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x2010: "-", 0x2013: "-", 0x2014: "-"}
 )
@@ -59,7 +59,7 @@ def plain(text: str, limit: int = 100_000) -> str:
 
     A word whose letters are of several alphabets is written in Latin ones.
     """
-    text = _TERMINAL_CODE.sub(" ", text[:limit])
+    text = TERMINAL_CODE.sub(" ", text[:limit])
     text = seen(text).translate(_TYPOGRAPHY)
     if text.isprintable():  # nothing to take out: most texts, and much faster
         return " ".join(text.split())

@@ -1,0 +1,1 @@
+"""How is a prompt, as people write it, read and encoded?"""
