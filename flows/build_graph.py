@@ -8,6 +8,7 @@ from diffgraph.graph.calibration import CalibrationConfig
 from diffgraph.session import Session
 from diffgraph.session.agents import spent_since
 from diffgraph.session.building import BuildResult, GraphBuilder
+from diffgraph.session.in_place import unread_in_place
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
 from flows.serving.parameter_types import ImagesAPrompt, Name, Place, ReferencePrompts
@@ -18,6 +19,7 @@ from tasks.building import (
     PAGES_A_TASK,
     calibrate_shard,
     choose_reference_prompts,
+    read_files_in_place,
     register,
     write,
 )
@@ -60,9 +62,11 @@ def build(
         registered = [page.result() for page in pages]
     finally:  # what was answered was paid for, whatever came after
         spending = _told_spending(settings, start)
+    failed: dict[str, str] = {}
+    if unread_in_place(builder.library, family):
+        failed |= read_files_in_place(settings.home, family)
     work = builder.shards(prompts, config, only_missing=True)
     given = (settings.home, settings.device)
-    failed: dict[str, str] = {}
     for part in results_of(calibrate_shard, work, "calibrate", lambda shard: shard.images, *given):
         failed |= part.failed
     before, after = write(builder, prompts, config)

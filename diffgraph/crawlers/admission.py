@@ -69,7 +69,7 @@ def admit(
         if crawler.keeps_files:
             try:
                 listing, kept = crawler.refer(listing)
-                known = {"sha256": kept.sha256, "size_bytes": kept.size_bytes}
+                known = {**kept.model_dump(include={"sha256", "size_bytes"}), "place": kept.path}
                 row = row_of(listing, family).model_copy(update=known)
                 return library.add(_read(row, Path(kept.path), parameters, family, True), listing)
             except MissingInput as error:  # it has gone meanwhile
@@ -151,6 +151,42 @@ def page_only(listing: Listing, family: Family) -> Expert:
     return row_of(listing, family).model_copy(update=changes)
 
 
+def in_place(listing: Listing, family: Family, place: Path, before: Expert | None) -> Expert:
+    """Return the row of an expert whose file is hashed and read in full at its first use.
+
+    Args:
+        listing: Its page.
+        family: Whose it is, by names and shapes.
+        place: Where its file stays.
+        before: Its row so far; what is known of that very file stays.
+    """
+    row = row_of(listing, family).model_copy(
+        update={"place": str(place), "size_bytes": listing.file.size_bytes if listing.file else 0}
+    )
+    if before is None or before.family != row.family:
+        return row
+    kept = ("sha256", "format", "coverage") if before.status in {"ready", "superseded"} else ()
+    return row.model_copy(update={name: getattr(before, name) for name in kept})
+
+
+def read_in_place(
+    expert: Expert, library: Library, parameters: Mapping[str, "Tensor"], family: Family
+) -> Expert:
+    """Return the row of an expert known by its file's header, once all of the file is read.
+
+    Raises:
+        MissingInput: The file has gone, or is another since discover; its row stays as it is.
+        StorageError: The home folder cannot be written.
+    """
+    row = library.get_hashed(expert.ref)
+    try:
+        row = _read(row, Path(row.place), parameters, family, copied=True)
+    except ExpertError as error:
+        row = row.model_copy(update={"status": "rejected", "reason": str(error)})
+    library.update([row])
+    return row
+
+
 def is_settled(
     listing: Listing, library: Library, family: Family, config: DiscoveryConfig | None = None
 ) -> bool:
@@ -163,5 +199,5 @@ def is_settled(
     if known is None or known.status == "retired" or known.page_sha256 != page_hash(listing):
         return False
     if known.status in {"ready", "superseded"}:
-        return library.holds(known.sha256) and may_be_drawn(listing, config)
+        return (bool(known.place) or library.holds(known.sha256)) and may_be_drawn(listing, config)
     return bool(known.sha256) or examine(listing, family, config) is not None

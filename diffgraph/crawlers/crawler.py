@@ -49,6 +49,10 @@ class Crawler(Protocol):
         """Return a listing, as it is once its file is hashed, and the file's reference."""
         raise UnusableListing(f"{listing.ref}: its file does not stay where it is")
 
+    def place_of(self, listing: Listing) -> Path | None:
+        """Return where a file stays that need not be read before its first use; else None."""
+        return None
+
     def begin(self, library: Library) -> None:
         """Make sure that no other hub uses this hub's name; raises `InputError`."""
         return

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from diffgraph.crawlers.admission import (
     PAGE_ONLY,
     admit,
+    in_place,
     is_settled,
     page_only,
     refused,
@@ -290,6 +291,8 @@ class _Look:
             self._note("unchanged", listing)  # a row with its weights stays as it is
         elif self.config.metadata_only:
             self._keep_page(page_only(listing, self.family), listing, before)
+        elif (place := self.crawler.place_of(listing)) is not None:
+            self._keep_page(in_place(listing, self.family, place, before), listing, before)
         elif self._fetches_last:
             self._pending[str(listing.ref)] = PendingDownload(listing, before)
             if not is_held:  # a run that is stopped finds in the library what is pending

@@ -14,11 +14,11 @@ from diffgraph.crawlers.content import ContentConfig, check_content
 from diffgraph.crawlers.licences import NONE_STATED, is_known
 from diffgraph.errors import ExpertError, LicenceForbids, UnusableListing
 from diffgraph.experts.expert import ListedFile, Listing
+from diffgraph.experts.references import LARGEST_FILE
 from diffgraph.families import Family
 
 PEFT_TYPES = ("lora", "locon", "dora", "lycoris", "loha", "lokr")
 CHECKPOINT_TYPES = ("checkpoint",)
-LARGEST_FILE = 64 << 30  # bytes
 CODE = {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".zip", ".7z", ".rar"}
 
 

@@ -4,24 +4,24 @@ What is known comes from its sidecars, its own header and its name, in this orde
 for, from the shapes of its tensors, whatever is said of it.
 """
 
-import hashlib
-import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from diffgraph.crawlers.civitai_pages import PROMPT_CHARACTERS, text
 from diffgraph.crawlers.file_metadata import FileMetadata, combined, licence_of_a_file
 from diffgraph.crawlers.sidecars import previews, read_sidecars
 from diffgraph.crawlers.training_header import read_header
+from diffgraph.errors import ExpertError
 from diffgraph.experts.expert import ExpertRef, ListedFile, ListedImage, Listing
 from diffgraph.experts.peft_configuration import PEFT_WEIGHTS
 from diffgraph.families import Family
-from diffgraph.foreign_files import open_foreign
 
-SAMPLE_BYTES = 64 << 10
+if TYPE_CHECKING:
+    from diffgraph.experts.weights_file import WeightsFile
+
 THIN = "Known by its file name and training tags only"
 NAME_CHARACTERS = 200
 
@@ -33,6 +33,8 @@ class FilePage(NamedTuple):
     unread: tuple[tuple[str, str], ...]
     stated: tuple[tuple[str, str], ...]
     """Sidecar → the SHA-256 of the file that it speaks of."""
+    is_told: bool
+    """Whether names and shapes tell that it is the family's, so that its numbers can wait."""
 
 
 def page_of(
@@ -63,11 +65,12 @@ def page_of(
     about = file.stat()
     beside = read_sidecars(file, present, about.st_size)
     said = [(name, stated) for name, stated in beside.said if believed is None or name in believed]
+    ours = next(filter(None, map(family_in, family.hub_names)), "")
     with open_weights(file) as weights:  # of the mapped numbers, none is looked at
         header, unread = read_header(weights.metadata)
         shapes, adapts = made_for(weights), is_adapter(weights)
+        is_told = bool(ours) and shapes == ours and _may_be_merged(weights, ours, family)
     known = combined([*(stated for _, stated in said), header])
-    ours = next(filter(None, map(family_in, family.hub_names)), "")
     stem = file.parent.name if file.name == PEFT_WEIGHTS else file.stem
     listing = Listing(
         ref=ref,
@@ -93,22 +96,8 @@ def page_of(
         listing,
         (*beside.unread, *((file.name, why) for why in unread)),
         tuple((name, stated.sha256) for name, stated in said if stated.sha256),
+        is_told,
     )
-
-
-def mark_of(file: Path, size: int) -> str:
-    """Return 12 hex digits that tell files apart: of its size, beginning, middle and end.
-
-    Raises:
-        MissingInput: It cannot be read.
-    """
-    digest = hashlib.sha256(str(size).encode())
-    with open_foreign(file, size) as opened:
-        for start in sorted(
-            {0, max(0, size // 2 - SAMPLE_BYTES // 2), max(0, size - SAMPLE_BYTES)}
-        ):
-            digest.update(os.pread(opened.fileno(), SAMPLE_BYTES, start))
-    return digest.hexdigest()[:12]
 
 
 def model_of(shown: str) -> str:
@@ -116,6 +105,18 @@ def model_of(shown: str) -> str:
     path = Path(shown)
     path = path.parent if path.name == PEFT_WEIGHTS and path.parent.name else path.with_suffix("")
     return re.sub(r"[^\w.~/-]+", "_", path.as_posix())[-120:].strip("/") or "unnamed"
+
+
+def _may_be_merged(weights: "WeightsFile", ours: str, family: Family) -> bool:
+    from diffgraph.experts.base_models import refuse_other_statement
+    from diffgraph.experts.unsupported_files import refuse_unmergeable
+
+    try:
+        refuse_unmergeable(weights, family.prediction)
+        refuse_other_statement(weights, ours)
+    except ExpertError:
+        return False
+    return True
 
 
 def _description(known: FileMetadata, is_thin: bool) -> str:

@@ -17,7 +17,6 @@ from typing import BinaryIO
 from diffgraph.artifacts import new_file
 from diffgraph.crawlers.civitai_pages import read_page, text
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
-from diffgraph.crawlers.examining import LARGEST_FILE
 from diffgraph.crawlers.hub_names import LIVE, claim
 from diffgraph.errors import DamagedFile, MissingInput, UnusableListing, WrongHash
 from diffgraph.experts.expert import Listing
@@ -27,6 +26,7 @@ from diffgraph.experts.peft_configuration import (
     configuration_beside,
     keep_configuration,
 )
+from diffgraph.experts.references import LARGEST_FILE
 from diffgraph.foreign_files import open_foreign, parse_json, read_foreign
 
 PAGE_BYTES = 16 << 20

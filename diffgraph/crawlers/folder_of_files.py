@@ -17,15 +17,14 @@ from pydantic import BaseModel, ValidationError
 
 from diffgraph.artifacts import append_lines, new_file, storing
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
-from diffgraph.crawlers.examining import LARGEST_FILE
-from diffgraph.crawlers.file_page import mark_of, model_of, page_of
+from diffgraph.crawlers.file_page import model_of, page_of
 from diffgraph.crawlers.hub_names import name_for, note
 from diffgraph.crawlers.sidecars import endings
 from diffgraph.crawlers.weights_tree import WEIGHTS, FoundFile, walk
 from diffgraph.errors import ExpertError, MissingInput
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.experts.library import Library
-from diffgraph.experts.references import Reference
+from diffgraph.experts.references import Reference, mark_of
 from diffgraph.families import Family
 from diffgraph.permissions import make_folder
 from diffgraph.printable import printable
@@ -44,6 +43,8 @@ class Noted(BaseModel, frozen=True):
     listing: Listing | None
     unread: tuple[tuple[str, str], ...] = ()
     stated: tuple[tuple[str, str], ...] = ()
+    is_told: bool = False
+    """Whether its header tells that it is the family's."""
 
 
 class FolderOfFiles(Crawler):
@@ -120,7 +121,7 @@ class FolderOfFiles(Crawler):
         A sidecar that speaks of another file by its hash is left out of the page, and told.
         """
         path = self.fetch(listing, self.folder)
-        found = self.library.references.of(path, LARGEST_FILE)
+        found = self.library.references.of(path)
         noted = self._seen.get(str(path)) or self._noted.get(str(path))
         others = [name for name, sha256 in noted.stated if sha256 != found.sha256] if noted else []
         if noted is None or not others:
@@ -138,6 +139,12 @@ class FolderOfFiles(Crawler):
             update={"listing": page.listing, "unread": unread, "stated": page.stated}
         ))  # fmt: skip
         return page.listing, found
+
+    def place_of(self, listing: Listing) -> Path | None:
+        """Return where a file is whose header tells that it is the family's; None of others."""
+        path = self.fetch(listing, self.folder)
+        noted = self._seen.get(str(path))
+        return path if noted is not None and noted.is_told else None
 
     def keep(self) -> None:
         """Write down what was found since the last time."""
@@ -193,7 +200,7 @@ class FolderOfFiles(Crawler):
         self, found: FoundFile, shown: str, marks: dict[str, Noted], models: dict[str, str]
     ) -> "Noted | BrokenPage":
         shown.encode()
-        mark = mark_of(found.file, found.size)
+        mark = mark_of(found.file)
         same = marks.get(mark)
         if same is not None and same.path != str(found.file) and Path(same.path).is_file():
             other = same.listing.page_url if same.listing else ""
@@ -219,6 +226,7 @@ class FolderOfFiles(Crawler):
             listing=page.listing,
             unread=page.unread,
             stated=page.stated,
+            is_told=page.is_told,
         )
         marks[mark], models[model] = noted, mark
         return noted

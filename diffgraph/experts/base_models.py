@@ -67,10 +67,15 @@ def refuse_other_base(
     file: WeightsFile, configuration: Mapping[str, Any], parameters: Mapping[str, Tensor]
 ) -> None:
     """Raise `FamilyMismatch` if a file's own header states another base than ours."""
-    ours = base_of(parameters)
-    if not ours:
-        return
-    for family, where in _stated({**_texts(configuration), **file.metadata}):
+    if ours := base_of(parameters):
+        refuse_other_statement(file, ours, configuration)
+
+
+def refuse_other_statement(
+    file: WeightsFile, ours: str, configuration: Mapping[str, Any] | None = None
+) -> None:
+    """Raise `FamilyMismatch` if a file's own header states another base than this one."""
+    for family, where in _stated({**_texts(configuration or {}), **file.metadata}):
         if family != ours:
             raise FamilyMismatch(
                 f"{file.path.name} says that it is made for {family} ({where}), the base is {ours}"

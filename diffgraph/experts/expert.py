@@ -130,8 +130,13 @@ class Expert(BaseModel, frozen=True):
     name: str
     kind: Kind
     family: str
-    sha256: str = Field(default="", description="of the weights file; names it in the library")
+    sha256: str = Field(
+        default="",
+        description="of the weights file; names it in the library. Empty until the first use of "
+        "one that stays in its owner's folder",
+    )
     size_bytes: int = 0
+    place: str = Field(default="", description="its path, if its file stays in its owner's folder")
     format: str = Field(default="", description="as read from the file: checkpoint, lora, loha, …")
     coverage: CoverageReport | None = Field(
         default=None, description="how well its file was understood, once it was read"

@@ -40,7 +40,7 @@ from diffgraph.artifacts import (
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.line_store import LineStore
-from diffgraph.experts.references import SEALED, References
+from diffgraph.experts.references import SEALED, References, mark_of
 from diffgraph.experts.removals import Removals
 from diffgraph.families import FAMILIES
 from diffgraph.homes import demand_readable
@@ -113,6 +113,29 @@ class Library:
         expert = self.find(ref)
         if expert is None:
             raise MissingInput(f"no expert {ref} in {self.folder}: discover it first")
+        return expert
+
+    def get_hashed(self, ref: str | ExpertRef) -> Expert:
+        """Return the expert of this reference, its file hashed now if this is its first use.
+
+        Raises:
+            MissingInput: It is not known; or its file has gone, or is another since discover.
+            DamagedFile: Its file cannot be read.
+            StorageError: The home folder cannot be written.
+        """
+        expert = self.get(ref)
+        is_refused = expert.status in {"rejected", "registered_only"}
+        if is_refused or not expert.place or (expert.sha256 and self.holds(expert.sha256)):
+            return expert
+        place, version = Path(expert.place), ExpertRef.parse(expert.ref).version
+        found = self.references.of(place) if mark_of(place) == version else None
+        if found is None or expert.sha256 not in ("", found.sha256):
+            raise MissingInput(
+                f"{place} is another file since it was discovered: discover it again"
+            )
+        if not expert.sha256:
+            expert = expert.model_copy(update=found.model_dump(include={"sha256", "size_bytes"}))
+            self.update([expert])
         return expert
 
     def listing(self, ref: str | ExpertRef) -> Listing:

@@ -9,6 +9,8 @@ import hashlib
 import logging
 import os
 import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 SEALED = 0o400
 """Weights are mapped into memory: whoever cuts one short while it is used kills the process."""
 READ_BYTES = 1 << 20
+SAMPLE_BYTES = 64 << 10
+LARGEST_FILE = 64 << 30  # bytes
 LOCK_SECONDS = 60.0
 
 
@@ -45,6 +49,21 @@ def may_be_cut(path: Path) -> bool:
         return True
 
 
+def mark_of(file: Path) -> str:
+    """Return 12 hex digits that tell files apart: of its size, beginning, middle and end.
+
+    Raises:
+        MissingInput: It cannot be read.
+    """
+    with open_foreign(file, LARGEST_FILE) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        middle = max(0, size // 2 - SAMPLE_BYTES // 2)
+        for start in sorted({0, middle, max(0, size - SAMPLE_BYTES)}):
+            digest.update(os.pread(opened.fileno(), SAMPLE_BYTES, start))
+    return digest.hexdigest()[:12]
+
+
 class References:
     """Files in their places, by path and by hash.
 
@@ -58,6 +77,7 @@ class References:
         self._by_path: dict[str, Reference] = {}
         self._by_hash: dict[str, dict[str, None]] = {}  # paths, the latest last
         self._read_to = self._inode = 0
+        self._turn = threading.RLock()  # of threads; the lock is of processes
 
     def path_of(self, sha256: str) -> Path | None:
         """Return where a file with this content is, by its size and time; None if nowhere."""
@@ -86,22 +106,29 @@ class References:
         )
         return found if is_same else None
 
-    def of(self, path: Path, most_bytes: int) -> Reference:
+    def of(self, path: Path, on_bytes: Callable[[int], None] | None = None) -> Reference:
         """Return a file's reference, hashed now unless it is known, and keep it.
+
+        Args:
+            path: The file.
+            on_bytes: Called with how many bytes more are dealt with; what it raises ends it.
 
         Raises:
             MissingInput: It is not there, is no plain file, or is too large.
             DamagedFile: It cannot be read, or was changed meanwhile.
             StorageError: The home folder cannot be written.
         """
+        on_bytes = on_bytes or (lambda _: None)
         if (found := self.known(path)) is not None:
+            on_bytes(found.size_bytes)
             return found
-        digest = hashlib.sha256()
-        with open_foreign(path, most_bytes) as file:
+        digest, part = hashlib.sha256(), memoryview(bytearray(READ_BYTES))
+        with open_foreign(path, LARGEST_FILE) as file:
             before = os.fstat(file.fileno())
             try:
-                while part := file.read(READ_BYTES):
-                    digest.update(part)
+                while count := file.readinto(part):  # type: ignore[attr-defined]
+                    digest.update(part[:count])
+                    on_bytes(count)
             except OSError as error:
                 raise DamagedFile(f"{path.name} cannot be read: {error.strerror}") from error
             after = os.fstat(file.fileno())
@@ -113,14 +140,14 @@ class References:
             changed_ns=after.st_mtime_ns,
             sha256=digest.hexdigest(),
         )
-        with holding(self._lock):
+        with self._turn, holding(self._lock):
             append_lines(self.path, found.model_dump_json().encode() + b"\n")
         return found
 
     def _look(self) -> None:
         """Read what was appended since the last look."""
         try:
-            with self.path.open("rb") as file:
+            with self._turn, self.path.open("rb") as file:
                 about = os.fstat(file.fileno())
                 if about.st_ino != self._inode or about.st_size < self._read_to:
                     self._by_path, self._by_hash = {}, {}

@@ -73,6 +73,24 @@ def expert_of(planned: PlannedExpert, family: str, library: ExpertLookup) -> Exp
     return expert
 
 
+def with_hashes(plan: MergePlan, library: ExpertLookup) -> MergePlan:
+    """Return a plan that names the very file of each expert with a part in it.
+
+    Raises:
+        LicenceForbids, PlanError: as `experts_of`, of an expert whose file the plan does not name.
+    """
+    if all(planned.sha256 for planned in plan.experts):
+        return plan
+    coefficients = plan.coefficients()
+    named = [
+        planned.model_copy(update={"sha256": expert_of(planned, plan.family, library).sha256})
+        if not planned.sha256 and coefficients[planned.ref] != 0
+        else planned
+        for planned in plan.experts
+    ]
+    return plan.model_copy(update={"experts": tuple(named)})
+
+
 def files_of(experts: Mapping[str, Expert], library: ExpertLookup) -> dict[str, Path]:
     """Return the experts' files, by reference, each as it was when the expert was listed.
 

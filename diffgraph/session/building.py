@@ -165,7 +165,7 @@ class GraphBuilder:
         experts = [
             (expert, card.recommended_strength)
             for expert, card in self.described
-            if expert.status == "ready"
+            if expert.status == "ready" and expert.sha256
         ]
         return shards(
             self.family,

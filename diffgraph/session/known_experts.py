@@ -29,14 +29,17 @@ class KnownExperts:
         self.family = family
 
     def get(self, ref: str) -> Expert:
-        """Return the expert of this reference.
+        """Return the expert of this reference, its file hashed if it never was.
 
         Raises:
-            MissingInput: it is not known, or was taken out of this home.
+            MissingInput: it is not known, was taken out of this home, or its file has gone.
+            DamagedFile: its file cannot be read.
         """
         if (why := self.library.why_removed(ref)) is not None:
             raise MissingInput(f"{ref} was removed from {self.library.folder.parent}: {why}")
-        return self.library.find(ref) or self.bundled.get(ref) or self.library.get(ref)
+        if self.library.find(ref) is None and ref in self.bundled:
+            return self.bundled[ref]
+        return self.library.get_hashed(ref)
 
     def path_of(self, sha256: str) -> Path:
         """Return the weights file with this content; raises `MissingInput`."""

@@ -386,10 +386,11 @@ class Session:
             InputError: there is no such method, or nothing can be drawn for the prompt.
         """
         from diffgraph.evaluation.prompt_sets import EvaluationPrompt
+        from diffgraph.merging.provenance import with_hashes
 
         check_method(method)
         plan = self.plans(method, EvaluationPrompt(id="", text=prompt))[0]
-        return Decision(self.plans.selection(prompt), plan)
+        return Decision(self.plans.selection(prompt), with_hashes(plan, self.experts))
 
 
 def check_method(name: str) -> None:

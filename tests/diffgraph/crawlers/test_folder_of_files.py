@@ -223,13 +223,13 @@ class TestFilesStay:
         for number in range(4):
             folder.write(f"{number}.safetensors", 0.1 + number)
         hashed = folder.library.references
-        first = hashed.of(folder.top / "0.safetensors", 1 << 20)
+        first = hashed.of(folder.top / "0.safetensors")
         again = References(hashed.path)
         in_secret(folder.top / "0.safetensors")
-        assert again.of(folder.top / "0.safetensors", 1 << 20) == first
+        assert again.of(folder.top / "0.safetensors") == first
         with hashed.path.open("ab") as table:
             table.write(b'{"path":"torn')
-        assert References(hashed.path).of(folder.top / "1.safetensors", 1 << 20).size_bytes
+        assert References(hashed.path).of(folder.top / "1.safetensors").size_bytes
         assert References(hashed.path).known(folder.top / "0.safetensors") == first
 
     def test_pages_alone_are_known_before_a_file_is_hashed(self, folder: Folder) -> None:

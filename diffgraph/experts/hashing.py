@@ -1,0 +1,66 @@
+"""How are many large files hashed? By a few threads, a few files ahead of who waits for them.
+
+Hashing and reading leave Python to the other threads: on a network disk several files come faster
+than one, and on several cores several are hashed at once. Each is kept when it is done, so that
+whoever is stopped goes on with the rest.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from diffgraph.errors import ExpertError, MissingInput
+from diffgraph.experts.references import Reference, References
+
+THREADS = 4
+Outcome = Reference | ExpertError | MissingInput
+
+
+class _Cancelled(BaseException):
+    """Nobody waits for this file any more."""
+
+
+def hash_files(
+    paths: Iterable[Path], references: References, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[tuple[Path, Outcome]]:
+    """Yield each file with its reference, or why it has none; in this order.
+
+    Args:
+        paths: The files.
+        references: What is known of files, and where the rest is kept.
+        on_bytes: Called from the threads with how many bytes more are dealt with; what it raises
+            ends all of it.
+
+    Raises:
+        StorageError: The home folder cannot be written.
+    """
+    is_over, turn = threading.Event(), threading.Lock()
+
+    def told(count: int) -> None:
+        if is_over.is_set():
+            raise _Cancelled
+        if on_bytes is not None:
+            with turn:
+                on_bytes(count)
+
+    waiting: deque[tuple[Path, Future[Reference]]] = deque()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
+        try:
+            for path in paths:
+                waiting.append((path, pool.submit(references.of, path, on_bytes=told)))
+                if len(waiting) >= 2 * THREADS:
+                    yield _outcome(*waiting.popleft())
+            while waiting:
+                yield _outcome(*waiting.popleft())
+        finally:
+            is_over.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(path: Path, coming: "Future[Reference]") -> tuple[Path, Outcome]:
+    try:
+        return path, coming.result()
+    except (ExpertError, MissingInput) as error:
+        return path, error
