@@ -8,7 +8,7 @@ from pathlib import Path
 from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import MissingInput
-from diffgraph.experts.autov3 import LARGEST, AutoV3Hashes
+from diffgraph.experts.autov3 import AutoV3Hashes
 from diffgraph.experts.expert import Expert, Licence, Listing
 from diffgraph.experts.library import Library
 from diffgraph.families import Family
@@ -94,7 +94,7 @@ class KnownExperts:
         references = self.library.references
         known = references.known(file)
         if known is None and self.library.folder.is_dir():
-            known = references.of(file, LARGEST)
+            known = references.of(file)
         return BaseModel(name, file.name, known.sha256 if known else sha256_of(file))
 
     def as_listed(self, experts: Mapping[str, Expert]) -> tuple[dict[str, Expert], dict[str, str]]:
