@@ -97,6 +97,25 @@ def new_file(path: Path) -> Iterator[Path]:
         part.replace(path)
 
 
+def take_free_name(part: Path, path: Path) -> bool:
+    """Give a whole file beside `path` that name, in one step, unless something has it.
+
+    Returns:
+        Whether it was free. Where it was, `part` may have both names from now on.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a disk without hard links
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, mode_of(path)))
+        except FileExistsError:
+            return False
+        part.replace(path)
+    return True
+
+
 @contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes that name when the block ends well.

@@ -61,9 +61,17 @@ class MethodPlans:
             InputError: there is no such method, or nothing can be drawn for the prompt.
             PlanError: a baseline's rule does not fit the experts, or it names another.
         """
-        found = self._plans(method, self.selection(prompt.text))
+        return self.of_selection(method, self.selection(prompt.text))
+
+    def of_selection(self, method: str, selection: Selection) -> Sequence[MergePlan]:
+        """Return a method's plans for a selection, at the strengths that a person gave.
+
+        Raises: as a call.
+        """
+        found = self._plans(method, selection)
         base = MergePlan(family=self.snapshot.family)  # without experts all rules are the same
-        return [plan if plan.experts else base for plan in found]
+        strengths = selection.strengths
+        return [plan.with_strengths(strengths) if plan.experts else base for plan in found]
 
     def _plans(self, method: str, selection: Selection) -> Sequence[MergePlan]:
         if method == ORACLE:

@@ -147,6 +147,35 @@ class MergePlan(_Checked):
             final.update(zip(refs, (times * value for value in values), strict=True))
         return final
 
+    def with_strengths(self, strengths: Mapping[str, float]) -> Self:
+        """Return the plan that merges some experts with exactly these final coefficients.
+
+        The others keep theirs, as far as their kind shares one whole: under `softmax`, and
+        checkpoints always, they share what these leave of it.
+
+        Args:
+            strengths: reference → coefficient; of who is no part of the plan nothing is taken.
+        """
+        given = {one.ref: strengths[one.ref] for one in self.experts if one.ref in strengths}
+        if not given:
+            return self
+        final, times = self.coefficients(), float(self.parameters.get("lambda", 1.0))
+        for kind in KINDS:
+            refs = [expert.ref for expert in self.experts if expert.kind == kind]
+            others = {ref: final[ref] for ref in refs if ref not in given}
+            if len(others) == len(refs) or (kind == "peft" and self.normalisation != "softmax"):
+                continue
+            left = max(0.0, times - sum(given[ref] for ref in refs if ref in given))
+            total = sum(others.values())
+            if total > left or self.normalisation == "softmax":
+                final.update({ref: value * left / total for ref, value in others.items() if total})
+        final |= given
+        experts = tuple(
+            expert.model_copy(update={"coefficient": final[expert.ref] / times})
+            for expert in self.experts
+        )
+        return self.model_copy(update={"experts": experts, "normalisation": "none"})
+
 
 def softmax(kind: str, weights: Sequence[float]) -> list[float]:
     """Return weights that sum to one within a kind: DiffGraph section 3.2."""

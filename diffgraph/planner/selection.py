@@ -7,7 +7,7 @@ irrelevant and the redundant ones. How many remain is the agent's choice, none i
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +19,14 @@ from diffgraph.agents.prompts import cleaned, tagged
 from diffgraph.agents.words import plain
 from diffgraph.experts.expert import Kind
 from diffgraph.graph.embedding import TextEmbedder
+from diffgraph.planner.choices import NO_CHOICES, Choices
 from diffgraph.planner.retrieval import ExpertIndex, ExpertNodes
 
 log = logging.getLogger(__name__)
 
 LONGEST_NAME = 80
+SERVES_AS_WELL = 0.75  # of the best similarity to a part: a wanted expert is taken to serve it
+UNWANTED = "not wanted"
 WORDS_MATTER = 0.15  # in units of similarity, when it is decided which part a checkpoint is for
 
 
@@ -50,6 +53,7 @@ class Choice(BaseModel, frozen=True):
     query: str
     similarity: float
     reason: str
+    strength: float | None = Field(default=None, description="the coefficient that a person gave")
 
 
 class Selection(BaseModel, frozen=True):
@@ -62,6 +66,8 @@ class Selection(BaseModel, frozen=True):
     agent: str = ""
     note: str = ""
     """Why another agent read the prompt than was asked."""
+    notes: tuple[str, ...] = ()
+    """What a person asked for and does not get, a line each."""
     candidates: tuple[Candidate, ...] = ()
     experts: tuple[Choice, ...] = ()
     dropped: tuple[Choice, ...] = ()
@@ -71,6 +77,11 @@ class Selection(BaseModel, frozen=True):
         """The chosen experts, checkpoints first, the most similar first."""
         return tuple(choice.ref for choice in self.experts)
 
+    @property
+    def strengths(self) -> dict[str, float]:
+        """The final coefficients that a person gave, by reference."""
+        return {one.ref: one.strength for one in self.experts if one.strength is not None}
+
     def lines(self) -> tuple[str, ...]:
         """Return the explanation, one line a fact, for a terminal."""
         asked = f"asked for: {self.summary}"
@@ -79,6 +90,7 @@ class Selection(BaseModel, frozen=True):
         head = [asked]
         if self.note:
             head.append(f"read by the {self.note}")
+        head.extend(self.notes)
         if self.unknown_words:
             head.append(f"unknown words: {', '.join(self.unknown_words)}")
         if not self.experts:
@@ -95,6 +107,7 @@ def select(
     embedder: TextEmbedder,
     config: SelectionConfig | None = None,
     exclusions: Mapping[str, str] | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Selection:
     """Return the experts that the prompt needs.
 
@@ -105,19 +118,26 @@ def select(
         embedder: the one the nodes were embedded with.
         config: how widely to search.
         exclusions: why some experts must not be chosen, by reference: what calibration proved.
+        choices: what a person decides instead, by reference.
     """
     config = config or SelectionConfig()
     request = agent.parse(prompt)
     candidates = retrieve(request, nodes, embedder, config)
-    bad = exclusions or {}
+    wanted = dict(choices.experts)
+    bad = {ref: why for ref, why in (exclusions or {}).items() if ref not in wanted}
+    bad |= dict.fromkeys(choices.without, UNWANTED)
     # the agent reads pages and knows no scores: it is not asked about who is proved to be bad
-    usable = tuple(candidate for candidate in candidates if candidate.ref not in bad)
+    usable = tuple(one for one in candidates if one.ref not in bad and not choices.only)
+    usable = _nearest_of_all(usable, wanted)
     chosen, dropped = _decided(usable, agent.review(request, usable), config.most)
+    chosen, dropped = _obeyed(choices, nodes, chosen, dropped, config.most)
     proved = {
         candidate.ref: _choice(candidate, bad[candidate.ref])
         for candidate in candidates
         if candidate.ref in bad
     }
+    unsought = [ref for ref in choices.without if ref in nodes.refs and ref not in proved]
+    proved |= {ref: _of_nobody(nodes, ref, UNWANTED) for ref in unsought}
     return Selection(
         prompt=prompt,
         summary=request.summary,
@@ -263,6 +283,62 @@ def _decided(
         for choice in ranked[most:]
     ]
     return _ordered(ranked[:most]), _ordered(dropped)
+
+
+def _nearest_of_all(
+    candidates: Sequence[Candidate], wanted: Collection[str]
+) -> tuple[Candidate, ...]:
+    """Return candidates of which a wanted one is the nearest to each part that it serves.
+
+    So nobody else is chosen for the same job, whatever a review goes by.
+    """
+    best: dict[str, float] = {}
+    for one in candidates:
+        best[one.query] = max(best.get(one.query, 0.0), one.similarity)
+    return tuple(
+        one.model_copy(update={"similarity": min(1.0, best[one.query] + 1e-4)})
+        if one.ref in wanted and one.similarity >= SERVES_AS_WELL * best[one.query]
+        else one
+        for one in candidates
+    )
+
+
+def _obeyed(
+    choices: Choices,
+    nodes: ExpertNodes,
+    chosen: tuple[Choice, ...],
+    dropped: tuple[Choice, ...],
+    most: int,
+) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
+    """Return chosen and dropped experts with those among the chosen that a person wants."""
+    if not choices.experts:
+        return chosen, dropped
+    found = {choice.ref: choice for choice in (*dropped, *chosen)}
+    wanted = {}
+    for ref, strength in choices.experts:
+        reason = "asked for" if strength is None else f"asked for, at {strength:g}"
+        choice = found.get(ref) or _of_nobody(nodes, ref, reason)
+        wanted[ref] = choice.model_copy(update={"reason": reason, "strength": strength})
+    others = sorted(
+        (choice for choice in chosen if choice.ref not in wanted),
+        key=lambda choice: (-choice.similarity, choice.ref),
+    )
+    room = max(0, most - len(wanted))
+    left = [
+        choice.model_copy(update={"reason": f"fits, but no more than {most} are merged"})
+        for choice in others[room:]
+    ]
+    unchosen = [choice for choice in dropped if choice.ref not in wanted]
+    return _ordered((*wanted.values(), *others[:room])), _ordered((*unchosen, *left))
+
+
+def _of_nobody(nodes: ExpertNodes, ref: str, reason: str) -> Choice:
+    """Return the choice of an expert that was found for no part of the prompt."""
+    place = nodes.refs.index(ref)
+    name = plain(nodes.names[place], LONGEST_NAME)
+    return Choice(
+        ref=ref, kind=nodes.kinds[place], name=name, query="", similarity=0.0, reason=reason
+    )
 
 
 def _choice(candidate: Candidate, reason: str) -> Choice:

@@ -162,6 +162,7 @@ def _draw(row: PromptRow, shard: BatchShard, session: Session, out: Path) -> dic
     from diffgraph.errors import ExpertError, InputError, PlanError
     from diffgraph.generation import as_image, save_png
     from diffgraph.scoring import score
+    from diffgraph.session.drawing import metadata_of
 
     told: dict[str, Any] = {
         "prompt": row.prompt,
@@ -178,8 +179,9 @@ def _draw(row: PromptRow, shard: BatchShard, session: Session, out: Path) -> dic
         return {**told, "error": str(error)}
     # a prompt is never part of a path
     file = Path("images") / f"{_digest([decision.plan.id, row.prompt, row.seed])}.png"
-    metadata = session.metadata_of(decision.plan)(row.prompt, row.seed, images[0])
-    save_png(out / file, image, decision.plan, row.prompt, row.seed, metadata)
+    metadata = metadata_of(session, decision.plan, session.family.sampler)
+    more = metadata(row.prompt, row.seed, images[0])
+    save_png(out / file, image, decision.plan, row.prompt, row.seed, more)
     values = score(session.scorers, images, [row.prompt])
     return {
         **told,

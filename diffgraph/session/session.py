@@ -4,17 +4,17 @@ A process keeps models at hand, loaded once, and the graph and planner in force.
 or planner of its own, a home uses those that ship with the family.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import count as numbered
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from diffgraph.errors import InputError, MissingInput, PlanError, packages_demanded
+from diffgraph.errors import MissingInput, packages_demanded
 from diffgraph.families import Family, get_family
 from diffgraph.session import loaded
+from diffgraph.session.deciding import Decision, WantedExperts, choices_of, decide
 from diffgraph.session.overrides import NO_OVERRIDES, Overrides, read_overrides
 from diffgraph.session.planners import (
     load_planner,
@@ -26,7 +26,6 @@ from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from torch import Tensor
 
     from diffgraph.agents import Agent
     from diffgraph.evaluation.methods import MethodPlans
@@ -35,23 +34,16 @@ if TYPE_CHECKING:
     from diffgraph.graph.snapshot import GraphSnapshot
     from diffgraph.merging.plan import MergePlan
     from diffgraph.merging.to_file import OnProgress
+    from diffgraph.planner.choices import Choices
+    from diffgraph.planner.expert_names import ExpertNames
     from diffgraph.planner.planner import Planner
     from diffgraph.planner.selection import Selection
     from diffgraph.scoring import Scorer
+    from diffgraph.session.drawing import GivenPlan, OnStep
     from diffgraph.session.drawn import Drawn
     from diffgraph.session.known_experts import KnownExperts
     from diffgraph.session.merged_files import MergedFile
     from diffgraph.targets import FileLayout, FileType
-
-    GivenPlan = MergePlan | str | PathLike[str]  # a path: of any file or folder that holds one
-    OnStep = Callable[[int, int], None]
-
-
-class Decision(NamedTuple):
-    """What is to be merged for a prompt, and why."""
-
-    selection: "Selection"
-    plan: "MergePlan"
 
 
 @dataclass(frozen=True)
@@ -204,12 +196,21 @@ class Session:
             "selection": self.overrides.of(SelectionConfig()).model_dump(mode="json"),
         }
 
-    def select(self, prompt: str) -> "Selection":
-        """Return the experts a prompt needs."""
+    def select(self, prompt: str, choices: "Choices | None" = None) -> "Selection":
+        """Return the experts a prompt needs, and those that a person wants, by reference."""
+        from diffgraph.planner.choices import NO_CHOICES
         from diffgraph.planner.selection import SelectionConfig, select
 
         config = self.overrides.of(SelectionConfig())
-        return select(prompt, self.graph, self.agent, self.embedder, config, self.known_exclusions)
+        asked, proved = choices or NO_CHOICES, self.known_exclusions
+        return select(prompt, self.graph, self.agent, self.embedder, config, proved, asked)
+
+    @cached_property
+    def expert_names(self) -> "ExpertNames":
+        """What the experts that are known here are called."""
+        from diffgraph.session.naming import expert_names
+
+        return expert_names(self.graph, self.experts)
 
     @cached_property
     def known_exclusions(self) -> "dict[str, str]":
@@ -226,17 +227,33 @@ class Session:
         return loaded.experts(self.home, self.family_name)
 
     @packages_demanded()
-    def plan(self, prompt: str, method: str = "diffgraph") -> "MergePlan":
+    def plan(
+        self,
+        prompt: str,
+        method: str = "diffgraph",
+        experts: WantedExperts = (),
+        without: Iterable[str] = (),
+        only: bool = False,
+    ) -> "MergePlan":
         """Return what is to be merged for a prompt.
 
+        Args:
+            prompt: what to draw.
+            method: how experts are chosen and merged.
+            experts: who is merged in any case, by name or reference: `["noir"]`, `["noir:0.8"]` or
+                `{"noir": 0.8}`, where the number is the final coefficient.
+            without: who is not merged, however well they fit.
+            only: merge nobody but `experts`.
+
         Raises:
-            InputError: there is no such method, or nothing can be drawn for the prompt.
+            InputError: there is no such method, nothing can be drawn for the prompt, or an expert
+                is unknown or cannot be merged.
             SnapshotError: the graph cannot be used.
         """
-        return self.decide(prompt, method).plan
+        return self.decide(prompt, method, choices_of(experts, without, only)).plan
 
     @packages_demanded()
-    def draw(
+    def draw(  # noqa: PLR0913 (what a person may want otherwise, one argument each)
         self,
         prompt: str,
         seeds: int | Sequence[int] | None = None,
@@ -244,6 +261,9 @@ class Session:
         plan: "GivenPlan | None" = None,
         method: str = "diffgraph",
         on_step: "OnStep | None" = None,
+        experts: WantedExperts = (),
+        without: Iterable[str] = (),
+        only: bool = False,
     ) -> "list[Drawn]":
         """Draw a prompt, all its images with one plan.
 
@@ -255,6 +275,9 @@ class Session:
             method: how experts are chosen and merged, where no plan is given.
             on_step: called after each denoising step with its number, from 1, and with how many
                 there are for all images; what it raises ends the drawing.
+            experts: who is merged in any case: see `plan`.
+            without: who is not merged.
+            only: merge nobody but `experts`.
 
         Raises:
             InputError: nothing can be drawn for the prompt; a seed, the plan's file or the method
@@ -262,35 +285,12 @@ class Session:
             PlanError: the plan is of another family, or cannot be carried out.
             ExpertError: an expert cannot be merged.
         """
-        from diffgraph.generation import as_image
-        from diffgraph.session.drawn import Drawn, seeds_of
+        from diffgraph.session.drawing import images, prepare
+        from diffgraph.session.drawn import seeds_of
 
-        numbers, selection = seeds_of(seeds, count), None
-        if not isinstance(prompt, str):
-            raise InputError(f"a prompt is one text, not {type(prompt).__name__}")
-        if plan is None:
-            selection, merged = self.decide(prompt, method)
-            reasons = selection.lines()
-        else:
-            merged, reasons = self._given(plan)
-            self.agent.parse(prompt)  # says so if there is nothing to draw
-        told = on_step and self._counting(len(numbers), on_step)
-        pixels = self.renderer.render(merged, [prompt] * len(numbers), numbers, on_step=told)
-        metadata = self.metadata_of(merged)
-        return [
-            Drawn(
-                image=as_image(image, merged),
-                metadata=metadata(prompt, seed, image),
-                prompt=prompt,
-                drawn_text=prompt,
-                seed=seed,
-                plan=merged,
-                sampler=self.renderer.family.sampler,
-                selection=selection,
-                reasons=reasons,
-            )
-            for image, seed in zip(pixels, numbers, strict=True)
-        ]
+        numbers = seeds_of(seeds, count)
+        prepared = prepare(self, prompt, plan, method, choices_of(experts, without, only))
+        return list(images(self, prepared, numbers, on_step))
 
     @packages_demanded()
     def pipeline(self, plan: "GivenPlan") -> "DiffusionPipeline":
@@ -303,8 +303,9 @@ class Session:
             InputError, PlanError, ExpertError: as `draw`; a plan of K-LoRA makes no one model.
         """
         from diffgraph.generation import Renderer
+        from diffgraph.session.drawing import given_plan
 
-        merged, _ = self._given(plan)
+        merged, _ = given_plan(plan, self.family_name)
         model = Renderer(self.family, self.experts, self.device).merged(merged)
         return model.pipeline()
 
@@ -336,68 +337,21 @@ class Session:
             PlanError: the plan is of another family, or cannot be carried out.
             StorageError: the file cannot be written; nothing is left of it.
         """
+        from diffgraph.session.drawing import given_plan
         from diffgraph.session.merged_files import MergeOptions, write_merged
 
-        merged, _ = self._given(plan)
+        merged, _ = given_plan(plan, self.family_name)
         settings = Settings(home=self.home)
         how = MergeOptions.of(layout, type, rank, force)
         return write_merged(merged, self.experts, settings, fspath(path), how, on_progress)
 
-    def metadata_of(self, plan: "MergePlan") -> "Callable[[str, int, Tensor], dict[str, str]]":
-        """Return what tells what an image says of itself: of its drawn text, seed and pixels."""
-        from diffgraph.merging.a1111_text import Drawing
-        from diffgraph.merging.image_metadata import image_metadata
-
-        sources, family = self.experts.sources(plan), self.renderer.family
-
-        def metadata(text: str, seed: int, pixels: "Tensor") -> dict[str, str]:
-            height, width = pixels.shape[-2:]
-            drawing = Drawing(family, text, family.sampler, seed, width, height)
-            return image_metadata(sources, drawing)
-
-        return metadata
-
-    def _given(self, plan: "GivenPlan") -> "tuple[MergePlan, tuple[str, ...]]":
-        """Return a plan that can be carried out here, and where it was found."""
-        from diffgraph.merging.plan import MergePlan
-        from diffgraph.merging.plan_files import read_plan
-
-        found: tuple[str, ...] = ()
-        if not isinstance(plan, MergePlan):
-            plan, found = read_plan(Path(plan)).plan, (f"as planned in {plan}",)
-        if plan.family != self.family_name:
-            raise PlanError(f"the plan is for {plan.family}, not for {self.family_name}")
-        return plan, found
-
-    def _counting(self, images: int, on_step: "OnStep") -> Callable[[int], None]:
-        """Return what is called with a step of each pass, and tells how far all of them are."""
-        done = numbered(1)
-
-        def told(_: int) -> None:
-            passes = -(-images // self.renderer.model.images_at_once)
-            on_step(next(done), self.renderer.family.sampler.steps * passes)
-
-        return told
-
-    def decide(self, prompt: str, method: str = "diffgraph") -> Decision:
+    def decide(
+        self, prompt: str, method: str = "diffgraph", choices: "Choices | None" = None
+    ) -> Decision:
         """Return what a method merges for a prompt.
 
         Raises:
-            InputError: there is no such method, or nothing can be drawn for the prompt.
+            InputError: there is no such method, nothing can be drawn for the prompt, or a choice
+                cannot be obeyed.
         """
-        from diffgraph.evaluation.prompt_sets import EvaluationPrompt
-        from diffgraph.merging.provenance import with_hashes
-
-        check_method(method)
-        plan = self.plans(method, EvaluationPrompt(id="", text=prompt))[0]
-        return Decision(self.plans.selection(prompt), with_hashes(plan, self.experts))
-
-
-def check_method(name: str) -> None:
-    """Raise `InputError` unless there is a method of this name that gives one plan a prompt."""
-    from diffgraph.baselines import BASELINES
-    from diffgraph.evaluation.methods import PLANNED
-
-    if name not in PLANNED and name not in BASELINES:
-        known = ", ".join((*BASELINES, *PLANNED))
-        raise InputError(f"no method is called {name!r}: there is {known}")
+        return decide(self, prompt, method, choices)

@@ -10,6 +10,9 @@ import typer
 from diffgraph.errors import InputError
 from flows.serving.parameter_types import LARGEST_SEED
 
+MOST_IMAGES = 1000
+"""Images of one prompt; every one is kept in memory until it is written."""
+
 
 class AgentName(StrEnum):
     """Who reads pages and prompts."""
@@ -51,6 +54,25 @@ Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to
 Seed = Annotated[
     int, typer.Option(min=0, max=LARGEST_SEED, help="Of every random choice, noise included.")
 ]
+Count = Annotated[
+    int,
+    typer.Option(
+        "--count", "-n", min=1, max=MOST_IMAGES, help="Images a prompt, each of the next seed."
+    ),
+]
+Experts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expert",
+        metavar="NAME[:STRENGTH]",
+        help="Merge this expert in any case, at that strength if one is given.",
+    ),
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="NAME", help="Do not merge this expert."),
+]
+Only = Annotated[bool, typer.Option("--only", help="Merge nothing but each --expert.")]
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 
 

@@ -1,5 +1,6 @@
 """Shows progress on stderr: bars on a terminal, lines in a log."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ SECONDS_BETWEEN_LINES = 5.0
 class ProgressBars:
     """One bar a stage."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, transient: bool = False):
         self.progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<12}"),
@@ -36,6 +37,8 @@ class ProgressBars:
             TimeRemainingColumn(elapsed_when_finished=False),
             TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
+            transient=transient,
+            redirect_stdout=sys.stdout.isatty(),  # else what is printed would not go where it shall
         )
         self.stages: dict[str, TaskID] = {}
 
@@ -83,13 +86,20 @@ class ProgressLines:
 
 
 @contextmanager
-def shown(console: Console | None = None) -> Iterator[None]:
-    """Show what tasks report during the block."""
+def shown(console: Console | None = None, only_bars: bool = False) -> Iterator[None]:
+    """Show what is reported during the block.
+
+    Args:
+        console: where; standard error by default.
+        only_bars: show bars on a terminal, which go when the block ends, and no lines in a log.
+    """
     console = console or Console(stderr=True)
     if console.is_terminal:
-        bars = ProgressBars(console)
+        bars = ProgressBars(console, only_bars)
         with bars.progress, listening(bars):
             yield
+    elif only_bars:
+        yield
     else:
         with listening(ProgressLines(console)):
             yield

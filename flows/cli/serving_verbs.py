@@ -14,22 +14,26 @@ from flows.cli.app import app, print_error, tell
 from flows.cli.options import (
     Agent,
     Config,
+    Count,
+    Experts,
     Family,
     Force,
     GraphFormat,
     Home,
     Json,
     Method,
+    Only,
     Prompts,
     PromptSyntax,
     Seed,
     ShowTopic,
+    Without,
 )
 from flows.cli.starting import settings_of
 
 if TYPE_CHECKING:
     from diffgraph.results import Result
-    from flows.cli.generate import PromptResults
+    from flows.cli.prompt_results import PromptResults
 
 LONGEST_PROMPT = 80
 
@@ -37,6 +41,9 @@ LONGEST_PROMPT = 80
 @app.command()
 def plan(
     prompts: Prompts,
+    expert: Experts = None,
+    without: Without = None,
+    only: Only = False,
     method: Method = "diffgraph",
     agent: Agent = None,
     home: Home = None,
@@ -45,18 +52,27 @@ def plan(
     json: Json = False,
 ) -> None:
     """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
+    _demand_experts(only, expert)
     settings = settings_of(home, family, config=config, agent=agent)
+    from diffgraph.session.deciding import choices_of
     from flows.cli.generate import plan as run
 
-    _tell_all(run(prompts, settings, _each_told(json), method=method), json)
+    choices = choices_of(expert or (), without or (), only)
+    _tell_all(run(prompts, settings, _each_told(json), method, choices), json)
 
 
 @app.command()
 def generate(
     prompts: Prompts,
+    count: Count = 1,
     seed: Seed = 0,
+    expert: Experts = None,
+    without: Without = None,
+    only: Only = False,
     plan: Annotated[Path | None, typer.Option(help="Draw with this plan file.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("."),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder that the images go to.")
+    ] = Path("."),
     method: Method = "diffgraph",
     agent: Agent = None,
     home: Home = None,
@@ -65,11 +81,22 @@ def generate(
     json: Json = False,
 ) -> None:
     """Draw images; plan, prompt and seed are written into each file."""
+    _demand_experts(only, expert)
+    if plan is not None and (expert or without):
+        raise typer.BadParameter("a plan says which experts are merged", param_hint="--plan")
     settings = settings_of(home, family, config=config, agent=agent)
+    from diffgraph.session.deciding import choices_of
+    from flows.cli.generate import Wishes
     from flows.cli.generate import generate as run
 
-    drawn = run(prompts, settings, _each_told(json), seed, plan_file=plan, out=out, method=method)
-    _tell_all(drawn, json)
+    choices = choices_of(expert or (), without or (), only)
+    wishes = Wishes(range(seed, seed + count), plan, method, choices)
+    _tell_all(run(prompts, settings, _each_told(json), wishes, out), json)
+
+
+def _demand_experts(only: bool, experts: list[str] | None) -> None:
+    if only and not experts:
+        raise typer.BadParameter("name what is merged with --expert", param_hint="--only")
 
 
 def _each_told(as_json: bool) -> "Callable[[Result], None]":

@@ -18,7 +18,7 @@ from diffgraph.merging.apply import Merger
 from diffgraph.merging.rules import merged_parameter
 from diffgraph.planner.planner import Planner, PlannerConfig
 from diffgraph.planner.selection import Choice, Selection
-from diffgraph.session.session import check_method
+from diffgraph.session import check_method
 from tests.diffgraph.baselines import test_every_baseline as contract
 from tests.diffgraph.extending.packages import Install, files_of, registered
 

@@ -10,8 +10,8 @@ from diffgraph.errors import InputError
 from diffgraph.experts.formats import FORMATS
 from diffgraph.extensions import Extensible
 from diffgraph.scoring import SCORERS, scorers_of
+from diffgraph.session import check_method
 from diffgraph.session.hubs import HUBS, hub_of
-from diffgraph.session.session import check_method
 from tests.diffgraph.extending.packages import Install, files_of, registered
 from tests.environment import environment
 

@@ -168,3 +168,53 @@ def test_a_copy_with_changes_is_checked_like_any_other_plan(
 def test_a_copy_of_an_expert_is_checked_too(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         planned(1, "peft", 0.5).model_copy(update=change)
+
+
+class TestStrengthsThatAPersonGave:
+    def planned(self, normalisation="strength", **rule):
+        experts = [
+            PlannedExpert(ref=f"hub:{ref}@1", kind=kind, coefficient=value)
+            for ref, kind, value in (
+                ("a", "checkpoint", 0.5), ("b", "checkpoint", 0.4),
+                ("x", "peft", 0.5), ("y", "peft", 0.7), ("z", "peft", 0.9),
+            )
+        ]  # fmt: skip
+        plan = {"family": "f", "experts": tuple(experts), "normalisation": normalisation}
+        return MergePlan(**plan, **rule)
+
+    @pytest.mark.parametrize("normalisation", ["strength", "softmax", "none"])
+    @pytest.mark.parametrize("value", [0.8, 0.1, 1 / 3, 0.0, -0.7, 3.3])
+    def test_are_the_final_coefficients_to_the_last_bit(self, normalisation, value):
+        plan = self.planned(normalisation).with_strengths({"hub:x@1": value, "hub:a@1": 0.3})
+        final = plan.coefficients()
+        assert (final["hub:x@1"], final["hub:a@1"]) == (value, 0.3)
+        assert MergePlan.model_validate_json(plan.model_dump_json()).coefficients() == final
+
+    def test_leave_other_peft_experts_theirs(self):
+        before, after = self.planned(), self.planned().with_strengths({"hub:x@1": 0.8})
+        assert after.coefficients() == {**before.coefficients(), "hub:x@1": 0.8}
+
+    def test_of_checkpoints_leave_the_others_what_is_left_of_one_model(self):
+        final = self.planned().with_strengths({"hub:a@1": 0.75}).coefficients()
+        assert final["hub:a@1"] + final["hub:b@1"] == pytest.approx(1.0)
+        small = self.planned("none").with_strengths({"hub:a@1": 0.1}).coefficients()
+        assert small["hub:b@1"] == 0.4
+        over = self.planned().with_strengths({"hub:a@1": 1.4}).coefficients()
+        assert over["hub:b@1"] == 0.0
+
+    def test_leave_the_others_of_a_softmax_the_rest_of_one_in_their_proportions(self):
+        before = self.planned("softmax").coefficients()
+        after = self.planned("softmax").with_strengths({"hub:x@1": 0.1}).coefficients()
+        assert after["hub:y@1"] + after["hub:z@1"] == pytest.approx(0.9)
+        ratio = before["hub:y@1"] / before["hub:z@1"]
+        assert after["hub:y@1"] / after["hub:z@1"] == pytest.approx(ratio)
+
+    def test_are_final_under_a_rule_that_scales_the_sum(self):
+        plan = self.planned("none", rule="task_arithmetic", parameters={"lambda": 0.7})
+        final = plan.with_strengths({"hub:x@1": 0.8}).coefficients()
+        assert final["hub:x@1"] == pytest.approx(0.8, abs=1e-15)
+
+    def test_of_nobody_in_it_change_nothing(self):
+        plan = self.planned()
+        assert plan.with_strengths({}) is plan
+        assert plan.with_strengths({"hub:other@1": 1.0}) is plan

@@ -24,7 +24,7 @@ from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
 from tests.infotext import as_a1111
 
-SEPIA = "emojihub:2101@21011"
+SEPIA, NIGHT = "emojihub:2101@21011", "emojihub:2102@21021"
 BASE = MergePlan(family="emoji64")
 PLAN = MergePlan(
     family="emoji64", experts=(PlannedExpert(ref=SEPIA, kind="peft", coefficient=0.8),)
@@ -142,6 +142,63 @@ class TestDrawing:
     def test_refuses_a_prompt_of_nothing(self, session, prompt, error, plan):
         with pytest.raises(error):
             session.draw(prompt, plan=plan)
+
+
+class TestWhatAPersonChooses:
+    """Experts that are merged in any case, and experts that are not."""
+
+    PROMPT = "a fox, sepia"
+
+    def test_a_wanted_expert_has_the_strength_that_was_given(self, session):
+        plan = session.plan(self.PROMPT, experts={"nightfall": 0.83})
+        assert plan.coefficients()[NIGHT] == 0.83
+        assert plan.coefficients()[SEPIA] > 0
+        for method in ("uniform", "diffgraph_softmax", "random", "uniform_strength"):
+            plan = session.plan(self.PROMPT, method, experts=["nightfall:0.83"])
+            assert plan.coefficients()[NIGHT] == 0.83
+
+    def test_without_a_number_the_planner_says_how_strong(self, session):
+        assert 0 < session.plan(self.PROMPT, experts=["nightfall"]).coefficients()[NIGHT] < 1.5
+
+    def test_it_is_taken_for_who_serves_what_it_is_about(self, session):
+        old = "emojihub:2134@21341"
+        (drawn,) = session.draw(self.PROMPT, experts=["Old Photograph"])
+        assert old in drawn.plan.coefficients()
+        assert SEPIA not in drawn.plan.coefficients()
+        assert any(f"({'peft'}, {old}): asked for" in reason for reason in drawn.reasons)
+
+    def test_only_is_nothing_else(self, session):
+        plan = session.plan(self.PROMPT, experts={"nightfall": 0.5}, only=True)
+        assert plan.coefficients() == {NIGHT: 0.5}
+
+    def test_an_unwanted_expert_is_not_merged_and_another_may_serve(self, session):
+        (drawn,) = session.draw(self.PROMPT, without=["sepia memories", "nightfall"])
+        assert SEPIA not in drawn.plan.coefficients()
+        assert any(SEPIA in line and line.endswith("not wanted") for line in drawn.reasons)
+        assert any(NIGHT in line and line.endswith("not wanted") for line in drawn.reasons)
+
+    def test_one_that_calibration_found_bad_may_be_wanted(self, session):
+        bad = next(iter(session.known_exclusions))
+        assert bad not in session.plan(self.PROMPT).coefficients()
+        assert session.plan(self.PROMPT, experts={bad: 0.25}).coefficients()[bad] == 0.25
+
+    def test_plans_without_choices_are_what_they_were(self, session):
+        assert session.plan(self.PROMPT).normalisation == "strength"
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ({"experts": ["nobody at all"]}, "no expert is called"),
+            ({"experts": ["signature crayon"]}, "its licence forbids derivatives"),
+            ({"without": ["nobody at all"]}, "no expert is called"),
+            ({"only": True}, "none is asked for"),
+            ({"experts": ["nightfall"], "method": "base"}, "base makes no use of it"),
+            ({"experts": ["nightfall"], "plan": BASE}, "a plan says"),
+        ],
+    )
+    def test_what_cannot_be_obeyed_is_told(self, session, given, says):
+        with pytest.raises(InputError, match=says):
+            session.draw(self.PROMPT, **given)
 
 
 class TestAPipeline:

@@ -192,9 +192,9 @@ class TestSeveralPrompts:
 
         seen, decide = [], Session.decide
 
-        def watching(session, prompt, method):
+        def watching(session, *asked):
             seen.append(capsys.readouterr().out)
-            return decide(session, prompt, method)
+            return decide(session, *asked)
 
         monkeypatch.setattr(Session, "decide", watching)
         diffgraph("generate", "a cat", "a dog", "--method", "base", "--out", tmp_path)

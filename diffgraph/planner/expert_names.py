@@ -1,0 +1,101 @@
+"""Which expert does a person mean? By reference, or by what its page or its file is called."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+
+from diffgraph.agents.words import plain
+from diffgraph.errors import InputError
+
+MOST_SHOWN = 3
+LONGEST_SHOWN = 80  # letters of a name
+LONGEST_COMPARED = 200
+ALIKE = 0.5  # `difflib`'s ratio, from which a name may have been meant
+SEPARATORS = re.compile(r"[\s_]+")
+FILE_ENDING = re.compile(r"\.safetensors$", re.I)
+
+
+@dataclass(frozen=True)
+class ExpertNames:
+    """What experts are called, those that can be merged and those that cannot."""
+
+    names: Mapping[str, Sequence[str]]
+    """Reference → what it is called: its page's name first, then its file's, if any."""
+    unusable: Mapping[str, str]
+    """Reference → why it cannot be merged; all others can."""
+
+    def find(self, text: str, may_be_unusable: bool = False) -> str:
+        """Return the reference of the one expert that is meant.
+
+        A whole name counts before the beginning of one, an expert that can be merged before one
+        that cannot. Capitals make no difference, nor does `_` instead of a space.
+
+        Raises:
+            InputError: nobody is called so, several are, or the one who is cannot be merged.
+        """
+        found = self._called(text)
+        usable = [ref for ref in found if ref not in self.unusable]
+        matches = usable or found
+        if len(matches) > 1:
+            told = ", ".join(map(self.told, matches[:MOST_SHOWN]))
+            more = f" and {len(matches) - MOST_SHOWN} more" if len(matches) > MOST_SHOWN else ""
+            raise InputError(f"{_shown(text)} may be {told}{more}: name one by its reference")
+        if not matches:
+            near = self._nearest(text)
+            told = f"; near to it: {', '.join(near)}" if near else ""
+            raise InputError(f"no expert is called {_shown(text)}{told}")
+        (ref,) = matches
+        if not usable and not may_be_unusable:
+            raise InputError(f"{self.told(ref)} cannot be merged: {self.unusable[ref]}")
+        return ref
+
+    def told(self, ref: str) -> str:
+        """Return an expert's name and reference."""
+        return f"{plain(self.names[ref][0], LONGEST_SHOWN)} ({ref})"
+
+    def _called(self, text: str) -> list[str]:
+        """Return who is called so, or else whose name begins so."""
+        if text in self.names:
+            return [text]
+        key = _key(text)
+        if key in self._by_key:
+            return self._by_key[key]
+        begun = {
+            ref: None
+            for name, refs in self._by_key.items()
+            if key and name.startswith(key)
+            for ref in refs
+        }
+        return list(begun)
+
+    def _nearest(self, text: str) -> list[str]:
+        """Return the names of experts that can be merged and are written much like a text."""
+        key = _key(text)[:LONGEST_COMPARED]
+        usable = {
+            name: next(ref for ref in refs if ref not in self.unusable)
+            for name, refs in self._by_key.items()
+            if not all(ref in self.unusable for ref in refs)
+        }
+        within = [name for name in usable if len(key) > 2 and key in name]
+        alike = get_close_matches(key, usable, MOST_SHOWN, ALIKE)
+        refs = dict.fromkeys(usable[name] for name in (*within, *alike))
+        return [plain(self.names[ref][0], LONGEST_SHOWN) for ref in refs][:MOST_SHOWN]
+
+    @cached_property
+    def _by_key(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for ref, names in self.names.items():
+            for key in {_key(name) for name in names} - {""}:
+                found.setdefault(key, []).append(ref)
+        return found
+
+
+def _key(name: str) -> str:
+    """Return a name as it is compared, a file's without its ending."""
+    return SEPARATORS.sub(" ", FILE_ENDING.sub("", name.strip())).casefold().strip()
+
+
+def _shown(text: str) -> str:
+    return repr(plain(text, LONGEST_SHOWN))

@@ -1,0 +1,131 @@
+"""How does a session draw a plan that is decided or given?"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count as numbered
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from diffgraph.errors import InputError, PlanError
+from diffgraph.families.family import SamplerConfig
+from diffgraph.generation import as_image
+from diffgraph.merging.a1111_text import Drawing
+from diffgraph.merging.image_metadata import image_metadata
+from diffgraph.merging.plan import MergePlan
+from diffgraph.merging.plan_files import read_plan
+from diffgraph.planner.selection import Selection
+from diffgraph.session.drawn import Drawn
+
+if TYPE_CHECKING:
+    from diffgraph.planner.choices import Choices
+    from diffgraph.session.session import Session
+
+GivenPlan = MergePlan | str | PathLike[str]
+"""A plan, or the path of any file or folder that holds one."""
+OnStep = Callable[[int, int], None]
+
+
+def given_plan(plan: GivenPlan, family: str) -> tuple[MergePlan, tuple[str, ...]]:
+    """Return a plan that can be carried out with a family, and a line on where it was found.
+
+    Raises:
+        InputError: there is no plan where it should be.
+        PlanError: it is another family's.
+    """
+    found: tuple[str, ...] = ()
+    if not isinstance(plan, MergePlan):
+        plan, found = read_plan(Path(plan)).plan, (f"as planned in {plan}",)
+    if plan.family != family:
+        raise PlanError(f"the plan is for {plan.family}, not for {family}")
+    return plan, found
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prompt with all that its images are made of but their seeds."""
+
+    prompt: str
+    plan: MergePlan
+    sampler: SamplerConfig
+    reasons: tuple[str, ...] = ()
+    selection: Selection | None = None
+
+
+def prepare(
+    session: "Session",
+    prompt: str,
+    plan: GivenPlan | None = None,
+    method: str = "diffgraph",
+    choices: "Choices | None" = None,
+) -> Prepared:
+    """Return what is drawn for a prompt, with the given plan or one that is made for it.
+
+    Raises:
+        InputError: nothing can be drawn for the prompt; the plan's file or the method cannot be;
+            a choice cannot be obeyed.
+        PlanError: the plan is of another family.
+    """
+    if not isinstance(prompt, str):
+        raise InputError(f"a prompt is one text, not {type(prompt).__name__}")
+    sampler = session.family.sampler
+    if plan is None:
+        selection, merged = session.decide(prompt, method, choices)
+        return Prepared(prompt, merged, sampler, selection.lines(), selection)
+    if choices is not None:
+        raise InputError("a plan says which experts are merged: none can be chosen beside it")
+    merged, where = given_plan(plan, session.family_name)
+    session.agent.parse(prompt)  # says so if there is nothing to draw
+    return Prepared(prompt, merged, sampler, where)
+
+
+def images(
+    session: "Session", prepared: Prepared, seeds: Sequence[int], on_step: OnStep | None = None
+) -> Iterator[Drawn]:
+    """Yield an image for each seed as soon as it is done; what is drawn together comes together.
+
+    Raises:
+        PlanError: the plan cannot be carried out.
+        ExpertError: an expert cannot be merged.
+    """
+    renderer, plan = session.renderer, prepared.plan
+    metadata = metadata_of(session, plan, prepared.sampler)
+    together = renderer.model.images_at_once
+    steps, all_steps = numbered(1), prepared.sampler.steps * -(-len(seeds) // together)
+
+    def told(_: int) -> None:
+        if on_step is not None:
+            on_step(next(steps), all_steps)
+
+    for start in range(0, len(seeds), together):
+        some = seeds[start : start + together]
+        texts = [prepared.prompt] * len(some)
+        for pixels, seed in zip(
+            renderer.render(plan, texts, some, prepared.sampler, told), some, strict=True
+        ):
+            yield Drawn(
+                image=as_image(pixels, plan),
+                metadata=metadata(prepared.prompt, seed, pixels),
+                prompt=prepared.prompt,
+                drawn_text=prepared.prompt,
+                seed=seed,
+                plan=plan,
+                sampler=prepared.sampler,
+                selection=prepared.selection,
+                reasons=prepared.reasons,
+            )
+
+
+def metadata_of(
+    session: "Session", plan: MergePlan, sampler: SamplerConfig
+) -> Callable[[str, int, Tensor], dict[str, str]]:
+    """Return what tells what an image says of itself: of its drawn text, seed and pixels."""
+    sources, family = session.experts.sources(plan), session.family
+
+    def metadata(text: str, seed: int, pixels: Tensor) -> dict[str, str]:
+        height, width = pixels.shape[-2:]
+        return image_metadata(sources, Drawing(family, text, sampler, seed, width, height))
+
+    return metadata
