@@ -66,11 +66,12 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     since: datetime | None = None,
     limit: Limit | None = None,
     like: Identifier | None = None,
+    also: tuple[Place, ...] = (),
 ) -> RefreshResult:
     """Bring library, graph and planner up to date with a hub, and say what changed.
 
     Args:
-        path: the hub folder; the one that ships with the family if unset.
+        path: a hub folder, or any folder of weights files; the hub that ships if unset.
         family: the model family; the setting if unset.
         reference_prompts: prompts that every expert is measured on.
         steps: of the training, if it is due.
@@ -82,18 +83,25 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
         since: look only at experts that were published since.
         limit: take so many new or changed experts at most.
         like: if training is due, train as this planner was: its id, or `shipped`.
+        also: more folders, each as `path`; one that is missing tonight is told and kept.
     """
     settings = Settings()
     family = family or settings.family
     if like is not None:
         planner_folder(settings.home, family, like)  # a slip is told now, not after hours
     hub = hub_of(source, path, url, family)
-    found = discover(path=path, family=family, limit=limit, since=since, source=source, url=url)
+    found = discover(
+        path=path, family=family, limit=limit, since=since, source=source, url=url, also=also
+    )
     built = build(
         family=family, reference_prompts=reference_prompts, candidates=candidates, exclude=exclude
     )
     is_due, why = is_training_due(
-        settings.home, family, built.snapshot, hub, is_first=built.parent is None
+        settings.home,
+        family,
+        built.snapshot,
+        hub,
+        is_first=built.parent is None and not also,  # their experts are news to what ships
     )
     trained = None
     if is_due:

@@ -36,12 +36,13 @@ def look_at_hub(
         metadata_only=metadata_only or None,
         content=overrides.of(ContentConfig()),
     )
+    if hub.is_away(library):
+        why = "it is not there, or empty: is a disk missing? its experts are kept"
+        return Discovery.of_none(str(hub), len(library.experts("ready")), why)
     known, limits = get_family(family), Limits(shared_turn, download_slot)
     with opened(hub, library, known, config.since, overrides, limits) as (crawler, total):
-        return discover(
-            crawler,
-            library,
-            known,
-            on_progress=lambda done, name: report("discover", done, total, name),
-            config=config,
-        )
+
+        def told(done: int, name: str) -> None:
+            report("discover", done, total or crawler.total, name)
+
+        return discover(crawler, library, known, on_progress=told, config=config)

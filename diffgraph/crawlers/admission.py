@@ -199,5 +199,6 @@ def is_settled(
     if known is None or known.status == "retired" or known.page_sha256 != page_hash(listing):
         return False
     if known.status in {"ready", "superseded"}:
-        return (bool(known.place) or library.holds(known.sha256)) and may_be_drawn(listing, config)
+        is_here = Path(known.place).is_file() if known.place else library.holds(known.sha256)
+        return is_here and may_be_drawn(listing, config)
     return bool(known.sha256) or examine(listing, family, config) is not None

@@ -139,6 +139,12 @@ class Discovery(Result):
             yield f"and {len(self.failed) - SHOWN} more were not reached"
 
     @classmethod
+    def of_none(cls, source: str, ready: int, reason: str) -> "Discovery":
+        """Return what it is to find a hub not there: everything stays as it was."""
+        page = BrokenPage(where=source, reason=reason)
+        return cls(source=source, ready=ready, failed=(page,), is_whole=False)
+
+    @classmethod
     def together(cls, looks: Sequence["Discovery"]) -> "Discovery":
         """Return what looks at several hubs, one after the other, changed as one."""
         lists = ("new", "updated", "superseded", "retired", "unchanged", "listed",

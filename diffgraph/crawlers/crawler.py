@@ -41,6 +41,11 @@ class Crawler(Protocol):
         ...
 
     @property
+    def total(self) -> int | None:
+        """How many listings there are, as soon as that is known."""
+        return None
+
+    @property
     def keeps_files(self) -> bool:
         """Whether its files stay where they are, and `refer` stands for `fetch`."""
         return False

@@ -11,6 +11,8 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -20,7 +22,7 @@ from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.file_page import model_of, page_of
 from diffgraph.crawlers.hub_names import name_for, note
 from diffgraph.crawlers.sidecars import endings
-from diffgraph.crawlers.weights_tree import WEIGHTS, FoundFile, walk
+from diffgraph.crawlers.weights_tree import WEIGHTS, FoundFile, names, walk
 from diffgraph.errors import ExpertError, MissingInput
 from diffgraph.experts.expert import ExpertRef, Listing
 from diffgraph.experts.library import Library
@@ -28,10 +30,13 @@ from diffgraph.experts.references import Reference, mark_of
 from diffgraph.families import Family
 from diffgraph.permissions import make_folder
 from diffgraph.printable import printable
+from diffgraph.progress import report
 
 log = logging.getLogger(__name__)
 
 SPARE_LINES = 1000
+MISSING_DISK = ": is a disk missing? nobody is retired"
+MOST_COMPARED = 200  # files, of a folder that may be one that was moved
 
 
 class Noted(BaseModel, frozen=True):
@@ -64,14 +69,17 @@ class FolderOfFiles(Crawler):
         if not self.folder.is_dir():
             raise MissingInput(f"no folder of weights files at {path}")
         self.family, self.library = family, library
-        self.source = name_for(self.folder, library)
+        self.source = name_for(self.folder, library, self._holds_files_of)
         self._table = library.folder / "folders" / f"{self.source}.{family.name}.jsonl"
         self._noted, self._lines = self._read()
         self._new: list[Noted] = []
         self._seen: dict[str, Noted] = {}
         self._is_whole = True
+        self._total: int | None = None
+        self._new_names: list[Path] = []
+        self._by_size: dict[int, list[Path]] | None = None
         self._others: Counter[str] = Counter()
-        if not self._noted and next(walk(self.folder, self._others), None) is None:
+        if not self._noted and not any(names(self.folder)):
             raise MissingInput(
                 f"{path} is no hub folder (it has no hub.json), and no {WEIGHTS} file lies below it"
             )
@@ -86,6 +94,11 @@ class FolderOfFiles(Crawler):
         return True
 
     @property
+    def total(self) -> int | None:
+        """How many files there are, once they have been counted."""
+        return self._total
+
+    @property
     def is_whole(self) -> bool:
         """Whether the whole tree could be looked through."""
         return self._is_whole
@@ -93,6 +106,7 @@ class FolderOfFiles(Crawler):
     def listings(self) -> Iterator[Listing | BrokenPage]:
         """Yield a page a file, and a line for each that has none."""
         self._is_whole, self._seen = True, {}
+        self._count()
         self._others.clear()
         marks = {one.mark: one for one in self._noted.values() if one.listing}
         models = {one.listing.ref.model: one.mark for one in marks.values() if one.listing}
@@ -105,10 +119,13 @@ class FolderOfFiles(Crawler):
         if self._others:
             kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(self._others.items()))
             yield BrokenPage(where=self.source, reason=f"not read, could run code: {kinds}")
+        for link in self._links_to_nowhere():
+            self._is_whole = False
+            yield BrokenPage(where=printable(str(link)), reason=f"leads nowhere{MISSING_DISK}")
         if not self._seen and self._noted:
             self._is_whole = False
-            why = "holds no weights file any more: is a disk missing? nobody is retired"
-            yield BrokenPage(where=str(self.folder), reason=why)
+            why = f"holds no weights file any more{MISSING_DISK}"
+            yield BrokenPage(where=printable(str(self.folder)), reason=why)
 
     def fetch(self, listing: Listing, folder: Path) -> Path:
         """Return where the file is: it is not brought anywhere."""
@@ -165,6 +182,55 @@ class FolderOfFiles(Crawler):
             for one in self._seen.values():
                 file.write(one.model_dump_json().encode() + b"\n")
 
+    def _count(self) -> None:
+        """Count the files by their names alone, so that what follows has an end in sight."""
+        self._new_names, self._by_size, total = [], None, 0
+        report("look through", 0, None, str(self.folder))
+        for files in names(self.folder):
+            total += len(files)
+            if self._noted:
+                self._new_names += [file for file in files if str(file) not in self._noted]
+            report("look through", total, None, str(files[0].parent) if files else "")
+        report("look through", total, total, "weights files")
+        self._total = total
+
+    def _has_moved(self, noted: Noted) -> bool:
+        """Return whether the file that was noted lies under a name that nobody knew before."""
+        if self._by_size is None:
+            self._by_size = {}
+            for file in self._new_names:
+                with suppress(OSError):
+                    self._by_size.setdefault(file.stat().st_size, []).append(file)
+        size = noted.listing.file.size_bytes if noted.listing and noted.listing.file else 0
+        return any(_is(file, noted.mark) for file in self._by_size.get(size, ()))
+
+    def _links_to_nowhere(self) -> list[Path]:
+        """Return the links through which files were seen that lead nowhere now."""
+        gone = {Path(path).parent for path in self._noted if path not in self._seen}
+        above = {
+            folder
+            for parent in gone
+            for folder in (parent, *parent.parents)
+            if folder.is_relative_to(self.folder)
+        }
+        return sorted(one for one in above if one.is_symlink() and not one.exists())
+
+    def _holds_files_of(self, name: str) -> bool:
+        """Return whether most of a folder's files are here, by some of them."""
+        known = {
+            expert.ref.rpartition("@")[2]
+            for expert in self.library.experts()
+            if expert.ref.startswith(f"{name}:") and expert.status != "retired"
+        }
+        if not known:
+            return False
+        here = (one for one in walk(self.folder, Counter()) if isinstance(one, FoundFile))
+        same = 0
+        for found in islice(here, MOST_COMPARED):
+            with suppress(MissingInput):
+                same += mark_of(found.file) in known
+        return 2 * same >= min(len(known), MOST_COMPARED)
+
     def _at(
         self, found: FoundFile, marks: dict[str, Noted], models: dict[str, str]
     ) -> Iterator[Listing | BrokenPage]:
@@ -202,7 +268,7 @@ class FolderOfFiles(Crawler):
         shown.encode()
         mark = mark_of(found.file)
         same = marks.get(mark)
-        if same is not None and same.path != str(found.file) and Path(same.path).is_file():
+        if same is not None and same.path != str(found.file) and _is(Path(same.path), mark):
             other = same.listing.page_url if same.listing else ""
             return BrokenPage(
                 where=printable(shown), reason=f"is the same file as {printable(other)}"
@@ -212,7 +278,9 @@ class FolderOfFiles(Crawler):
         else:
             model = model_of(shown)
             before = self._noted.get(str(found.file))
-            is_next_version = before is not None and before.listing is not None
+            is_next_version = (
+                before is not None and before.listing is not None and not self._has_moved(before)
+            )
             if models.get(model, mark) != mark and not is_next_version:
                 model = f"{model}~{mark[:4]}"
             elif is_next_version and before is not None and before.listing is not None:
@@ -250,3 +318,11 @@ class FolderOfFiles(Crawler):
         except OSError:
             pass
         return found, lines
+
+
+def _is(file: Path, mark: str) -> bool:
+    """Return whether a file is there and has this mark."""
+    try:
+        return mark_of(file) == mark
+    except MissingInput:
+        return False

@@ -8,7 +8,7 @@ known.
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -57,16 +57,32 @@ def claim(name: str, folder: Path, library: Library, listings: Iterable[Listing]
         _write(noted, library)
 
 
-def name_for(folder: Path, library: Library) -> str:
-    """Return the name of a folder that gives itself none: its own, which no other folder bears."""
+def name_for(folder: Path, library: Library, is_moved: Callable[[str], bool]) -> str:
+    """Return the name of a folder that gives itself none: its own, which no other folder bears.
+
+    Args:
+        folder: The folder.
+        library: What is known so far.
+        is_moved: Whether the folder that bore a name, and is not there, is this one by its files: a
+            disk that is missing tonight keeps its name from all others.
+    """
     noted = _noted(library.folder / "hubs.json")
     for name, other in noted.items():
         if other == str(folder) and name_of(folder) is None:
             return name
+    for name, other in noted.items():
+        if not Path(other).is_dir() and is_moved(name):
+            return name
     plain = re.sub(r"[^a-z0-9_]+", "_", folder.name.lower()).strip("_")[:30] or "folder"
     names = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
-    taken = {name for name, other in noted.items() if Path(other).is_dir()} | LIVE
+    taken = noted.keys() | LIVE
     return next(name for name in names if name not in taken)
+
+
+def name_borne_by(folder: Path, library: Library) -> str | None:
+    """Return the name under which a folder was discovered; None if it never was."""
+    noted = _noted(library.folder / "hubs.json")
+    return next((name for name, other in noted.items() if other == str(folder)), None)
 
 
 def note(name: str, folder: Path, library: Library) -> None:

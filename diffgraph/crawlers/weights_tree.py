@@ -17,6 +17,10 @@ from diffgraph.printable import printable
 
 WEIGHTS = ".safetensors"
 DEEPEST = 40  # folders within folders
+SEEN = {WEIGHTS, *CODE, *(os.path.splitext(f"x{ending}")[1] for ending in endings())}
+"""How all names end that may matter; a folder may hold a million others."""
+
+Entries = dict[str, "os.DirEntry[str]"]
 
 
 class FoundFile(NamedTuple):
@@ -37,6 +41,23 @@ def walk(top: Path, others: Counter[str]) -> Iterator[FoundFile | BrokenPage]:
         top: The folder.
         others: Counts files that could run code, by how their names end.
     """
+    for opened in _folders(top):
+        if isinstance(opened, BrokenPage):
+            yield opened
+        else:
+            yield from _files_of(*opened, others)
+
+
+def names(top: Path) -> Iterator[list[Path]]:
+    """Yield the weights files of each folder of a tree by their names, of which none is touched."""
+    for opened in _folders(top):
+        if not isinstance(opened, BrokenPage):
+            folder, here = opened
+            yield [folder / name for name in here if _ending(name) == WEIGHTS]
+
+
+def _folders(top: Path) -> Iterator[tuple[Path, Entries] | BrokenPage]:
+    """Yield each folder with what may matter in it, or why it cannot be read."""
     visited: set[tuple[int, int]] = set()
     waiting = [(top, 0)]
     while waiting:
@@ -46,26 +67,40 @@ def walk(top: Path, others: Counter[str]) -> Iterator[FoundFile | BrokenPage]:
             if (about.st_dev, about.st_ino) in visited:
                 continue
             visited.add((about.st_dev, about.st_ino))
-            with os.scandir(folder) as entries:
-                here = {entry.name: entry for entry in entries if not entry.name.startswith(".")}
+            files, below = _entries(folder)
         except OSError as error:
             where = printable(str(folder))
             yield BrokenPage(where=where, reason=f"cannot be looked through: {error.strerror}")
             continue
-        yield from _files_of(folder, here, others)
+        yield folder, files
         if depth < DEEPEST:
-            folders = (name for name in sorted(here, reverse=True) if _is_folder(here[name]))
-            waiting.extend((folder / name, depth + 1) for name in folders)
+            waiting.extend((folder / name, depth + 1) for name in sorted(below, reverse=True))
 
 
-def _files_of(
-    folder: Path, here: dict[str, "os.DirEntry[str]"], others: Counter[str]
-) -> Iterator[FoundFile]:
+def _entries(folder: Path) -> tuple[Entries, list[str]]:
+    """Return what may matter in a folder by name, and the folders in it; nothing hidden."""
+    files, below = {}, []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                below.append(entry.name)
+            elif _ending(entry.name) in SEEN:
+                files[entry.name] = entry
+    return files, below
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _files_of(folder: Path, here: Entries, others: Counter[str]) -> Iterator[FoundFile]:
     for name in sorted(here):
-        ending = os.path.splitext(name)[1].lower()
+        ending = _ending(name)
         if ending in CODE:
             others[ending] += 1
-        if ending != WEIGHTS or _is_folder(here[name]):
+        if ending != WEIGHTS:
             continue
         found = _found(folder / name, here)
         if found is not None:
@@ -79,7 +114,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _found(file: Path, here: dict[str, "os.DirEntry[str]"]) -> FoundFile | None:
+def _found(file: Path, here: Entries) -> FoundFile | None:
     """Return a file with all that decides what its page says; None if it has just gone."""
     present = [name for ending in endings() if (name := file.stem + ending) in here]
     try:

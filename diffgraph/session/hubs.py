@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,6 +68,18 @@ class Hub(BaseModel, frozen=True):
             and self.path.is_dir()
             and not any(os.path.lexists(self.path / name) for name in ("hub.json", "models"))
         )
+
+    def is_away(self, library: "Library") -> bool:
+        """Whether it is a folder that was discovered, and is not there or empty: a missing disk."""
+        from diffgraph.crawlers.hub_names import name_borne_by
+
+        if self.source != "folder" or self.path is None:
+            return False
+        folder = self.path.resolve()
+        with suppress(OSError), os.scandir(folder) as entries:
+            if next(entries, None) is not None:
+                return False
+        return name_borne_by(folder, library) is not None
 
     def __str__(self) -> str:
         """Return what the hub is called in a list of runs."""

@@ -94,10 +94,6 @@ HubKind = Annotated[
         help="The kind of hub: folder, civitai, huggingface, or what a package adds.",
     ),
 ]
-HubFolder = Annotated[
-    Path | None,
-    typer.Option("--path", help="A hub folder; the one that ships with the family if unset."),
-]
 HubFolders = Annotated[
     list[Path] | None,
     typer.Option(

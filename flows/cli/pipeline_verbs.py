@@ -19,7 +19,6 @@ from flows.cli.options import (
     Force,
     Gpus,
     Home,
-    HubFolder,
     HubFolders,
     HubKind,
     HubLimit,
@@ -70,19 +69,13 @@ def discover(
 ) -> None:
     """Bring a hub's experts into the library; say which were refused, and why."""
     settings = settings_of(home, family, config=config, **hub_settings(source, url))
-    from diffgraph.session.hubs import hub_of
-
-    folders = [*path] if path else [None]
-    for folder in folders:
-        hub_of(
-            source, folder, url, settings.family
-        )  # what cannot be meant is told before it starts
+    first, also = _folders(source, path, url, settings)
     with pipeline(settings):
         from flows.discover import discover as run
 
         found = run(
-            path=folders[0],
-            also=tuple(path[1:]) if path else (),
+            path=first,
+            also=also,
             family=settings.family,
             limit=limit,
             since=since,
@@ -120,7 +113,7 @@ def build(
 @app.command()
 def refresh(
     source: HubKind = "folder",
-    path: HubFolder = None,
+    path: HubFolders = None,
     limit: HubLimit = None,
     since: HubSince = None,
     url: HubUrl = None,
@@ -147,16 +140,14 @@ def refresh(
         workers=workers,
         **hub_settings(source, url),
     )
-    from diffgraph.session.hubs import hub_of
-
-    # what cannot be meant is told before it starts
-    hub_of(source, path, url, settings.family)
+    first, also = _folders(source, path, url, settings)
     _demand_planner(settings, like)
     with pipeline(settings):
         from flows.refresh import refresh as run
 
         night = run(
-            path=path,
+            path=first,
+            also=also,
             family=settings.family,
             candidates=candidates,
             exclude=tuple(exclude or ()),
@@ -193,6 +184,18 @@ def train(
 
         done = run(snapshot=snapshot, steps=steps, seed=seed, family=settings.family, like=like)
         tell(done, json)
+
+
+def _folders(
+    source: str, paths: list[Path] | None, url: str | None, settings: Settings
+) -> tuple[Path | None, tuple[Path, ...]]:
+    """Return the first folder that is meant and the others; raises what cannot be meant."""
+    from diffgraph.session.hubs import hub_of
+
+    first, *also = paths or (None,)
+    for folder in (first, *also):
+        hub_of(source, folder, url, settings.family)
+    return first, tuple(folder for folder in also if folder is not None)
 
 
 def _demand_planner(settings: Settings, like: str | None) -> None:

@@ -27,3 +27,41 @@ def test_two_folders_are_found_measured_and_chosen_among(diffgraph, tmp_path):
     told = diffgraph("plan", "a cat, pencil sketch", *home, "--json")
     assert told.code == 0, told.err
     assert "of_pencil:pencil@" in json.dumps(told.json)
+
+
+def test_a_night_of_two_folders_keeps_what_is_on_the_one_that_is_missing(
+    diffgraph, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(  # other tests see to training
+        "flows.refresh.is_training_due", lambda *_, **__: (False, "training is not due")
+    )
+    (tmp_path / "config.toml").write_text("[calibration]\nprompts = 2\n")
+    disks = [as_trained(name, tmp_path / f"of_{name}").parent for name in TRAINED]
+    folders = [word for disk in disks for word in ("--path", disk)]
+
+    def night(*arguments):
+        config = ("--config", tmp_path / "config.toml", "--home", tmp_path / "home")
+        return diffgraph("refresh", *arguments, *config, "--json")
+
+    first = night(*folders)
+    assert first.code == 0, first.err
+    assert len(first.json["discovery"]["new"]) == 2
+    disks[1].rename(tmp_path / "unmounted")
+    for empty in (False, True):
+        if empty:
+            disks[1].mkdir()
+        told = night(*folders)
+        assert told.code == 0, told.err
+        found = told.json["discovery"]
+        assert (found["retired"], found["unchanged"], found["ready"]) == ([], 1, 2)
+        (away,) = found["failed"]
+        assert away["what"] == str(disks[1])
+        assert "is a disk missing? its experts are kept" in away["reason"]
+        assert told.json["build"]["retired"] == []
+    disks[1].rmdir()
+    (tmp_path / "unmounted").rename(disks[1])
+    assert night(*folders).json["discovery"]["unchanged"] == 2
+
+    slip = night("--path", disks[0], "--path", tmp_path / "of_nobody")
+    assert slip.code == 1
+    assert "of_nobody" in slip.err

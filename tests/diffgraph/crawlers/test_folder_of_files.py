@@ -16,6 +16,7 @@ from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.changes import Discovery
 from diffgraph.crawlers.discovery import DiscoveryConfig, discover
 from diffgraph.crawlers.folder_of_files import FolderOfFiles
+from diffgraph.crawlers.weights_tree import names
 from diffgraph.errors import DamagedFile, MissingInput
 from diffgraph.experts.expert import NOT_KNOWN, Listing
 from diffgraph.experts.library import Library
@@ -23,6 +24,7 @@ from diffgraph.experts.reading import open_delta
 from diffgraph.experts.references import References, may_be_cut
 from diffgraph.families import get_family
 from diffgraph.merging.provenance import licence_duties
+from diffgraph.progress import listening
 
 LAYER = "unet.mid.to_q"
 PARAMETERS: Mapping[str, Tensor] = {f"{LAYER}.weight": torch.ones(6, 4)}
@@ -39,7 +41,7 @@ class Folder:
 
     def __init__(self, top: Path, home: Path) -> None:
         self.top, self.library = top, Library(home, bundled=())
-        top.mkdir()
+        top.mkdir(parents=True)
 
     def write(self, name: str, value: float = 0.1, **metadata: str) -> Path:
         file = self.top / name
@@ -289,6 +291,72 @@ class TestChanges:
         assert not report.retired
         assert "is a disk missing?" in reasons(report)[str(folder.top)]
 
+    def test_a_link_to_a_missing_disk_retires_nobody(self, folder: Folder, tmp_path: Path) -> None:
+        folder.write("a.safetensors")
+        folder.write("x/b.safetensors", 0.2)
+        (folder.top / "x").rename(tmp_path / "disk")
+        (folder.top / "nas").symlink_to(tmp_path / "disk", target_is_directory=True)
+        assert len(folder.discover().new) == 2
+        (tmp_path / "disk").rename(tmp_path / "unmounted")
+        report = folder.discover()
+        assert not report.retired
+        assert "leads nowhere" in reasons(report)[str(folder.top / "nas")]
+        (folder.top / "nas").unlink()
+        assert models(folder.discover().retired) == ["nas/b"]
+
+    def test_a_missing_disk_keeps_its_name_from_other_folders(
+        self, folder: Folder, tmp_path: Path
+    ) -> None:
+        for number in range(3):
+            folder.write(f"{number}.safetensors", 0.1 * (1 + number))
+        folder.discover()
+        other = Folder(tmp_path / "other/loras", tmp_path / "home")
+        shutil.copy(folder.top / "0.safetensors", other.top)
+        other.write("b.safetensors", 0.7)
+        folder.top.rename(tmp_path / "unmounted")
+        assert all(one.ref.startswith("loras_2:") for one in other.discover().new)
+        (tmp_path / "unmounted").rename(folder.top)
+        assert len(folder.discover().unchanged) == 3
+
+    @pytest.mark.parametrize("moved", ["renamed", "above/loras"])
+    def test_a_folder_that_is_renamed_or_moved_keeps_its_experts(
+        self, folder: Folder, tmp_path: Path, moved: str
+    ) -> None:
+        folder.write("a.safetensors")
+        folder.write("deep/b.safetensors", 0.2)
+        before = folder.discover().new
+        (tmp_path / moved).parent.mkdir(exist_ok=True)
+        folder.top = folder.top.rename(tmp_path / moved)
+        report = folder.discover()
+        assert not report.new
+        assert not report.retired
+        assert {one.ref for one in folder.library.experts("ready")} == {one.ref for one in before}
+        assert all(folder.library.path_of(one.sha256).is_relative_to(folder.top) for one in before)
+
+    def test_a_file_that_is_renamed_while_its_place_is_taken_by_another(
+        self, folder: Folder
+    ) -> None:
+        """Renamed and replaced at once: the old one keeps its reference, the new one is new."""
+        file = folder.write("a.safetensors")
+        (before,) = folder.discover().new
+        file.rename(folder.top / "b.safetensors")
+        folder.write("a.safetensors", 0.7)
+        report = folder.discover()
+        ready = {expert.ref: expert for expert in folder.library.experts("ready")}
+        assert len(ready) == 2
+        assert folder.library.path_of(before.sha256) == folder.top / "b.safetensors"
+        assert before.ref in ready
+        assert not report.retired
+
+    def test_two_files_that_swap_their_names_stay_who_they_are(self, folder: Folder) -> None:
+        one, two = folder.write("a.safetensors"), folder.write("b.safetensors", 0.2)
+        before = {expert.sha256: expert.ref for expert in folder.discover().new}
+        one.rename(folder.top / "c.safetensors")
+        two.rename(one)
+        (folder.top / "c.safetensors").rename(two)
+        assert not folder.discover().retired
+        assert {one.sha256: one.ref for one in folder.library.experts("ready")} == before
+
     def test_two_folders_of_one_name_keep_theirs_apart(
         self, folder: Folder, tmp_path: Path
     ) -> None:
@@ -301,6 +369,28 @@ class TestChanges:
         assert expert.ref.startswith("loras_2:b@")
         assert not folder.discover().retired
         assert not other.discover().retired
+
+
+class TestProgress:
+    def test_tells_a_total_and_says_something_before_it_looks(self, folder: Folder) -> None:
+        for number in range(3):
+            folder.write(f"{number % 2}/{number}.safetensors", 0.1 * (1 + number))
+        heard: list[tuple[str, int, int | None]] = []
+        with listening(lambda stage, done, total, _: heard.append((stage, done, total))):
+            crawler = FolderOfFiles(folder.top, get_family("emoji64"), folder.library)
+            first = next(iter(crawler.listings()))
+        assert isinstance(first, Listing)
+        assert heard[0] == ("look through", 0, None)
+        assert heard[-1] == ("look through", 3, 3)
+        assert crawler.total == 3
+
+    def test_counting_touches_no_file(self, folder: Folder) -> None:
+        folder.write("a.safetensors")
+        (folder.top / "self.safetensors").symlink_to("self.safetensors")
+        (folder.top / ".hidden").mkdir()
+        shutil.copy(folder.top / "a.safetensors", folder.top / ".hidden")
+        found = [[file.name for file in files] for files in names(folder.top)]
+        assert [sorted(files) for files in found] == [["a.safetensors", "self.safetensors"]]
 
 
 class TestHostile:

@@ -85,7 +85,8 @@ def test_a_file_that_has_changed_since_is_never_merged(diffgraph, stocked, tmp_p
         "--home", tmp_path / "home",
     )  # fmt: skip
     assert told.code == 1
-    assert f"at {file}, where it was: discover it again" in " ".join(told.err.split())
+    why = f"{file} is another file since it was discovered: discover it again"
+    assert why in " ".join(told.err.split())
     assert not (tmp_path / "o.safetensors").exists()
 
 
