@@ -1,12 +1,14 @@
 """What does a person decide of a plan? Which experts are merged, or are not, and how strongly."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from diffgraph.agents.words import plain
 from diffgraph.errors import InputError
 from diffgraph.merging.plan import LARGEST
-from diffgraph.planner.expert_names import ExpertNames
+from diffgraph.planner.expert_names import LONGEST_SHOWN, ExpertNames
+from diffgraph.prompting.syntax import ExpertTag
 
 STRENGTH = re.compile(
     r"(.+):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?inf|nan)\s*", re.I | re.S
@@ -27,6 +29,8 @@ class Choices:
     """Names or references of experts that are not merged, however well they fit."""
     only: bool = False
     """Whether nothing but `experts` is merged."""
+    notes: tuple[str, ...] = ()
+    """What was asked for in passing and is not obeyed, a line each."""
 
     def __post_init__(self) -> None:
         for name, strength in self.experts:
@@ -65,12 +69,50 @@ class Choices:
         banned = dict.fromkeys(names.find(name, may_be_unusable=True) for name in self.without)
         if both := wanted.keys() & banned:
             raise InputError(f"{names.told(min(both))} is asked for and left out")
-        if self.only and not wanted:
-            raise InputError("only the experts that are asked for, and none is asked for")
         return replace(self, experts=tuple(wanted.items()), without=tuple(banned))
+
+    def with_tags(self, tags: Sequence[ExpertTag], names: ExpertNames) -> "Choices":
+        """Return these choices, with references, and the experts that a prompt's tags name.
+
+        What a tag says and what cannot be obeyed becomes a note: the rest is drawn. What is asked
+        for outside of the prompt counts before a tag.
+
+        Raises:
+            InputError: only what is asked for shall be merged, and nothing is.
+        """
+        if self.only and not self.experts and not tags:
+            raise InputError("only the experts that are asked for, and none is asked for")
+        wanted, notes = dict(self.experts), list(self.notes)
+        for tag in tags:
+            try:
+                ref, strength = tagged_expert(tag, names)
+            except InputError as error:
+                notes.append(f"{_shown(tag)} is not obeyed: {error}")
+                continue
+            if ref in self.without:
+                notes.append(f"{_shown(tag)} is not obeyed: {names.told(ref)} is not wanted")
+                continue
+            if wanted.get(ref) is None:
+                wanted[ref] = strength
+            elif wanted[ref] != strength:
+                told = f"{names.told(ref)} is asked for at {wanted[ref]:g}"
+                notes.append(f"{_shown(tag)} is not obeyed: {told}")
+            if tag.text_strength not in (None, tag.strength):
+                notes.append(f"{_shown(tag)}: its text encoder is merged at the same {strength:g}")
+        return replace(self, experts=tuple(wanted.items()), notes=tuple(notes))
 
 
 NO_CHOICES = Choices()
+
+
+def tagged_expert(tag: ExpertTag, names: ExpertNames) -> tuple[str, float]:
+    """Return the expert that a tag names, and its coefficient; raises as `Choices.found_in`."""
+    ((ref, _),) = Choices(((tag.name, tag.strength),)).found_in(names).experts
+    return ref, tag.strength
+
+
+def _shown(tag: ExpertTag) -> str:
+    return plain(tag.written, LONGEST_SHOWN)
 
 
 def _parts(text: str) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from diffgraph.errors import InputError
 MOST_SHOWN = 3
 LONGEST_SHOWN = 80  # letters of a name
 LONGEST_COMPARED = 200
-ALIKE = 0.5  # `difflib`'s ratio, from which a name may have been meant
+ALIKE = 0.4  # `difflib`'s ratio, from which a name may have been meant
 SEPARATORS = re.compile(r"[\s_]+")
 FILE_ENDING = re.compile(r"\.safetensors$", re.I)
 

@@ -145,6 +145,7 @@ def select(
         unknown_words=request.unknown_words,
         agent=agent.name,
         note=request.note,
+        notes=choices.notes,
         candidates=candidates,
         experts=chosen,
         dropped=_ordered((*dropped, *proved.values())),

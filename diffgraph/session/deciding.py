@@ -39,15 +39,30 @@ def decide(session: "Session", prompt: str, method: str, choices: "Choices | Non
         selection = session.plans.selection(prompt)
         plan = session.plans.of_selection(method, selection)[0]
         return Decision(selection, with_hashes(plan, session.experts))
-    wanted = choices.found_in(session.expert_names)
-    selection = session.select(prompt, wanted)
+    selection = session.select(prompt, choices)
     plan = session.plans.of_selection(method, selection)[0]
     merged = {expert.ref for expert in plan.experts}
-    for ref, _ in wanted.experts:
+    for ref, _ in choices.found_in(session.expert_names).experts:
         if ref not in merged:
             name = session.expert_names.told(ref)
             raise InputError(f"{name} is asked for, and {method} makes no use of it")
     return Decision(selection, with_hashes(plan, session.experts))
+
+
+def settled(session: "Session", prompt: str, choices: "Choices | None") -> "Choices":
+    """Return what a person decides, in the prompt as well, with references instead of names.
+
+    Raises:
+        InputError: a choice cannot be obeyed; a tag in the prompt that cannot becomes a note.
+    """
+    from diffgraph.planner.choices import NO_CHOICES
+    from diffgraph.prompting.syntax import read_prompt
+
+    tags = read_prompt(prompt).tags
+    if not tags and choices is None:
+        return NO_CHOICES  # and no name is looked up
+    names = session.expert_names
+    return (choices or NO_CHOICES).found_in(names).with_tags(tags, names)
 
 
 def check_method(name: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from diffgraph.errors import MissingInput, packages_demanded
 from diffgraph.families import Family, get_family
 from diffgraph.session import loaded
-from diffgraph.session.deciding import Decision, WantedExperts, choices_of, decide
+from diffgraph.session.deciding import Decision, WantedExperts, choices_of, decide, settled
 from diffgraph.session.overrides import NO_OVERRIDES, Overrides, read_overrides
 from diffgraph.session.planners import (
     load_planner,
@@ -197,12 +197,15 @@ class Session:
         }
 
     def select(self, prompt: str, choices: "Choices | None" = None) -> "Selection":
-        """Return the experts a prompt needs, and those that a person wants, by reference."""
-        from diffgraph.planner.choices import NO_CHOICES
+        """Return the experts a prompt needs, those that it names, and those that a person wants.
+
+        Raises:
+            InputError: nothing can be drawn for the prompt; a choice cannot be obeyed.
+        """
         from diffgraph.planner.selection import SelectionConfig, select
 
         config = self.overrides.of(SelectionConfig())
-        asked, proved = choices or NO_CHOICES, self.known_exclusions
+        asked, proved = settled(self, prompt, choices), self.known_exclusions
         return select(prompt, self.graph, self.agent, self.embedder, config, proved, asked)
 
     @cached_property

@@ -52,7 +52,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
-    _demand_experts(only, expert)
+    _demand_experts(only, expert, prompts)
     settings = settings_of(home, family, config=config, agent=agent)
     from diffgraph.session.deciding import choices_of
     from flows.cli.generate import plan as run
@@ -81,7 +81,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Draw images; plan, prompt and seed are written into each file."""
-    _demand_experts(only, expert)
+    _demand_experts(only, expert, prompts)
     if plan is not None and (expert or without):
         raise typer.BadParameter("a plan says which experts are merged", param_hint="--plan")
     settings = settings_of(home, family, config=config, agent=agent)
@@ -94,8 +94,8 @@ def generate(
     _tell_all(run(prompts, settings, _each_told(json), wishes, out), json)
 
 
-def _demand_experts(only: bool, experts: list[str] | None) -> None:
-    if only and not experts:
+def _demand_experts(only: bool, experts: list[str] | None, prompts: list[str]) -> None:
+    if only and not experts and not any("<" in prompt for prompt in prompts):
         raise typer.BadParameter("name what is merged with --expert", param_hint="--only")
 
 

@@ -7,6 +7,7 @@ import pytest
 from diffgraph.errors import InputError
 from diffgraph.planner.choices import NO_CHOICES, Choices
 from diffgraph.planner.expert_names import ExpertNames
+from diffgraph.prompting.syntax import read_prompt
 
 NAMES = ExpertNames(
     {
@@ -115,9 +116,54 @@ class TestFinding:
             (Choices.of(["noir_film:0.5", "hub:1@1:0.7"]), "Film Noir v2.2 (hub:1@1) is asked"),
             (Choices.of(["noir_film:0.5", "hub:1@1"]), "twice"),
             (Choices.of(["noir_film"], ["hub:1@1"]), "asked for and left out"),
-            (Choices.of(only=True), "none is asked for"),
         ],
     )
     def test_choices_that_contradict_each_other_are_refused(self, choices, says):
         with pytest.raises(InputError, match=says.replace("(", r"\(").replace(")", r"\)")):
             choices.found_in(NAMES)
+
+
+class TestTags:
+    """`<lora:name:0.8>` in a prompt."""
+
+    def settled(self, prompt: str, choices: Choices = NO_CHOICES) -> Choices:
+        return choices.found_in(NAMES).with_tags(read_prompt(prompt).tags, NAMES)
+
+    def test_become_experts_at_their_strengths(self):
+        found = self.settled("a cat <lora:NeonKnights:0.8> <lora:noir_film> <lyco:twin_a:-.5>")
+        assert found.experts == (("hub:3@1", 0.8), ("hub:1@1", 1.0), ("hub:4@1", -0.5))
+        assert found.notes == ()
+
+    @pytest.mark.parametrize(
+        ("tag", "says"),
+        [
+            ("<lora:NeonNights:0.8>", ["<lora:NeonNights:0.8> is not obeyed", "Neon"]),
+            ("<lora:neon:0.8>", ["may be", "Neon Lights", "Neon Knights"]),
+            ("<lora:cars:0.8>", ["Neon Cars", "sd15"]),
+            ("<lora:noir_film:1e300>", ["cannot be merged at 1e+300"]),
+            ("<lora:noir_film:0.8> <lora:noir_film:0.5>", ["<lora:noir_film:0.5>", "at 0.8"]),
+            ("<lora:noir_film:0.8:0.5>", ["text encoder is merged at the same 0.8"]),
+            (f"<lora:{'x' * 100_000}:0.8>", ["is not obeyed: no expert is called"]),
+            ("<lora:\x1b[2J:0.8>", ["is not obeyed"]),
+        ],
+    )
+    def test_that_cannot_be_obeyed_are_told_and_the_others_are(self, tag, says):
+        found = self.settled(f"a cat <lora:twin_a:0.3> {tag}")
+        assert found.experts[0] == ("hub:4@1", 0.3)
+        (note,) = found.notes
+        assert [word for word in says if word not in note] == []
+        assert len(note) < 400
+        assert "\x1b" not in note
+
+    def test_count_after_what_is_asked_for_outside_of_the_prompt(self):
+        choices = Choices.of(["noir_film:0.5", "twin_a"], ["twin_b"])
+        found = self.settled("<lora:noir_film:1> <lora:twin_a:0.3> <lora:twin_b:1>", choices)
+        assert found.experts == (("hub:1@1", 0.5), ("hub:4@1", 0.3))
+        noir, twin = found.notes
+        assert "asked for at 0.5" in noir
+        assert "not wanted" in twin
+
+    def test_are_enough_for_only(self):
+        assert self.settled("<lora:noir_film:1>", Choices.of(only=True)).only
+        with pytest.raises(InputError, match="none is asked for"):
+            self.settled("a cat", Choices.of(only=True))

@@ -182,6 +182,13 @@ class TestWhatAPersonChooses:
         assert bad not in session.plan(self.PROMPT).coefficients()
         assert session.plan(self.PROMPT, experts={bad: 0.25}).coefficients()[bad] == 0.25
 
+    def test_a_tag_in_a_prompt_is_obeyed_by_its_files_name(self, session):
+        prompt = "a fox, sepia <lora:night:0.83> <lora:nobody:1>"
+        (drawn,) = session.draw(prompt)
+        assert drawn.plan.coefficients()[NIGHT] == 0.83
+        assert any("<lora:nobody:1> is not obeyed" in reason for reason in drawn.reasons)
+        assert session.plan(prompt, "base").experts == ()
+
     def test_plans_without_choices_are_what_they_were(self, session):
         assert session.plan(self.PROMPT).normalisation == "strength"
 
