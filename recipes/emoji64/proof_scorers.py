@@ -20,6 +20,7 @@ RIGHT = "right 1.0"
 ENOUGH = 0.02  # closeness: pairs that differ by less have no winner
 ACROSS = (0.0, *STRENGTHS)  # the base is the right experts at strength 0
 POOLED = 4000  # images that are ranked together
+SHOWN = 8  # groups in the picture
 
 
 def prove_scorers(inputs: ProofInputs, folder: Path, config: DataConfig) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _agreement(rated: Mapping[str, Tensor]) -> dict[str, float]:
 
 def _save_examples(data: ScorerData, folder: Path) -> None:
     """Save a few whole groups: a prompt a row, a kind a column."""
-    rows = range(0, len(data), max(1, data.together))
+    rows = range(0, len(data), max(1, data.together))[:SHOWN]
     save_rows(
         {" + ".join(data.compositions[row].treatments): data.images[row].cpu() for row in rows},
         1,
