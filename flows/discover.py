@@ -22,6 +22,7 @@ def discover(  # noqa: PLR0913 (the parameters of a deployment are its form)
     source: Source = "folder",
     url: Address | None = None,
     also: tuple[Place, ...] = (),
+    online: bool = False,
 ) -> Discovery:
     """Bring the library up to date with a hub.
 
@@ -34,13 +35,14 @@ def discover(  # noqa: PLR0913 (the parameters of a deployment are its form)
         source: the kind of hub: `folder`, or one that is live.
         url: the address of a live hub; the setting's if unset.
         also: more folders, each as `path`.
+        online: ask Civitai, by hash, for files of a folder of which little is known.
     """
     settings = Settings()
     family = family or settings.family
     found = Discovery.together(
         [
             look_at_hub(hub, settings.home, family, limit, since, metadata_only)
-            for hub in [hub_of(source, one, url, family) for one in (path, *also)]
+            for hub in [hub_of(source, one, url, family, online) for one in (path, *also)]
         ]
     )
     publish(found, key="refused-experts")

@@ -67,6 +67,7 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
     limit: Limit | None = None,
     like: Identifier | None = None,
     also: tuple[Place, ...] = (),
+    online: bool = False,
 ) -> RefreshResult:
     """Bring library, graph and planner up to date with a hub, and say what changed.
 
@@ -84,14 +85,22 @@ def refresh(  # noqa: PLR0913 (the parameters of a deployment are its form)
         limit: take so many new or changed experts at most.
         like: if training is due, train as this planner was: its id, or `shipped`.
         also: more folders, each as `path`; one that is missing tonight is told and kept.
+        online: ask Civitai, by hash, for files of a folder of which little is known.
     """
     settings = Settings()
     family = family or settings.family
     if like is not None:
         planner_folder(settings.home, family, like)  # a slip is told now, not after hours
-    hub = hub_of(source, path, url, family)
+    hub = hub_of(source, path, url, family, online)
     found = discover(
-        path=path, family=family, limit=limit, since=since, source=source, url=url, also=also
+        path=path,
+        family=family,
+        limit=limit,
+        since=since,
+        source=source,
+        url=url,
+        also=also,
+        online=online,
     )
     built = build(
         family=family, reference_prompts=reference_prompts, candidates=candidates, exclude=exclude

@@ -26,6 +26,7 @@ class FileMetadata(BaseModel, frozen=True):
     nsfw: bool = False
     real_person: bool = False
     minor: bool = False
+    withdrawn: str = ""
     published_at: datetime | None = None
     sha256: str = ""
     """Of the file that it speaks of."""

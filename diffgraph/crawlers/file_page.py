@@ -5,7 +5,6 @@ for, from the shapes of its tensors, whatever is said of it.
 """
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,7 +42,8 @@ def page_of(
     ref: ExpertRef,
     family: Family,
     present: frozenset[str],
-    believed: Sequence[str] | None = None,
+    sha256: str = "",
+    of_hub: FileMetadata | None = None,
 ) -> FilePage:
     """Return the page of a file.
 
@@ -53,7 +53,8 @@ def page_of(
         ref: What it is called.
         family: Whose experts are wanted.
         present: The names of what lies beside it.
-        believed: Sidecars that are read; all by default.
+        sha256: Of the file, if it is known: a sidecar that speaks of another one is left out.
+        of_hub: What a hub says of it.
 
     Raises:
         ExpertError, MissingInput: it is no weights file that can be read.
@@ -64,24 +65,33 @@ def page_of(
 
     about = file.stat()
     beside = read_sidecars(file, present, about.st_size)
-    said = [(name, stated) for name, stated in beside.said if believed is None or name in believed]
+    sources = [of_hub] if of_hub is not None else []
+    liars = {name for name, said in beside.said if sha256 and said.sha256 not in ("", sha256)}
+    said = [(name, stated) for name, stated in beside.said if name not in liars]
     ours = next(filter(None, map(family_in, family.hub_names)), "")
     with open_weights(file) as weights:  # of the mapped numbers, none is looked at
         header, unread = read_header(weights.metadata)
         shapes, adapts = made_for(weights), is_adapter(weights)
         is_told = bool(ours) and shapes == ours and _may_be_merged(weights, ours, family)
-    known = combined([*(stated for _, stated in said), header])
+    published = [*(stated for _, stated in said), *sources]
+    known = combined([*published, header])
     stem = file.parent.name if file.name == PEFT_WEIGHTS else file.stem
     listing = Listing(
         ref=ref,
         name=text(known.name or stem, NAME_CHARACTERS) or "unnamed",
-        description=_description(known, is_thin=not any(stated.description for _, stated in said)),
+        description=_description(known, is_thin=not any(one.description for one in published)),
         type="LORA" if adapts else "Checkpoint",
         base_model=shapes if shapes and shapes != ours else family.hub_names[0],
         tags=known.tags,
         trigger_words=known.trigger_words,
         licence=known.licence or licence_of_a_file("", ""),
-        file=ListedFile(name=file.name, url=shown, size_bytes=about.st_size, format="SafeTensor"),
+        file=ListedFile(
+            name=file.name,
+            url=shown,
+            size_bytes=about.st_size,
+            sha256=next((one.sha256 for _, one in said if one.sha256), ""),
+            format="SafeTensor",
+        ),
         images=(
             *(ListedImage(url=name) for name in previews(file, present)),
             *(ListedImage(url="", prompt=text(one, PROMPT_CHARACTERS)) for one in known.prompts),
@@ -90,11 +100,16 @@ def page_of(
         nsfw=known.nsfw,
         real_person=known.real_person,
         minor=known.minor,
+        withdrawn=known.withdrawn,
         page_url=shown,
     )
     return FilePage(
         listing,
-        (*beside.unread, *((file.name, why) for why in unread)),
+        (
+            *beside.unread,
+            *((name, "speaks of another file, by its hash") for name in sorted(liars)),
+            *((file.name, why) for why in unread),
+        ),
         tuple((name, stated.sha256) for name, stated in said if stated.sha256),
         is_told,
     )

@@ -9,47 +9,32 @@ folder stays the same expert, one that is replaced is its new version, one that 
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
-
-from diffgraph.artifacts import append_lines, new_file, storing
+from diffgraph.crawlers.civitai_client import HASHES_AT_ONCE
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
-from diffgraph.crawlers.file_page import model_of, page_of
+from diffgraph.crawlers.file_page import THIN, model_of, page_of
+from diffgraph.crawlers.hash_lookup import HashAnswer, HashAnswers, HashLookup
 from diffgraph.crawlers.hub_names import name_for, note
-from diffgraph.crawlers.sidecars import endings
+from diffgraph.crawlers.noted_files import Noted, NotedFiles
 from diffgraph.crawlers.weights_tree import WEIGHTS, FoundFile, names, walk
-from diffgraph.errors import ExpertError, MissingInput
-from diffgraph.experts.expert import ExpertRef, Listing
+from diffgraph.errors import ExpertError, MissingInput, ServiceError
+from diffgraph.experts.expert import NOT_KNOWN, ExpertRef, Listing
+from diffgraph.experts.hashing import HashedBytes, hash_files
 from diffgraph.experts.library import Library
 from diffgraph.experts.references import Reference, mark_of
 from diffgraph.families import Family
-from diffgraph.permissions import make_folder
 from diffgraph.printable import printable
 from diffgraph.progress import report
 
 log = logging.getLogger(__name__)
 
-SPARE_LINES = 1000
 MISSING_DISK = ": is a disk missing? nobody is retired"
 MOST_COMPARED = 200  # files, of a folder that may be one that was moved
-
-
-class Noted(BaseModel, frozen=True):
-    """What was found about a file, until it or what lies beside it changes."""
-
-    path: str
-    stamp: str
-    mark: str
-    listing: Listing | None
-    unread: tuple[tuple[str, str], ...] = ()
-    stated: tuple[tuple[str, str], ...] = ()
-    is_told: bool = False
-    """Whether its header tells that it is the family's."""
 
 
 class FolderOfFiles(Crawler):
@@ -59,25 +44,30 @@ class FolderOfFiles(Crawler):
         path: The folder.
         family: Whose experts are wanted.
         library: What is known so far.
+        lookup: Whom to ask for files of which little is known; nobody by default.
 
     Raises:
         MissingInput: There is no such folder, or no weights file below it.
     """
 
-    def __init__(self, path: Path, family: Family, library: Library) -> None:
+    def __init__(
+        self, path: Path, family: Family, library: Library, lookup: HashLookup | None = None
+    ) -> None:
         self.folder = path.resolve()
         if not self.folder.is_dir():
             raise MissingInput(f"no folder of weights files at {path}")
         self.family, self.library = family, library
         self.source = name_for(self.folder, library, self._holds_files_of)
-        self._table = library.folder / "folders" / f"{self.source}.{family.name}.jsonl"
-        self._noted, self._lines = self._read()
-        self._new: list[Noted] = []
+        self._lookup, self._answers = lookup, HashAnswers(library)
+        self._noted = NotedFiles(library.folder / "folders" / f"{self.source}.{family.name}.jsonl")
+        self._marks: dict[str, Noted] = {}
+        self._models: dict[str, str] = {}
         self._seen: dict[str, Noted] = {}
         self._is_whole = True
         self._total: int | None = None
         self._new_names: list[Path] = []
         self._by_size: dict[int, list[Path]] | None = None
+        self._bytes = HashedBytes()
         self._others: Counter[str] = Counter()
         if not self._noted and not any(names(self.folder)):
             raise MissingInput(
@@ -108,14 +98,16 @@ class FolderOfFiles(Crawler):
         self._is_whole, self._seen = True, {}
         self._count()
         self._others.clear()
-        marks = {one.mark: one for one in self._noted.values() if one.listing}
-        models = {one.listing.ref.model: one.mark for one in marks.values() if one.listing}
-        for found in walk(self.folder, self._others):
+        self._marks = {one.mark: one for one in self._noted.values() if one.listing}
+        self._models = {
+            one.listing.ref.model: one.mark for one in self._marks.values() if one.listing
+        }
+        for found in self._asked_for(walk(self.folder, self._others)):
             if isinstance(found, BrokenPage):
                 self._is_whole = False
                 yield found
                 continue
-            yield from self._at(found, marks, models)
+            yield from self._at(found)
         if self._others:
             kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(self._others.items()))
             yield BrokenPage(where=self.source, reason=f"not read, could run code: {kinds}")
@@ -140,21 +132,16 @@ class FolderOfFiles(Crawler):
         path = self.fetch(listing, self.folder)
         found = self.library.references.of(path)
         noted = self._seen.get(str(path)) or self._noted.get(str(path))
-        others = [name for name, sha256 in noted.stated if sha256 != found.sha256] if noted else []
-        if noted is None or not others:
+        if noted is None or not noted.lies(found.sha256):
             return listing, found
         log.warning("%s: %s speaks of another file, by its hash; the expert is known without it",
-                    path, printable(", ".join(others)))  # fmt: skip
-        present = frozenset(os.listdir(path.parent))
-        believed = [name + ending for name in (path.stem,) for ending in endings()]
+                    path, printable(", ".join(name for name, _ in noted.stated)))  # fmt: skip
+        present, answer = frozenset(os.listdir(path.parent)), self._answers.of(found.sha256)
         page = page_of(
             path, listing.page_url, listing.ref, self.family, present,
-            [name for name in believed if name not in others],
+            found.sha256, answer.metadata if answer else None,
         )  # fmt: skip
-        unread = (*page.unread, *((name, "speaks of another file, by its hash") for name in others))
-        self._note(noted.model_copy(
-            update={"listing": page.listing, "unread": unread, "stated": page.stated}
-        ))  # fmt: skip
+        self._note(noted.with_page(page, answer))
         return page.listing, found
 
     def place_of(self, listing: Listing) -> Path | None:
@@ -165,29 +152,23 @@ class FolderOfFiles(Crawler):
 
     def keep(self) -> None:
         """Write down what was found since the last time."""
-        if self._new:
-            lines = b"".join(one.model_dump_json().encode() + b"\n" for one in self._new)
-            with storing(self._table):
-                make_folder(self._table.parent)
-            append_lines(self._table, lines)
-            self._lines += len(self._new)
-            self._new.clear()
+        self._noted.keep()
 
     def finish(self) -> None:
         """Forget files that have gone, when there are many lines of them."""
         self.keep()
-        if not self._is_whole or self._lines <= 2 * len(self._seen) + SPARE_LINES:
-            return
-        with new_file(self._table) as part, part.open("wb") as file:
-            for one in self._seen.values():
-                file.write(one.model_dump_json().encode() + b"\n")
+        if self._is_whole:
+            self._noted.keep_only(self._seen.values())
 
     def _count(self) -> None:
         """Count the files by their names alone, so that what follows has an end in sight."""
         self._new_names, self._by_size, total = [], None, 0
+        self._bytes = HashedBytes()
         report("look through", 0, None, str(self.folder))
         for files in names(self.folder):
             total += len(files)
+            if self._lookup is not None:
+                self._bytes.total += sum(map(_size, files))
             if self._noted:
                 self._new_names += [file for file in files if str(file) not in self._noted]
             report("look through", total, None, str(files[0].parent) if files else "")
@@ -231,15 +212,60 @@ class FolderOfFiles(Crawler):
                 same += mark_of(found.file) in known
         return 2 * same >= min(len(known), MOST_COMPARED)
 
-    def _at(
-        self, found: FoundFile, marks: dict[str, Noted], models: dict[str, str]
-    ) -> Iterator[Listing | BrokenPage]:
+    def _asked_for(
+        self, entries: Iterator[FoundFile | BrokenPage]
+    ) -> Iterator[FoundFile | BrokenPage]:
+        """Yield these, once the hub was asked for those of which little is known."""
+        while self._lookup is not None and (some := list(islice(entries, HASHES_AT_ONCE))):
+            files = [one for one in some if isinstance(one, FoundFile)]
+            for found in files:
+                deque(self._at(found), maxlen=0)  # what is known without the hub
+            try:
+                self._ask(self._lookup, files)
+            except ServiceError as error:
+                self._lookup = None
+                why = f"{error}; the other files are known without it"
+                yield BrokenPage(where="--online", reason=why)
+            yield from some
+        yield from entries
+
+    def _ask(self, lookup: HashLookup, files: list[FoundFile]) -> None:
+        """Ask for files of the family of which no page is known, or no licence."""
+        wanted = [found.file for found in files if self._is_little_known(str(found.file))]
+        self._bytes.pass_by(found.size for found in files if found.file not in wanted)
+        hashes = []
+        for file, found in hash_files(wanted, self.library.references, self._bytes.told):
+            if isinstance(found, Reference):
+                hashes.append(found.sha256)
+            else:
+                log.warning("%s is not asked for: %s", printable(str(file)), found)
+        unasked = [
+            sha256
+            for sha256 in dict.fromkeys(hashes)
+            if (answer := self._answers.of(sha256)) is None or answer.is_old
+        ]
+        if unasked:
+            self._answers.keep(lookup.ask(unasked))
+
+    def _is_little_known(self, path: str) -> bool:
+        noted = self._noted.get(path)
+        listing = noted.listing if noted else None
+        return (
+            listing is not None
+            and listing.base_model in self.family.hub_names
+            and (listing.licence.name.startswith(NOT_KNOWN) or listing.description.startswith(THIN))
+        )
+
+    def _at(self, found: FoundFile) -> Iterator[Listing | BrokenPage]:
         path = str(found.file)
         shown = found.file.relative_to(self.folder).as_posix()
         noted = self._noted.get(path)
-        if noted is None or noted.stamp != found.stamp:
+        reference = self.library.references.known(found.file)
+        sha256 = reference.sha256 if reference else ""
+        answer = self._answers.of(sha256) if sha256 else None
+        if noted is None or not noted.is_of(found.stamp, sha256, answer):
             try:
-                looked = self._look_at(found, shown, marks, models)
+                looked = self._look_at(found, shown, sha256, answer)
             except ExpertError as error:
                 yield BrokenPage(where=printable(shown), reason=str(error))
                 return
@@ -263,11 +289,15 @@ class FolderOfFiles(Crawler):
             yield noted.listing
 
     def _look_at(
-        self, found: FoundFile, shown: str, marks: dict[str, Noted], models: dict[str, str]
+        self,
+        found: FoundFile,
+        shown: str,
+        sha256: str,
+        answer: HashAnswer | None,
     ) -> "Noted | BrokenPage":
         shown.encode()
         mark = mark_of(found.file)
-        same = marks.get(mark)
+        same = self._marks.get(mark)
         if same is not None and same.path != str(found.file) and _is(Path(same.path), mark):
             other = same.listing.page_url if same.listing else ""
             return BrokenPage(
@@ -281,43 +311,21 @@ class FolderOfFiles(Crawler):
             is_next_version = (
                 before is not None and before.listing is not None and not self._has_moved(before)
             )
-            if models.get(model, mark) != mark and not is_next_version:
+            if self._models.get(model, mark) != mark and not is_next_version:
                 model = f"{model}~{mark[:4]}"
             elif is_next_version and before is not None and before.listing is not None:
                 model = before.listing.ref.model
         ref = ExpertRef(source=self.source, model=model, version=mark)
-        page = page_of(found.file, shown, ref, self.family, found.present)
-        noted = Noted(
-            path=str(found.file),
-            stamp=found.stamp,
-            mark=mark,
-            listing=page.listing,
-            unread=page.unread,
-            stated=page.stated,
-            is_told=page.is_told,
-        )
-        marks[mark], models[model] = noted, mark
+        of_hub = answer.metadata if answer else None
+        page = page_of(found.file, shown, ref, self.family, found.present, sha256, of_hub)
+        noted = Noted(path=str(found.file), stamp=found.stamp, mark=mark, listing=page.listing)
+        noted = noted.with_page(page, answer)
+        self._marks[mark], self._models[model] = noted, mark
         return noted
 
     def _note(self, noted: Noted) -> None:
-        self._noted[noted.path] = self._seen[noted.path] = noted
-        self._new.append(noted)
-
-    def _read(self) -> tuple[dict[str, Noted], int]:
-        found: dict[str, Noted] = {}
-        lines = 0
-        try:
-            with self._table.open("rb") as file:
-                for line in file:
-                    lines += 1
-                    try:
-                        noted = Noted.model_validate_json(line)
-                    except ValidationError:
-                        continue  # torn by a crash: that file is looked at again
-                    found[noted.path] = noted
-        except OSError:
-            pass
-        return found, lines
+        self._noted.note(noted)
+        self._seen[noted.path] = noted
 
 
 def _is(file: Path, mark: str) -> bool:
@@ -326,3 +334,10 @@ def _is(file: Path, mark: str) -> bool:
         return mark_of(file) == mark
     except MissingInput:
         return False
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

@@ -99,7 +99,11 @@ def _object(path: Path) -> Json:
 def _lora_manager(path: Path) -> FileMetadata:
     about = _object(path)
     version = about.get("civitai")
-    hub = _version(version, path.name) if isinstance(version, dict) and version else FileMetadata()
+    hub = (
+        read_version(version, path.name)
+        if isinstance(version, dict) and version
+        else FileMetadata()
+    )
     notes = text(about.get("notes"), NOTES_CHARACTERS, lines=True)
     described = text(about.get("modelDescription"), DESCRIPTION_CHARACTERS, lines=True)
     level = about.get("preview_nsfw_level")
@@ -119,7 +123,7 @@ def _lora_manager(path: Path) -> FileMetadata:
 
 def _civitai_helper(path: Path) -> FileMetadata:
     about = _object(path)
-    return _version(about, path.name) if about else FileMetadata()
+    return read_version(about, path.name) if about else FileMetadata()
 
 
 def _person(path: Path) -> FileMetadata:
@@ -142,8 +146,12 @@ def _notes(path: Path) -> FileMetadata:
     )
 
 
-def _version(version: Json, where: str) -> FileMetadata:
-    """Read a version as the hub's API answers it, with some of its model inside."""
+def read_version(version: Json, where: str) -> FileMetadata:
+    """Return what a version says, as the hub's API answers it, with some of its model inside.
+
+    Raises:
+        UnusableListing: It cannot be read.
+    """
     model = version.get("model")
     model = model if isinstance(model, dict) else {}
     number = version.get("modelId") or version.get("id")
@@ -157,7 +165,8 @@ def _version(version: Json, where: str) -> FileMetadata:
     has_terms = any(field in model for field in PERMISSIONS)
     return FileMetadata(
         name=page.name if model.get("name") else "",
-        description=page.description,
+        description=page.description
+        or text(version.get("description"), DESCRIPTION_CHARACTERS, lines=True),
         base_model=page.base_model,
         tags=page.tags,
         trigger_words=page.trigger_words,
@@ -166,6 +175,7 @@ def _version(version: Json, where: str) -> FileMetadata:
         nsfw=page.nsfw,
         real_person=page.real_person,
         minor=page.minor,
+        withdrawn=page.withdrawn,
         published_at=page.published_at,
         sha256=page.file.sha256 if page.file else "",
     )

@@ -13,9 +13,32 @@ from pathlib import Path
 
 from diffgraph.errors import ExpertError, MissingInput
 from diffgraph.experts.references import Reference, References
+from diffgraph.progress import report
 
 THREADS = 4
 Outcome = Reference | ExpertError | MissingInput
+
+
+MEGABYTE = 1_000_000
+
+
+class HashedBytes:
+    """Tells how far the hashing of many files is, in megabytes."""
+
+    def __init__(self, total: int = 0) -> None:
+        self.total = total
+        self.note = ""
+        self._done = 0
+
+    def told(self, count: int) -> None:
+        """Report that so many bytes more are dealt with."""
+        self._done += count
+        done = min(self._done, self.total)
+        report("hash, MB", done // MEGABYTE, self.total // MEGABYTE, self.note)
+
+    def pass_by(self, sizes: Iterable[int]) -> None:
+        """Report that files of these sizes are not hashed."""
+        self.told(sum(sizes))
 
 
 class _Cancelled(BaseException):

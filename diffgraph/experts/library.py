@@ -133,6 +133,9 @@ class Library:
             raise MissingInput(
                 f"{place} is another file since it was discovered: discover it again"
             )
+        if expert.stated_sha256 not in ("", found.sha256):
+            why = "what lies beside it speaks of another file, by its hash: discover it again"
+            raise MissingInput(f"{place}: {why}")
         if not expert.sha256:
             expert = expert.model_copy(update=found.model_dump(include={"sha256", "size_bytes"}))
             self.update([expert])

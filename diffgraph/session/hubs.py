@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from diffgraph.crawlers.crawler import Crawler
+    from diffgraph.crawlers.hash_lookup import HashLookup
     from diffgraph.crawlers.web import Turn
     from diffgraph.experts.library import Library
     from diffgraph.families import Family
@@ -59,6 +60,8 @@ class Hub(BaseModel, frozen=True):
     """Of a folder."""
     url: str = ""
     """Of a live hub."""
+    online: bool = False
+    """Whether Civitai is asked, by hash, for files of a folder of which little is known."""
 
     @property
     def is_of_files(self) -> bool:
@@ -86,7 +89,9 @@ class Hub(BaseModel, frozen=True):
         return str(self.path) if self.source == "folder" else self.source
 
 
-def hub_of(source: str, path: Path | None, url: str | None, family: str) -> Hub:
+def hub_of(
+    source: str, path: Path | None, url: str | None, family: str, online: bool = False
+) -> Hub:
     """Return the hub that is meant.
 
     Args:
@@ -94,18 +99,21 @@ def hub_of(source: str, path: Path | None, url: str | None, family: str) -> Hub:
         path: The hub folder; the one that ships with the family if unset.
         url: The address of a live hub; the setting's if unset.
         family: Whose experts are wanted.
+        online: Whether Civitai is asked for files of a folder of which little is known.
 
     Raises:
         MissingInput: No hub folder ships with the family.
         InputError: Kind and place do not go together, or the address cannot be used.
     """
+    if online and source != "folder":
+        raise InputError("--online is for folders of weights files: a live hub has pages anyway")
     if source == "folder":
         if url is not None:
             raise InputError("--url is the address of a live hub: say which kind with --source")
         path = path or get_family(family).hub
         if path is None:
             raise MissingInput(f"no hub ships with {family}: say which with --path or --source")
-        return Hub(path=path)
+        return Hub(path=path, online=online)
     if check_source(source) not in LIVE:
         return Hub(source=source, path=path, url=url or "")
     if path is not None:
@@ -143,8 +151,11 @@ def opened(
         if hub.path is None:
             raise InputError("a hub folder has a path")
         if hub.is_of_files:
-            yield FolderOfFiles(hub.path, family, library), None
+            with _lookup(hub, overrides, limits) as lookup:
+                yield FolderOfFiles(hub.path, family, library, lookup), None
             return
+        if hub.online:
+            raise InputError(f"--online is for folders of weights files; {hub.path} has pages")
         folder = FolderCrawler(hub.path)
         yield folder, sum(1 for _ in folder.listings())
         return
@@ -178,6 +189,24 @@ def opened(
             live = HuggingFaceCrawler(library, family, web, **how)
         with live:
             yield live, None
+
+
+@contextmanager
+def _lookup(hub: Hub, overrides: Overrides, limits: Limits | None) -> "Iterator[HashLookup | None]":
+    """Yield who asks Civitai for files by their hashes; None if nobody is to be asked."""
+    from diffgraph.crawlers.civitai_client import CivitaiClient
+    from diffgraph.crawlers.hash_lookup import HashLookup
+    from diffgraph.crawlers.web import WebConfig, per_minute
+
+    if not hub.online:
+        yield None
+        return
+    settings, config = Settings(), overrides.of(WebConfig())
+    url = _address("civitai", None, settings)
+    token = settings.civitai_token
+    turn = limits and limits.turn("civitai", per_minute(url, token is not None, config))
+    with HashLookup.opened(CivitaiClient(url, token, config, turn)) as lookup:
+        yield lookup
 
 
 def _token_for(hub: Hub, settings: Settings) -> "SecretStr | None":

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 from diffgraph.crawlers.admission import read_in_place
 from diffgraph.errors import ExpertError, MissingInput
 from diffgraph.experts.expert import Expert
-from diffgraph.experts.hashing import hash_files
+from diffgraph.experts.hashing import HashedBytes, hash_files
 from diffgraph.experts.library import Library
 from diffgraph.families import get_family
-from diffgraph.progress import report
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MEGABYTE = 1_000_000
 
 
 def unread_in_place(library: Library, family: str) -> list[Expert]:
@@ -62,15 +59,9 @@ def _hashed(
     experts: list[Expert], library: Library
 ) -> "Iterator[tuple[Expert, ExpertError | MissingInput | None]]":
     """Yield each expert once its file is hashed, with what kept it from being hashed."""
-    done, total = 0, sum(expert.size_bytes for expert in experts) // MEGABYTE
-    note = ""
-
-    def told(count: int) -> None:
-        nonlocal done
-        done += count
-        report("hash, MB", min(done // MEGABYTE, total), total, note)
-
-    hashed = hash_files((Path(expert.place) for expert in experts), library.references, told)
+    progress = HashedBytes(sum(expert.size_bytes for expert in experts))
+    places = (Path(expert.place) for expert in experts)
+    hashed = hash_files(places, library.references, progress.told)
     for expert, (_, found) in zip(experts, hashed, strict=True):
-        note = expert.name
+        progress.note = expert.name
         yield expert, found if isinstance(found, ExpertError | MissingInput) else None

@@ -101,6 +101,14 @@ HubFolders = Annotated[
         help="A hub folder, or any folder of safetensors files; the hub that ships if unset.",
     ),
 ]
+HubOnline = Annotated[
+    bool,
+    typer.Option(
+        "--online",
+        help="Ask Civitai for files of a folder that no sidecar or header tells the page or the "
+        "licence of. Their SHA-256 is sent, and nothing else; without it nothing is.",
+    ),
+]
 HubLimit = Annotated[
     int | None,
     typer.Option("--limit", min=1, help="Take so many new or changed experts at most."),

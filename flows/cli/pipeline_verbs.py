@@ -22,6 +22,7 @@ from flows.cli.options import (
     HubFolders,
     HubKind,
     HubLimit,
+    HubOnline,
     HubSince,
     HubUrl,
     Json,
@@ -56,6 +57,7 @@ def demo(
 def discover(
     source: HubKind = "folder",
     path: HubFolders = None,
+    online: HubOnline = False,
     limit: HubLimit = None,
     since: HubSince = None,
     metadata_only: Annotated[
@@ -69,13 +71,14 @@ def discover(
 ) -> None:
     """Bring a hub's experts into the library; say which were refused, and why."""
     settings = settings_of(home, family, config=config, **hub_settings(source, url))
-    first, also = _folders(source, path, url, settings)
+    first, also = _folders(source, path, url, settings, online)
     with pipeline(settings):
         from flows.discover import discover as run
 
         found = run(
             path=first,
             also=also,
+            online=online,
             family=settings.family,
             limit=limit,
             since=since,
@@ -114,6 +117,7 @@ def build(
 def refresh(
     source: HubKind = "folder",
     path: HubFolders = None,
+    online: HubOnline = False,
     limit: HubLimit = None,
     since: HubSince = None,
     url: HubUrl = None,
@@ -140,7 +144,7 @@ def refresh(
         workers=workers,
         **hub_settings(source, url),
     )
-    first, also = _folders(source, path, url, settings)
+    first, also = _folders(source, path, url, settings, online)
     _demand_planner(settings, like)
     with pipeline(settings):
         from flows.refresh import refresh as run
@@ -148,6 +152,7 @@ def refresh(
         night = run(
             path=first,
             also=also,
+            online=online,
             family=settings.family,
             candidates=candidates,
             exclude=tuple(exclude or ()),
@@ -187,14 +192,18 @@ def train(
 
 
 def _folders(
-    source: str, paths: list[Path] | None, url: str | None, settings: Settings
+    source: str,
+    paths: list[Path] | None,
+    url: str | None,
+    settings: Settings,
+    online: bool,
 ) -> tuple[Path | None, tuple[Path, ...]]:
     """Return the first folder that is meant and the others; raises what cannot be meant."""
     from diffgraph.session.hubs import hub_of
 
     first, *also = paths or (None,)
     for folder in (first, *also):
-        hub_of(source, folder, url, settings.family)
+        hub_of(source, folder, url, settings.family, online)
     return first, tuple(folder for folder in also if folder is not None)
 
 

@@ -29,11 +29,11 @@ PARAMETERS: Mapping[str, Tensor] = {
 }
 
 
-def write(file: Path, value: float = 0.1, module: str = MODULE, **metadata: str) -> Path:
+def write(file: Path, value: float = 0.1, width: int = 768, **metadata: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
-        f"lora_unet_{module}.lora_down.weight": torch.full((1, 768), value),
-        f"lora_unet_{module}.lora_up.weight": torch.ones(640, 1),
+        f"lora_unet_{MODULE}.lora_down.weight": torch.full((1, width), value),
+        f"lora_unet_{MODULE}.lora_up.weight": torch.ones(640, 1),
     }
     save_file(tensors, file, metadata or None)
     return file

@@ -154,6 +154,7 @@ class TestWhatIsKnown:
         folder.beside("b.civitai.info", {"id": "", "modelId": ""})
         report = folder.discover()
         assert (folder.page("a").name, folder.page("a").trigger_words) == ("Ink v2", ("inkwash",))
+        assert folder.page("a").description == "Soft ink."
         assert folder.page("b").name == "b"
         assert not report.broken
 
