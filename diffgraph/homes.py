@@ -2,9 +2,9 @@
 
 Experts, cards, embeddings and scores are shared; graphs and planners belong to a family:
 
-    families/<family>/   snapshots/<id>/  planners/<id>/   current  champion  seen
+    families/<family>/   snapshots/<id>/  planners/<id>/   current  registered  champion  seen
 
-`current`, `champion` and `seen` are pointers: small files that hold one id. A home of the version
+`current` and those behind it are pointers: small files that hold one id. A home of the version
 before, which had `snapshots/` and `planners/` of all families side by side, is moved when it is
 first used, in steps that each happen or do not: killed between two, the next run goes on.
 """
@@ -22,8 +22,9 @@ from diffgraph.permissions import make_folder
 log = logging.getLogger(__name__)
 
 FAMILIES = "families"
-CURRENT, CHAMPION, SEEN = "current", "champion", "seen"
-"""The pointers: to the graph and the planner in force, and to the graph trained on last."""
+CURRENT, REGISTERED, CHAMPION, SEEN = "current", "registered", "champion", "seen"
+"""The pointers: to the graph that was built last, to the one with what was registered since, to the
+planner in force, and to the graph trained on last."""
 
 
 class Old(NamedTuple):

@@ -69,7 +69,7 @@ def build(
     given = (settings.home, settings.device)
     for part in results_of(calibrate_shard, work, "calibrate", lambda shard: shard.images, *given):
         failed |= part.failed
-    before, after = write(builder, prompts, config)
+    before, after = write(builder, prompts, config, failed)
     built = BuildResult.of(
         before,
         after,

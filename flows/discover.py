@@ -8,6 +8,7 @@ from diffgraph.settings import Settings
 from flows.serving.parameter_types import Address, Limit, Name, Place, Source
 from flows.serving.publishing import publish
 from flows.serving.watched import flow, one_at_a_time
+from tasks.building import register_library
 from tasks.discovery import look_at_hub
 
 
@@ -45,5 +46,8 @@ def discover(  # noqa: PLR0913 (the parameters of a deployment are its form)
             for hub in [hub_of(source, one, url, family, online) for one in (path, *also)]
         ]
     )
+    graph = register_library(settings.home, family, settings.agent)
+    if graph is not None:
+        found = found.model_copy(update={"uncalibrated": len(graph.manifest.uncalibrated)})
     publish(found, key="refused-experts")
     return found

@@ -26,7 +26,7 @@ from diffgraph.progress import report
 from diffgraph.results import Recorded, Result, Rows
 from diffgraph.session import Session
 from diffgraph.session.overrides import Overrides
-from diffgraph.session.planners import planner_folder, planner_in_force, planners_folder
+from diffgraph.session.planners import UNTRAINED, planner_folder, planner_in_force, planners_folder
 from diffgraph.settings import Settings
 from flows.serving.parameter_types import Identifier, Name, Seed, Steps, TrainingPrompts
 from flows.serving.publishing import publish
@@ -193,8 +193,8 @@ def _reward_of_champion(
         folder, _ = planner_in_force(settings.home, session.family_name)
     except MissingInput:
         return None
-    if folder.name == name:
-        return None  # this very training was promoted before
+    if folder.name in (name, UNTRAINED):
+        return None  # this very training was promoted before, or none was
     return try_planner(replace(session, planner_folder=folder), trials)
 
 

@@ -37,7 +37,7 @@ from diffgraph.agents.questions import (
 )
 from diffgraph.agents.reviewing import without_repeats
 from diffgraph.agents.spending import Ledger
-from diffgraph.agents.strengths import recommended_strength
+from diffgraph.agents.strengths import strength_of
 from diffgraph.agents.words import plain
 from diffgraph.errors import InputError
 from diffgraph.experts.card import ExpertCard
@@ -293,13 +293,11 @@ class ClaudeAgent:
             if room >= 0 and len(skill) <= LONGEST_SKILL:
                 skills.append(skill)
         advised = said.recommended_strength
-        if advised is None:
-            advised = recommended_strength("\n".join(page_lines(listing.description)))
         return ExpertCard(
             summary=summary,
             skills=tuple(skills),
             trigger_words=short_texts(listing.trigger_words),
-            recommended_strength=1.0 if advised is None else advised,
+            recommended_strength=strength_of(listing) if advised is None else advised,
             agent=self.name,
             model=self.model,
             instruction_version=self.instruction_version,

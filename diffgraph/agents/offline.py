@@ -1,12 +1,10 @@
 """The agent without a language model: word lists, free, instant, always the same."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from diffgraph.agents.agent import Candidate, Request, Verdict
 from diffgraph.agents.injections import is_injection
-from diffgraph.agents.markup import page_lines
 from diffgraph.agents.nouns import Nouns
 from diffgraph.agents.pages import Sentence, descriptive_sentences, tidy
 from diffgraph.agents.prompts import (
@@ -17,8 +15,8 @@ from diffgraph.agents.prompts import (
     phrases,
 )
 from diffgraph.agents.reviewing import ReviewConfig, review
-from diffgraph.agents.strengths import recommended_strength
-from diffgraph.agents.titles import is_opaque, names_a_skill, parted, readable_name, spoken
+from diffgraph.agents.strengths import strength_of
+from diffgraph.agents.titles import is_opaque, names_a_skill, readable_name, spoken
 from diffgraph.agents.words import content_stems, content_words, plain, stem
 from diffgraph.errors import EmptyPrompt, InputError, UnknownWords
 from diffgraph.experts.card import ExpertCard
@@ -72,7 +70,7 @@ class OfflineAgent:
             summary=summary,
             skills=_fitting(skills, LONGEST_CARD - len(summary) - 1),
             trigger_words=triggers,
-            recommended_strength=_strength(listing),
+            recommended_strength=strength_of(listing),
             agent=self.name,
             model=self.model,
             instruction_version=self.instruction_version,
@@ -216,29 +214,3 @@ def _shortened(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return text[: limit - 1].rsplit(" ", 1)[0].rstrip(" ,;:-") + "…"
-
-
-def _strength(listing: Listing) -> float:
-    """Return what the page recommends, else what its example prompts use, else 1."""
-    advised = recommended_strength("\n".join(page_lines(listing.description)))
-    if advised is not None:
-        return advised
-    if listing.type.lower() == "checkpoint":
-        return 1.0  # the tags in its prompts are of other experts
-    found = sorted(filter(None, map(_used_strength(listing), listing.example_prompts)))
-    return found[len(found) // 2] if found else 1.0
-
-
-def _used_strength(listing: Listing) -> Callable[[str], float | None]:
-    """Return a function from an example prompt to the strength it gives this expert."""
-    file = listing.file.name if listing.file else ""
-    own = content_stems(parted(f"{listing.name} {file.rpartition('.')[0]}"))
-
-    def used(prompt: str) -> float | None:
-        tags = re.findall(r"<(?:lora|lyco):[^<>]{1,120}>", prompt, re.I)
-        mine = [tag for tag in tags if own & content_stems(parted(tag[6:]))]
-        if mine or len(tags) == 1:
-            return recommended_strength((mine or tags)[0])
-        return None
-
-    return used

@@ -1,8 +1,12 @@
 """How strongly does a page, or a prompt, say that an expert is to be merged?"""
 
 import re
+from collections.abc import Callable
 
-from diffgraph.agents.words import plain
+from diffgraph.agents.markup import page_lines
+from diffgraph.agents.titles import parted
+from diffgraph.agents.words import content_stems, plain
+from diffgraph.experts.expert import Listing
 
 LONGEST_ADVICE = 20_000  # characters that are looked at
 
@@ -39,3 +43,27 @@ def recommended_strength(text: str) -> float | None:
             if 0.0 < middle <= 2.0:
                 return round(middle, 3)
     return None
+
+
+def strength_of(listing: Listing) -> float | None:
+    """Return what a page recommends, else what its example prompts use; None if neither."""
+    advised = recommended_strength("\n".join(page_lines(listing.description)))
+    if advised is not None or listing.type.lower() == "checkpoint":
+        return advised  # the tags in a checkpoint's prompts are of other experts
+    found = sorted(filter(None, map(_used_strength(listing), listing.example_prompts)))
+    return found[len(found) // 2] if found else None
+
+
+def _used_strength(listing: Listing) -> Callable[[str], float | None]:
+    """Return a function from an example prompt to the strength it gives this expert."""
+    file = listing.file.name if listing.file else ""
+    own = content_stems(parted(f"{listing.name} {file.rpartition('.')[0]}"))
+
+    def used(prompt: str) -> float | None:
+        tags = re.findall(r"<(?:lora|lyco):[^<>]{1,120}>", prompt, re.I)
+        mine = [tag for tag in tags if own & content_stems(parted(tag[6:]))]
+        if mine or len(tags) == 1:
+            return recommended_strength((mine or tags)[0])
+        return None
+
+    return used

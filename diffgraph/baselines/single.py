@@ -30,11 +30,16 @@ class Single:
     name = "single"
 
     def plan(self, selection: Chosen, snapshot: "GraphSnapshot") -> MergePlan:
-        """Return the plan of the expert with the highest mean gain on the reference prompts."""
+        """Return the plan of the expert with the highest mean gain on the reference prompts.
+
+        As long as none of them is calibrated, of the first one.
+        """
         if not selection.refs:
             return MergePlan(family=snapshot.family)
-        gains = snapshot.edge_gains(selection.refs).mean(axis=(1, 2))
-        best = selection.refs[int(gains.argmax())]
+        measured = [ref for ref in selection.refs if ref in set(snapshot.calibrated)]
+        best = selection.refs[0]
+        if measured:
+            best = measured[int(snapshot.edge_gains(measured).mean(axis=(1, 2)).argmax())]
         return _alone(selection.prompt, best, snapshot)
 
     def candidates(self, selection: Chosen, snapshot: "GraphSnapshot") -> list[MergePlan]:

@@ -80,8 +80,8 @@ class Discovery(Result):
     """Dealt with by a crawl that was stopped, and not counted above."""
     is_whole: bool = True
     """Whether the hub was read to its end."""
-    in_place: bool = False
-    """Whether its files stay where they are, with no word yet of how strongly each is merged."""
+    uncalibrated: int = 0
+    """Experts of the graph that nobody has measured yet."""
     registered_only: Hidden = NOBODY
     rejected: Hidden = NOBODY
     broken: tuple[BrokenPage, ...] = Field(default=(), exclude=True)
@@ -129,8 +129,11 @@ class Discovery(Result):
         if len(partly) > SHOWN:
             yield f"and {len(partly) - SHOWN} more were not read in whole"
         yield from self._not_reached()
-        if self.in_place and (self.new or self.updated):
-            yield "`diffgraph build` measures what is new; then plan and generate choose among it"
+        if self.uncalibrated:
+            yield (
+                f"{self.uncalibrated} not calibrated yet: plan and generate merge them as strongly "
+                "as their pages say, until `diffgraph build` has measured them"
+            )
 
     def _not_reached(self) -> Iterator[str]:
         for page in self.failed[:SHOWN]:
@@ -159,7 +162,6 @@ class Discovery(Result):
             failed=tuple(page for look in looks for page in look.failed),
             broken=tuple(page for look in looks for page in look.broken),
             is_whole=all(look.is_whole for look in looks),
-            in_place=any(look.in_place for look in looks),
             **{name: Experts(one for look in looks for one in getattr(look, name))
                for name in lists},
         )  # fmt: skip

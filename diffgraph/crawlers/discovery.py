@@ -224,7 +224,6 @@ class _Look:
             failed=tuple(self.failed),
             read_before=len(self.read_before),
             is_whole=is_whole,
-            in_place=self.crawler.keeps_files,
         )
 
     def _at_each(self, entries: Iterable[Listing | BrokenPage]) -> bool:

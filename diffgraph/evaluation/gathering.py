@@ -25,16 +25,17 @@ CURVES: Mapping[str, str] = {
 
 
 def graph_view(snapshot: "GraphSnapshot") -> GraphView:
-    """Return a snapshot's mergeable experts, reference prompts and gains, ready to be drawn."""
+    """Return a snapshot's calibrated experts, reference prompts and gains, ready to be drawn."""
+    rows = snapshot.index(snapshot.calibrated)
     return GraphView(
-        refs=snapshot.refs,
-        kinds=snapshot.kinds,
-        names=snapshot.names,
-        texts=snapshot.texts,
-        embeddings=np.asarray(snapshot.embeddings, dtype=np.float64),
+        refs=snapshot.calibrated,
+        kinds=tuple(snapshot.kinds[row] for row in rows),
+        names=tuple(snapshot.names[row] for row in rows),
+        texts=tuple(snapshot.texts[row] for row in rows),
+        embeddings=np.asarray(snapshot.embeddings[rows], dtype=np.float64),
         prompts=snapshot.prompt_texts,
         prompt_embeddings=np.asarray(snapshot.prompt_embeddings, dtype=np.float64),
-        gains=np.asarray(snapshot.edge_gains(snapshot.refs), dtype=np.float64),
+        gains=np.asarray(snapshot.edge_gains(snapshot.calibrated), dtype=np.float64),
         scores=snapshot.score_names,
     )
 

@@ -10,12 +10,12 @@ from diffgraph.errors import InputError, PlanError, SnapshotError
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt
 from diffgraph.merging.plan import MergePlan, Normalisation
 from diffgraph.merging.plan_files import reason_of
+from diffgraph.planner.planner import Planner, plan_by_pages
 from diffgraph.planner.selection import Selection
 
 if TYPE_CHECKING:
     from diffgraph.graph.embedding import TextEmbedder
     from diffgraph.graph.snapshot import GraphSnapshot
-    from diffgraph.planner.planner import Planner
 
 ORACLE = "best_single"
 """The chosen expert that earns most on this very prompt: better than anybody can choose alone."""
@@ -36,16 +36,16 @@ class MethodPlans:
     def __init__(
         self,
         snapshot: "GraphSnapshot",
-        planner: "Planner",
+        planner: Planner | None,
         embedder: "TextEmbedder",
         select: Callable[[str], Selection],
-        open_planner: "Callable[[str], Planner] | None" = None,
+        open_planner: Callable[[str], Planner | None] | None = None,
     ) -> None:
         """Remember what plans are made from.
 
         Args:
             snapshot: the graph that experts are chosen from.
-            planner: a trained one.
+            planner: a trained one; without any, plans are at the strengths of pages.
             embedder: the one that the snapshot was made with.
             select: prompt → the experts it needs.
             open_planner: id → another planner, to be compared with this one; raises `MissingInput`.
@@ -97,8 +97,10 @@ class MethodPlans:
         return plan
 
     def _planned(
-        self, planner: "Planner", selection: Selection, normalisation: Normalisation | None
+        self, planner: Planner | None, selection: Selection, normalisation: Normalisation | None
     ) -> MergePlan:
+        if planner is None:
+            return plan_by_pages(self.snapshot, selection.refs)
         embedding = self.embedder.embed([selection.prompt])[0]
         return planner.plan(self.snapshot, selection, embedding, normalisation)
 

@@ -9,8 +9,8 @@ class ExpertCard(BaseModel, frozen=True):
     summary: str = Field(description="one or two sentences, plain text")
     skills: tuple[str, ...] = Field(default=(), description="subjects, styles, effects it is for")
     trigger_words: tuple[str, ...] = ()
-    recommended_strength: float = Field(
-        default=1.0, ge=0.0, le=2.0, description="the coefficient its page recommends"
+    recommended_strength: float | None = Field(
+        default=None, ge=0.0, le=2.0, description="the coefficient its page recommends, if it does"
     )
     agent: str = Field(description="offline, claude, …")
     model: str = Field(default="", description="the language model, if one was asked")

@@ -95,6 +95,8 @@ class Family:
     is_guidance_distilled: bool = False  # into the weights: one pass a step, no negative prompt
     prediction: str = ""  # what the denoiser predicts: epsilon, velocity or flow; empty: not asked
     assets: Path | None = None  # the folder of what ships with the package, if anything does
+    usual_strength: float = 1.0
+    """Of a PEFT expert whose page recommends none."""
     usual_base: str = ""  # the hub's name of the base, if it does not ship
     components: tuple[str, ...] = ()  # what its weights are kept in, in the diffusers layout
 

@@ -141,6 +141,8 @@ FLUX = Family(
     hub_names=("Flux.1 D", HUB),
     load=load,
     scorers=PUBLISHED,
+    # the default `lora_scale` of https://replicate.com/black-forest-labs/flux-dev-lora
+    usual_strength=0.8,
     usual_base=HUB,
     components=COMPONENTS,
     prediction="flow",

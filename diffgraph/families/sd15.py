@@ -137,6 +137,9 @@ SD15 = Family(
     hub_names=("SD 1.5", HUB, "runwayml/stable-diffusion-v1-5"),
     load=load,
     scorers=PUBLISHED,
+    # Guides to LoRAs advise 0.6 to 0.9 where several are used
+    # (https://www.sjlyedu.com/ai_suggestion_words/en/article-lora-basics.html).
+    usual_strength=0.8,
     usual_base=HUB,
     components=COMPONENTS,
     prediction="epsilon",

@@ -23,6 +23,7 @@ from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.schema import (
     BASE,
     COVERAGE,
+    EMBEDDING_WIDTH,
     NODES,
     OTHER_SCORES,
     PROMPTS,
@@ -159,6 +160,12 @@ def as_current(nodes: Any, version: int) -> Any:
         nodes = nodes.add_column(at, column, values)
         at += 1
     return nodes
+
+
+def matrix_of(column: Any) -> NDArray[np.float32]:
+    """Return a column of embeddings as (rows, 384), writable."""
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.array(values, dtype=np.float32).reshape(-1, EMBEDDING_WIDTH)
 
 
 def mean_scores(scores: Any, prompt_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:

@@ -22,8 +22,11 @@ def exclusions(snapshot: "GraphSnapshot") -> dict[str, str]:
     Far worse: the mean of all five scores' gains over the base lies below minus `FAR_WORSE`
     deviations with all of its 95 % interval.
     """
+    measured = set(snapshot.calibrated)
     refs = [
-        ref for ref, kind in zip(snapshot.refs, snapshot.kinds, strict=True) if kind == "checkpoint"
+        ref
+        for ref, kind in zip(snapshot.refs, snapshot.kinds, strict=True)
+        if kind == "checkpoint" and ref in measured
     ]
     if not refs:
         return {}

@@ -11,10 +11,14 @@ def mean_gains(snapshot: GraphSnapshot, ref: str) -> dict[str, float]:
 
 def strongest(snapshot: GraphSnapshot, count: int) -> dict[str, list[tuple[str, str, float]]]:
     """Return by score the experts with the highest mean gains: reference, name and gain."""
-    means = snapshot.edge_gains(snapshot.refs).mean(axis=1)
+    measured = snapshot.calibrated
+    if not measured:
+        return {}
+    means = snapshot.edge_gains(measured).mean(axis=1)
+    names = dict(zip(snapshot.refs, snapshot.names, strict=True))
     return {
         name: [
-            (snapshot.refs[row], snapshot.names[row], float(means[row, column]))
+            (measured[row], names[measured[row]], float(means[row, column]))
             for row in means[:, column].argsort()[::-1][:count]
         ]
         for column, name in enumerate(snapshot.score_names)

@@ -1,6 +1,7 @@
 """Which graph does a family use, and what becomes of a damaged one?
 
-`current` in its folder names it. If the pointer or what it names is damaged, a reader uses the
+`registered` in its folder names it, or else `current`: what was discovered since the last build can
+be planned with at once. If a pointer or what it names is damaged, a reader uses the
 newest whole snapshot and says so; the next `build` sets the damaged one aside under another name,
 makes the newest whole one current, and writes the graph anew.
 """
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffgraph.artifacts import set_aside, storing
-from diffgraph.errors import DamagedSnapshot, SnapshotError
+from diffgraph.errors import DamagedSnapshot, MissingInput, SnapshotError
 from diffgraph.graph.snapshot import (
     SNAPSHOTS,
     GraphSnapshot,
@@ -19,7 +20,7 @@ from diffgraph.graph.snapshot import (
     snapshot_ids,
     writing,
 )
-from diffgraph.homes import CURRENT, write_pointer
+from diffgraph.homes import CURRENT, REGISTERED, read_pointer, write_pointer
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ def open_in_force(place: Path, opened: Opener = open_snapshot) -> GraphSnapshot 
     Raises:
         SnapshotError: the current one cannot be used, and no other is whole.
     """
+    try:
+        if registered := read_pointer(place / REGISTERED):
+            return opened(place, registered)
+    except (MissingInput, DamagedSnapshot) as error:
+        log.warning("%s; the graph that was built last is used until the next discover", error)
     try:
         current = current_id(place)
         return opened(place, current) if current else None

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, model_validator
 from diffgraph.experts.card import ExpertCard
 from diffgraph.experts.coverage import CoverageReport
 from diffgraph.experts.expert import Expert
+from diffgraph.families import get_family
 from diffgraph.families.family import SamplerConfig
 from diffgraph.graph.reference_prompts import ReferencePrompt
 from diffgraph.scoring.reward import SCORE_NAMES, Reward
@@ -125,6 +126,17 @@ class ExpertNode:
     card: ExpertCard | None = None
     embedding: NDArray[np.float32] | None = None  # (384,), a unit vector
 
+    @property
+    def strength(self) -> float:
+        """What its page recommends; else what is usual in its family, and a checkpoint's 1."""
+        if self.card is not None and self.card.recommended_strength is not None:
+            return self.card.recommended_strength
+        return (
+            1.0
+            if self.expert.kind == "checkpoint"
+            else get_family(self.expert.family).usual_strength
+        )
+
     def row(self) -> dict[str, Any]:
         """Return the node's row of the table."""
         expert, card = self.expert, self.card
@@ -150,7 +162,7 @@ class ExpertNode:
             "summary": card.summary if card else "",
             "skills": list(card.skills) if card else [],
             "text": card.text if card else "",
-            "recommended_strength": card.recommended_strength if card else 1.0,
+            "recommended_strength": self.strength,
             "agent": card.agent if card else "",
             "agent_model": card.model if card else "",
             "instruction_version": card.instruction_version if card else "",

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from diffgraph.artifacts import holding, lock_at, new_folder, set_aside, sha256_of
+from diffgraph.artifacts import holding, lock_at, new_folder, set_aside, sha256_of, storing
 from diffgraph.errors import DamagedSnapshot, InputError, MissingInput, SnapshotError
 from diffgraph.experts.expert import Kind
 from diffgraph.families.family import SamplerConfig
@@ -34,6 +34,7 @@ from diffgraph.graph.contents import (
     is_mergeable,
     is_sealed,
     manifests,
+    matrix_of,
     mean_scores,
     next_moment,
     read_manifest,
@@ -41,16 +42,8 @@ from diffgraph.graph.contents import (
     version_of,
 )
 from diffgraph.graph.history import Difference, difference_of
-from diffgraph.graph.schema import (
-    BASE,
-    EMBEDDING_WIDTH,
-    TABLES,
-    ExpertNode,
-    Manifest,
-    PromptNode,
-    scores_schema,
-)
-from diffgraph.homes import CURRENT, is_name, read_pointer, write_pointer
+from diffgraph.graph.schema import BASE, TABLES, ExpertNode, Manifest, PromptNode, scores_schema
+from diffgraph.homes import CURRENT, REGISTERED, is_name, read_pointer, write_pointer
 from diffgraph.scoring.reward import Reward
 
 if TYPE_CHECKING:
@@ -65,7 +58,7 @@ class GraphSnapshot:
     """One immutable graph, read as it is asked for.
 
     `refs`, `kinds`, `names`, `trigger_words`, `texts`, `sha256s`, `embeddings` and `strengths` are
-    over the mergeable experts, in one order: ready, allowed by their licence, fully calibrated.
+    over the mergeable experts, in one order: ready, and allowed by their licence.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -134,19 +127,19 @@ class GraphSnapshot:
 
     @cached_property
     def _mergeable(self) -> Any:
-        uncalibrated = set(self.manifest.uncalibrated)
-        keep = [
-            is_mergeable(row) and row["ref"] not in uncalibrated
-            for row in self.nodes.select(
-                ["ref", "status", "allow_derivatives", "agent"]
-            ).to_pylist()
-        ]
-        return self.nodes.filter(pa.array(keep, type=pa.bool_()))
+        rows = self.nodes.select(["status", "allow_derivatives", "agent"]).to_pylist()
+        return self.nodes.filter(pa.array(map(is_mergeable, rows), type=pa.bool_()))
 
     @cached_property
     def refs(self) -> tuple[str, ...]:
         """References of the mergeable experts."""
         return self._column("ref")
+
+    @cached_property
+    def calibrated(self) -> tuple[str, ...]:
+        """Those of `refs` that are scored on every reference prompt."""
+        waiting = set(self.manifest.uncalibrated)
+        return tuple(ref for ref in self.refs if ref not in waiting)
 
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:
@@ -181,7 +174,7 @@ class GraphSnapshot:
     @cached_property
     def embeddings(self) -> NDArray[np.float32]:
         """Card texts as unit vectors, for each of `refs`: (experts, 384)."""
-        return _matrix(self._mergeable["embedding"])
+        return matrix_of(self._mergeable["embedding"])
 
     def index(self, refs: Sequence[str]) -> list[int]:
         """Return the rows of experts among `refs`.
@@ -215,10 +208,10 @@ class GraphSnapshot:
     @cached_property
     def prompt_embeddings(self) -> NDArray[np.float32]:
         """Reference prompts as unit vectors: (prompts, 384)."""
-        return _matrix(self.prompts["embedding"])
+        return matrix_of(self.prompts["embedding"])
 
     def edge_features(self, refs: Sequence[str]) -> NDArray[np.float32]:
-        """Return experts' standardised scores: (experts, prompts, scores), mean over the seeds.
+        """Return calibrated experts' standardised scores: (experts, prompts, scores), seeds' mean.
 
         Standardised by the base's mean and deviation, which stay as experts come and go. The order
         of the last axis is `score_names`.
@@ -232,7 +225,8 @@ class GraphSnapshot:
         return ((self._edges(refs) - self._cube[BASE]) / self._units[1]).astype(np.float32)
 
     def _edges(self, refs: Sequence[str]) -> NDArray[np.float64]:
-        self.index(refs)
+        if unscored := set(refs).difference(self.calibrated):
+            raise SnapshotError(f"snapshot {self.id} holds no scores of {', '.join(unscored)}")
         shape = (len(refs), len(self.prompt_ids), len(self.score_names))
         return np.array([self._cube[ref] for ref in refs]).reshape(shape)
 
@@ -244,7 +238,9 @@ class GraphSnapshot:
             SnapshotError: nothing is calibrated yet.
         """
         if self.manifest.reward is None:
-            raise SnapshotError(f"snapshot {self.id} holds no scores to make a reward of")
+            raise SnapshotError(
+                f"snapshot {self.id} holds no scores to make a reward of: run `diffgraph build`"
+            )
         return self.manifest.reward
 
     @cached_property
@@ -278,7 +274,7 @@ class GraphSnapshot:
         return table
 
 
-def write_snapshot(  # what a snapshot is made of, one argument a part
+def write_snapshot(  # noqa: PLR0913 (what a snapshot is made of, one argument a part)
     place: Path,
     family: str,
     nodes: Sequence[ExpertNode],
@@ -286,8 +282,9 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
     scores: Any,
     sampler: SamplerConfig,
     scorers: str,
+    is_built: bool = True,
 ) -> str:
-    """Write what is known as a snapshot, make it the current one and return its id.
+    """Write what is known as a snapshot, put it in force and return its id.
 
     Args:
         place: the folder of the family in a home; the snapshot goes below `snapshots/`.
@@ -297,6 +294,7 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
         scores: an Arrow table (`schema.scores_schema`): its columns say which scores there are.
         sampler: how the scored images were sampled.
         scorers: identity of the scorers.
+        is_built: whether it is the current one; or the one with what was registered since.
 
     Raises:
         SnapshotError: the parts do not fit together.
@@ -323,7 +321,13 @@ def write_snapshot(  # what a snapshot is made of, one argument a part
                 )
                 (part / MANIFEST).write_text(manifest.written(), encoding="utf-8")
                 (part / SEAL).write_text(sha256_of(part / MANIFEST), encoding="utf-8")
-        write_pointer(place / CURRENT, snapshot_id)
+        if is_built:
+            write_pointer(place / CURRENT, snapshot_id)
+        if is_built or snapshot_id == current_id(place):
+            with storing(place):
+                (place / REGISTERED).unlink(missing_ok=True)
+        else:
+            write_pointer(place / REGISTERED, snapshot_id)
     log.info("snapshot %s: %d experts", snapshot_id, tables["nodes"].num_rows)
     return snapshot_id
 
@@ -388,9 +392,3 @@ def _damage(place: Path, snapshot_id: str) -> DamagedSnapshot | None:
     except DamagedSnapshot as error:
         return error
     return None
-
-
-def _matrix(column: Any) -> NDArray[np.float32]:
-    """Return a column of embeddings as (rows, 384), writable."""
-    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.array(values, dtype=np.float32).reshape(-1, EMBEDDING_WIDTH)

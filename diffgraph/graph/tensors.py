@@ -41,9 +41,13 @@ class GraphArrays:
 
 
 def to_arrays(snapshot: GraphSnapshot) -> GraphArrays:
-    """Return the mergeable experts, the reference prompts and the edges between them."""
-    experts, prompts = len(snapshot.refs), len(snapshot.prompt_ids)
-    rows, columns = np.divmod(np.arange(experts * prompts, dtype=np.int64), max(prompts, 1))
+    """Return the mergeable experts, the reference prompts and the edges between them.
+
+    An expert that is not calibrated yet has no edges.
+    """
+    measured, prompts = snapshot.calibrated, len(snapshot.prompt_ids)
+    rows = np.repeat(np.array(snapshot.index(measured), dtype=np.int64), prompts)
+    columns = np.tile(np.arange(prompts, dtype=np.int64), len(measured))
     width = len(snapshot.score_names)
     return GraphArrays(
         snapshot_id=snapshot.id,
@@ -55,8 +59,8 @@ def to_arrays(snapshot: GraphSnapshot) -> GraphArrays:
         strengths=snapshot.strengths,
         prompts_x=snapshot.prompt_embeddings,
         edge_index=np.stack([rows, columns]),
-        edge_features=snapshot.edge_features(snapshot.refs).reshape(-1, width),
-        edge_gains=snapshot.edge_gains(snapshot.refs).reshape(-1, width),
+        edge_features=snapshot.edge_features(measured).reshape(-1, width),
+        edge_gains=snapshot.edge_gains(measured).reshape(-1, width),
     )
 
 

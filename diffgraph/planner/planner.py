@@ -20,7 +20,7 @@ from diffgraph.artifacts import sha256_of, write_bytes, write_text
 from diffgraph.errors import DiffgraphError, MissingInput
 from diffgraph.experts.weights_file import open_weights
 from diffgraph.foreign_files import parse_strict, read_foreign
-from diffgraph.merging.plan import MergePlan, Normalisation
+from diffgraph.merging.plan import STRONGEST, MergePlan, Normalisation, PlannedExpert
 from diffgraph.merging.plan_files import reason_of
 from diffgraph.planner.subgraph import Subgraph, activate, collate
 from diffgraph.planner.vgae import VGAE, VGAEConfig
@@ -126,6 +126,8 @@ class Planner:
     ) -> MergePlan:
         """Return the merge plan for a selection; without experts, the base's.
 
+        Those that are not calibrated yet are planned at the strengths of their pages.
+
         Args:
             snapshot: the graph that the selection was made from.
             selection: the chosen experts.
@@ -135,12 +137,18 @@ class Planner:
         Raises:
             MissingInput: the graph lacks a score that the planner reads.
         """
-        if not selection.refs:
-            return MergePlan(family=snapshot.family)
-        graph = activate(
-            snapshot, selection.refs, prompt_embedding, selection.prompt, self.config.scores
+        measured = [ref for ref in selection.refs if ref in set(snapshot.calibrated)]
+        if not measured:
+            return plan_by_pages(snapshot, selection.refs)
+        graph = activate(snapshot, measured, prompt_embedding, selection.prompt, self.config.scores)
+        plan = self.plans([graph], normalisation)[0]
+        waiting = [ref for ref in selection.refs if ref not in measured]
+        others = (
+            # weights as the planner's, that stand for these strengths
+            expert.model_copy(update={"coefficient": expert.coefficient / STRONGEST})
+            for expert in plan_by_pages(snapshot, waiting).experts
         )
-        return self.plans([graph], normalisation)[0]
+        return plan.model_copy(update={"experts": (*plan.experts, *others)}) if waiting else plan
 
     def plans(
         self, subgraphs: Sequence[Subgraph], normalisation: Normalisation | None = None
@@ -157,6 +165,27 @@ class Planner:
         """Return the same planner with these metrics on record."""
         known = {**self.config.metrics, **metrics}
         return Planner(self.config.model_copy(update={"metrics": known}), self.vgae)
+
+
+def plan_by_pages(snapshot: "GraphSnapshot", refs: Sequence[str]) -> MergePlan:
+    """Return the plan that needs no scores: PEFT experts as strong as their pages say.
+
+    Checkpoints have equal shares of one model.
+    """
+    rows = snapshot.index(refs)
+    kinds = [snapshot.kinds[row] for row in rows]
+    experts = (
+        PlannedExpert(
+            ref=snapshot.refs[row],
+            kind=kind,
+            coefficient=1.0 / kinds.count(kind)
+            if kind == "checkpoint"
+            else round(float(snapshot.strengths[row]), 6),
+            sha256=snapshot.sha256s[row],
+        )
+        for row, kind in zip(rows, kinds, strict=True)
+    )
+    return MergePlan(family=snapshot.family, experts=tuple(experts))
 
 
 def _demand_weights(path: Path, config: PlannerConfig) -> None:

@@ -71,6 +71,8 @@ class Selection(BaseModel, frozen=True):
     candidates: tuple[Candidate, ...] = ()
     experts: tuple[Choice, ...] = ()
     dropped: tuple[Choice, ...] = ()
+    uncalibrated: tuple[str, ...] = ()
+    """Those of the chosen that nobody has measured: they are merged as their pages say."""
 
     @property
     def refs(self) -> tuple[str, ...]:
@@ -93,6 +95,10 @@ class Selection(BaseModel, frozen=True):
         head.extend(self.notes)
         if self.unknown_words:
             head.append(f"unknown words: {', '.join(self.unknown_words)}")
+        if self.uncalibrated:
+            waiting = [c.name for c in self.experts if c.ref in self.uncalibrated]
+            some = "" if len(waiting) == len(self.experts) else f" ({', '.join(waiting)})"
+            head.append(f"not calibrated yet{some}: strengths are the pages'")
         if not self.experts:
             head.append("no expert fits: the base model draws alone")
         chosen = [f"+ {c.name} ({c.kind}, {c.ref}): {c.reason}" for c in self.experts]

@@ -1,10 +1,11 @@
 """How does a library become a graph? Experts are described, measured, and written down."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffgraph.agents.spending import Spending
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 
 TESTED = ("train", "bench", "freeform")
 """The bundled sets whose prompts must not be reference prompts too."""
+
+
+NOT_MEASURABLE = "could not be measured: "
+"""How the reason begins of an expert that a build failed to calibrate: it is known, not merged."""
 
 
 class BuildResult(Result):
@@ -163,7 +168,7 @@ class GraphBuilder:
     ) -> list[Shard]:
         """Share the work out: every ready expert and the base on every prompt."""
         experts = [
-            (expert, card.recommended_strength)
+            (expert, ExpertNode(expert, card).strength)
             for expert, card in self.described
             if expert.status == "ready" and expert.sha256
         ]
@@ -236,9 +241,19 @@ def calibrate_shard(shard: Shard, home: Path, device: str) -> Calibrated:
 
 
 def write(
-    builder: GraphBuilder, prompts: list[ReferencePrompt], config: CalibrationConfig
+    builder: GraphBuilder,
+    prompts: list[ReferencePrompt],
+    config: CalibrationConfig,
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[GraphSnapshot | None, GraphSnapshot]:
-    """Write experts, cards and scores as a snapshot, the current one; return the one before too."""
+    """Write experts, cards and scores as a snapshot, the current one; return the one before too.
+
+    Args:
+        builder: the home.
+        prompts: what experts were measured on.
+        config: how they were.
+        failed: why some could not be; they are known from now on, and not merged.
+    """
     work = builder.shards(prompts, config, only_missing=False)
     places, embedder = builder.embeddings, builder.session.embedder
     vectors, _ = places.embed([card.text for _, card in builder.described], embedder)
@@ -249,7 +264,7 @@ def write(
         place,
         builder.family,
         [
-            ExpertNode(expert, card, vector)
+            ExpertNode(_as_measured(expert, failed), card, vector)
             for (expert, card), vector in zip(builder.described, vectors, strict=True)
         ],
         [
@@ -261,6 +276,13 @@ def write(
         work[0].scorers,
     )
     return before, open_snapshot(place, snapshot_id)
+
+
+def _as_measured(expert: "Expert", failed: Mapping[str, str]) -> "Expert":
+    if expert.ref not in failed:
+        return expert
+    reason = f"{NOT_MEASURABLE}{failed[expert.ref]}"
+    return expert.model_copy(update={"status": "registered_only", "reason": reason})
 
 
 def scores_folder(home: Path) -> Path:

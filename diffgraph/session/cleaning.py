@@ -19,7 +19,15 @@ from diffgraph.experts.library import Library
 from diffgraph.foreign_files import parse_json, read_foreign
 from diffgraph.graph.schema import BASE
 from diffgraph.graph.snapshot import SNAPSHOTS
-from diffgraph.homes import CHAMPION, CURRENT, FAMILIES, SEEN, family_folder, read_pointer
+from diffgraph.homes import (
+    CHAMPION,
+    CURRENT,
+    FAMILIES,
+    REGISTERED,
+    SEEN,
+    family_folder,
+    read_pointer,
+)
 from diffgraph.permissions import OURS
 from diffgraph.session.removal import scored_expert
 
@@ -77,7 +85,8 @@ def _unfinished(home: Path) -> Iterator[Path]:
 
 def _graphs(home: Path) -> Iterator[Path]:
     for place in _families(home):
-        kept = {read_pointer(place / CURRENT), read_pointer(place / SEEN), _trained_on(place)}
+        kept = {read_pointer(place / name) for name in (CURRENT, REGISTERED, SEEN)}
+        kept.add(_trained_on(place))
         yield from _whole_but(place / SNAPSHOTS, kept)
 
 

@@ -4,6 +4,7 @@ Below `families/<family>/planners/` of the home, and with each family.
 """
 
 import logging
+import os
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,14 +22,20 @@ log = logging.getLogger(__name__)
 
 SHIPPED = "shipped"
 """Names the planner that comes with a family."""
+UNTRAINED = "untrained"
+"""Stands for a planner where there is none yet: plans are at the strengths of pages."""
 
 
 def planner_in_force(home: Path, family: str) -> tuple[Path, str]:
     """Return folder and content hash of the planner to use; of a damaged champion's, another's.
 
+    Both are `UNTRAINED` as long as the family has none.
+
     Raises:
         MissingInput: there is none that can be read.
     """
+    if not has_planner(home, family):
+        return planners_folder(home, family) / UNTRAINED, UNTRAINED
     try:
         folder = champion_folder(home, family)
         return folder, _content_of_whole(folder, family)
@@ -41,6 +48,12 @@ def planner_in_force(home: Path, family: str) -> tuple[Path, str]:
             log.warning("%s; %s is used instead until one is trained", error, folder)
             return folder, content
         raise
+
+
+def has_planner(home: Path, family: str) -> bool:
+    """Return whether a planner was ever promoted, or ships with the family."""
+    pointer, assets = family_folder(home, family) / CHAMPION, get_family(family).assets
+    return os.path.lexists(pointer) or (assets is not None and (assets / "planner").is_dir())
 
 
 def champion_folder(home: Path, family: str) -> Path:
@@ -64,6 +77,8 @@ def planners_folder(home: Path, family: str) -> Path:
 
 def planner_content(folder: Path) -> str:
     """Return the content hash of a planner's folder; raises `MissingInput` if there is none."""
+    if folder.name == UNTRAINED:
+        return UNTRAINED
     try:
         files = sorted(file for file in folder.iterdir() if file.is_file())
         hashes = [sha256_of(file) for file in files]
@@ -94,6 +109,8 @@ def planner_folder(home: Path, family: str, planner_id: str) -> Path:
     """Return the folder of a planner of the home, or of the one that comes with the family."""
     assets = get_family(family).assets
     folder = planners_folder(home, family) / planner_id
+    if planner_id == UNTRAINED:
+        return folder
     if planner_id == SHIPPED and assets is not None:
         folder = assets / "planner"
     if not is_name(planner_id) or not (folder / "config.json").is_file():

@@ -17,6 +17,7 @@ from diffgraph.session import loaded
 from diffgraph.session.deciding import Decision, WantedExperts, choices_of, decide, settled
 from diffgraph.session.overrides import NO_OVERRIDES, Overrides, read_overrides
 from diffgraph.session.planners import (
+    UNTRAINED,
     load_planner,
     planner_content,
     planner_folder,
@@ -152,10 +153,10 @@ class Session:
         return find_snapshot(self.home, self.family_name, self.snapshot_id)
 
     @property
-    def planner(self) -> "Planner":
-        """The planner in force: the home's champion, or else the one that ships."""
+    def planner(self) -> "Planner | None":
+        """The planner in force: the home's champion, or the one that ships; None before any is."""
         folder, content = self.planner_used
-        return load_planner(folder, content)
+        return None if content == UNTRAINED else load_planner(folder, content)
 
     @property
     def planner_id(self) -> str:
@@ -182,10 +183,10 @@ class Session:
 
         return MethodPlans(self.graph, self.planner, self.embedder, self.select, self.open_planner)
 
-    def open_planner(self, planner_id: str) -> "Planner":
+    def open_planner(self, planner_id: str) -> "Planner | None":
         """Return a planner of the home by its id; raises `MissingInput`."""
         folder = planner_folder(self.home, self.family_name, planner_id)
-        return load_planner(folder, planner_content(folder))
+        return None if planner_id == UNTRAINED else load_planner(folder, planner_content(folder))
 
     def configs(self) -> dict[str, dict[str, object]]:
         """Return how experts are chosen and images sampled, for the record of a run."""
@@ -206,7 +207,11 @@ class Session:
 
         config = self.overrides.of(SelectionConfig())
         asked, proved = settled(self, prompt, choices), self.known_exclusions
-        return select(prompt, self.graph, self.agent, self.embedder, config, proved, asked)
+        found = select(prompt, self.graph, self.agent, self.embedder, config, proved, asked)
+        measured = set(self.graph.calibrated)
+        unsaid = [choice.ref for choice in found.experts if choice.strength is None]
+        waiting = tuple(ref for ref in unsaid if ref not in measured)
+        return found.model_copy(update={"uncalibrated": waiting}) if waiting else found
 
     @cached_property
     def expert_names(self) -> "ExpertNames":

@@ -19,17 +19,26 @@ def find_snapshot(home: Path, family: str, wanted: str | None = None) -> GraphSn
     Raises:
         SnapshotError: there is none, it is damaged, or it is of another family.
     """
-    assets, found = get_family(family).assets, None
-    place = family_folder(home, family)
-    if wanted is None:
-        found = open_in_force(place, snapshot_at)
-    elif (place / SNAPSHOTS / wanted).is_dir():
-        found = snapshot_at(place, wanted)
-    if found is None and assets and (assets / "snapshot").is_dir():
-        found = snapshot_at(assets / "snapshot", wanted)
+    found = snapshot_in_force(home, family) if wanted is None else None
+    if wanted is not None:
+        place = family_folder(home, family)
+        is_own = (place / SNAPSHOTS / wanted).is_dir()
+        found = snapshot_at(place, wanted) if is_own else _shipped(family, wanted)
     if found is None:
-        missing = f"snapshot {wanted!r}" if wanted else "snapshot yet"
-        raise SnapshotError(f"{home} holds no {missing}: run `diffgraph build` first")
+        missing = f"snapshot {wanted!r}" if wanted else f"expert of {family} yet"
+        raise SnapshotError(f"{home} holds no {missing}: run `diffgraph discover` first")
     if found.family != family:
         raise SnapshotError(f"snapshot {found.id} is of family {found.family}, not {family}")
     return found
+
+
+def snapshot_in_force(home: Path, family: str) -> GraphSnapshot | None:
+    """Return the graph that a home uses, its own or the one that ships; None if there is none."""
+    return open_in_force(family_folder(home, family), snapshot_at) or _shipped(family)
+
+
+def _shipped(family: str, wanted: str | None = None) -> GraphSnapshot | None:
+    assets = get_family(family).assets
+    if assets is None or not (assets / "snapshot").is_dir():
+        return None
+    return snapshot_at(assets / "snapshot", wanted)

@@ -17,7 +17,11 @@ def test_two_folders_are_found_measured_and_chosen_among(diffgraph, tmp_path):
     told = diffgraph("discover", "--source", "folder", *folders, *home)
     assert told.code == 0, told.err
     assert told.out.startswith("of_blueprint, of_pencil: 2 new")
-    assert "`diffgraph build` measures what is new" in told.out
+    assert "2 not calibrated yet: plan and generate merge them" in told.out
+    told = diffgraph("plan", "a cat, pencil sketch", *home)
+    assert told.code == 0, told.err
+    assert "not calibrated yet: strengths are the pages'" in told.out
+    assert "of_pencil:pencil@" in told.out
     again = diffgraph("discover", *folders, *home, "--json").json
     assert (again["new"], again["unchanged"], again["ready"]) == ([], 2, 2)
 

@@ -83,7 +83,7 @@ def test_says_who_wrote_the_card():
 def test_an_empty_page_gives_a_card():
     card = describe("", name="", tags=(), trigger_words=(), images=())
     assert card.text
-    assert card.recommended_strength == 1.0
+    assert card.recommended_strength is None
 
 
 @pytest.mark.parametrize(

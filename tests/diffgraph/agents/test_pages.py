@@ -130,8 +130,8 @@ def test_one_example_proves_no_skill_where_the_page_describes():
     [
         ("LORA", "a pier <lora:old_harbour_v2:0.6> <lora:detail:1.4>", 0.6),
         ("LORA", "a pier <lora:xyz:0.7>", 0.7),
-        ("LORA", "a pier <lora:one:0.7> <lora:two:0.3>", 1.0),
-        ("Checkpoint", "a pier <lora:noise:1.3>", 1.0),
+        ("LORA", "a pier <lora:one:0.7> <lora:two:0.3>", None),
+        ("Checkpoint", "a pier <lora:noise:1.3>", None),
     ],
 )
 def test_a_strength_is_read_from_the_tag_of_this_very_expert(kind, prompt, strength):

@@ -11,6 +11,11 @@ class Graph:
 
     kinds: tuple[str, ...]
     gains: np.ndarray
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def calibrated(self):
+        return tuple(ref for ref in self.refs if ref not in self.waiting)
 
     @property
     def refs(self):
@@ -33,6 +38,11 @@ def test_a_checkpoint_that_is_far_worse_than_the_base_is_named_with_the_evidence
 
 def test_an_effect_is_not_judged_by_prompts_that_do_not_ask_for_it():
     assert exclusions(Graph(("peft", "checkpoint"), gains(-2.0, 0.0))) == {}
+
+
+def test_nobody_is_judged_before_they_are_measured():
+    graph = Graph(("checkpoint",) * 2, gains(-1.0, -1.0), waiting=("hub:0@1",))
+    assert list(exclusions(graph)) == ["hub:1@1"]
 
 
 def test_doubt_is_in_favour_of_the_expert():

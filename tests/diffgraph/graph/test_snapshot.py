@@ -132,7 +132,7 @@ def test_what_must_not_be_merged_is_shown_but_never_offered(tmp_path: Path) -> N
         node("folder:a@1"),
         node("folder:b@1", licence=Licence(allow_derivatives=False)),
         node("folder:c@1", status="registered_only"),
-        node("folder:d@1"),  # never calibrated
+        node("folder:d@1"),  # not calibrated yet
         node("folder:e@1", status="rejected", reason="DamagedFile"),
         ExpertNode(Expert(ref="folder:f@1", name="f", kind="peft", family="emoji64")),
     ]
@@ -141,7 +141,8 @@ def test_what_must_not_be_merged_is_shown_but_never_offered(tmp_path: Path) -> N
         rows += [(ref, "cat", 7, 1.0), (ref, "dog", 7, 1.0)]
     write(tmp_path, nodes, scores(rows))
     snapshot = open_snapshot(tmp_path)
-    assert snapshot.refs == ("folder:a@1",)
+    assert snapshot.refs == ("folder:a@1", "folder:d@1")
+    assert snapshot.calibrated == ("folder:a@1",)
     assert snapshot.manifest.uncalibrated == ("folder:d@1",)
     assert snapshot.nodes["ref"].to_pylist() == [f"folder:{name}@1" for name in "abcdf"]
     with pytest.raises(SnapshotError, match="folder:d@1"):

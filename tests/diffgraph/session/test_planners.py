@@ -10,7 +10,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.families import get_family
 from diffgraph.homes import family_folder
 from diffgraph.planner.planner import Planner
-from diffgraph.session.planners import champion_folder, planner_content, planner_in_force
+from diffgraph.session.planners import UNTRAINED, champion_folder, planner_content, planner_in_force
 
 SHIPPED = get_family("emoji64").assets / "planner"
 
@@ -69,8 +69,7 @@ def test_a_planner_of_another_family_is_told_and_not_used(home, caplog):
     assert "own1 holds a planner of sd15, not of emoji64" in caplog.messages[0]
 
 
-def test_without_any_planner_it_says_what_to_do(tmp_path):
-    with pytest.raises(MissingInput, match="diffgraph train"):
-        planner_in_force(tmp_path, "sd15")
+def test_a_family_without_any_planner_plans_without_one(tmp_path):
+    assert planner_in_force(tmp_path, "sd15")[1] == UNTRAINED
     with pytest.raises(MissingInput, match="diffgraph train"):
         champion_folder(tmp_path, "sd15")
