@@ -62,9 +62,7 @@ def base_of(family: Family, place: str | None = None, offline: bool = False) -> 
     """
     if place is None and family.assets is not None:
         return BaseLocation(family.assets / "base")
-    place = place or Settings().bases.get(family.name) or family.usual_base
-    if not place:
-        raise MissingInput(f"nobody says where the base of {family.name} is")
+    place = place or base_place(family)
     name, components = family.name, family.components
     path = Path(place).expanduser()
     if path.is_dir():
@@ -82,13 +80,18 @@ def base_of(family: Family, place: str | None = None, offline: bool = False) -> 
     return BaseLocation(_complete(name, _fetch(name, place, components, offline), components))
 
 
-def base_name(family: Family) -> tuple[str, Path | None]:
-    """Return what people call a family's base, and its file if a single one holds it."""
+def base_place(family: Family) -> str:
+    """Return where a family's base is: a path, or a hub's name; nothing is looked for or fetched.
+
+    Raises:
+        MissingInput: nobody says it.
+    """
+    if family.assets is not None:
+        return str(family.assets / "base")
     place = Settings().bases.get(family.name) or family.usual_base
-    if family.assets is not None or not place:
-        return family.name, None
-    path = Path(place).expanduser()
-    return (path.stem, path) if path.is_file() else (path.name, None)
+    if not place:
+        raise MissingInput(f"nobody says where the base of {family.name} is")
+    return place
 
 
 def weights_of(family: Family, base: BaseLocation, component: str, offline: bool = False) -> Path:

@@ -27,6 +27,8 @@ class SamplerNames(NamedTuple):
     a1111_schedule: str = ""
     comfyui: str = ""
     comfyui_schedule: str = ""
+    diffusers: str = ""
+    """The class of its scheduler, where it is not the one that the base comes with."""
 
 
 NO_NAMES = SamplerNames()

@@ -133,7 +133,9 @@ SD15 = Family(
     title="Stable Diffusion 1.5 (512 px)",
     resolution=512,
     sampler=SamplerConfig(steps=25, guidance=7.5),
-    sampler_names=SamplerNames("DPM++ 2M", "Uniform", "dpmpp_2m", "normal"),
+    sampler_names=SamplerNames(
+        "DPM++ 2M", "Uniform", "dpmpp_2m", "normal", "DPMSolverMultistepScheduler"
+    ),
     hub_names=("SD 1.5", HUB, "runwayml/stable-diffusion-v1-5"),
     load=load,
     scorers=PUBLISHED,

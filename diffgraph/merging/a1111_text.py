@@ -10,17 +10,15 @@ The forms: https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/master/m
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from diffgraph.errors import PlanError
-from diffgraph.families.family import Family, SamplerConfig
-from diffgraph.merging.sources import MergeSources
+from diffgraph.merging.generation_settings import GenerationSettings
+from diffgraph.merging.sources import ENDING, MergeSources
 from diffgraph.version import version
 
 CHUNK = "parameters"
 AUTOV2 = 10
-ENDING = ".safetensors"
 ENDS_A_TAG = re.compile(r"[<>:]")
 ENDS_A_NAME = re.compile(r'[,"\\{}]')
 """What a name in a list of hashes cannot have, beside what ends a tag."""
@@ -29,32 +27,19 @@ HEADINGS = re.compile(r"\b(Negative prompt|Steps):", re.IGNORECASE)
 """What readers take for the beginning of another part, some of them anywhere in the text."""
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """How an image is drawn, whichever tool draws it."""
-
-    family: Family
-    text: str
-    """What the model is told: weights in it, tags and negative prompt not."""
-    sampler: SamplerConfig
-    seed: int
-    width: int
-    height: int
-    negative: str = ""
-
-
-def infotext(sources: MergeSources, drawing: Drawing) -> str:
+def infotext(sources: MergeSources, drawn: GenerationSettings) -> str:
     """Return the whole text: it is pasted into A1111's prompt, or kept in an image."""
     try:
         tags, why_not = lora_tags(sources), ""
     except PlanError as error:
         tags, why_not = "", str(error)
-    lines = [" ".join(filter(None, (one_line(drawing.text), tags)))]
-    if drawing.negative:
-        lines.append(f"Negative prompt: {one_line(drawing.negative)}")
+    lines = [" ".join(filter(None, (one_line(drawn.text), tags)))]
+    if drawn.negative:
+        lines.append(f"Negative prompt: {one_line(drawn.negative)}")
     settings = {
-        **_sampling(drawing),
+        **_sampling(drawn),
         **_model(sources),
+        "Clip skip": drawn.prompt.clip_skip or "",
         "RNG": "CPU",  # where our first noise is drawn; A1111's own is the GPU's
         "Lora hashes": _lora_hashes(sources) if tags else "",
         "Hashes": _hashes(sources),
@@ -75,8 +60,8 @@ def lora_tags(sources: MergeSources) -> str:
     sources.demand_linear("a prompt")
     if sources.checkpoint is None:
         raise PlanError(
-            f"plan {sources.plan.id} mixes checkpoints, which a prompt cannot say: "
-            "`diffgraph merge` writes a file"
+            f"plan {sources.plan.id} mixes checkpoints, which a prompt cannot say: leave them out "
+            "(--without), or write a file with `diffgraph merge`"
         )
     return " ".join(
         f"<lora:{tag_name(sources.files[ref])}:{strength:.6g}>"
@@ -99,18 +84,18 @@ def one_line(text: str) -> str:
     return HEADINGS.sub(r"\1 :", BREAKS_A_LINE.sub(" ", text)).strip()
 
 
-def _sampling(drawing: Drawing) -> dict[str, Any]:
-    names, guidance = drawing.family.sampler_names, drawing.sampler.guidance
+def _sampling(drawn: GenerationSettings) -> dict[str, Any]:
+    names, guidance = drawn.family.sampler_names, drawn.sampler.guidance
     scales = {"CFG scale": guidance}
-    if drawing.family.is_guidance_distilled:
+    if drawn.family.is_guidance_distilled:
         scales = {"CFG scale": 1, "Distilled CFG Scale": guidance}  # as Forge calls it
     return {
-        "Steps": drawing.sampler.steps,
+        "Steps": drawn.sampler.steps,
         "Sampler": names.a1111,
         "Schedule type": names.a1111_schedule,
         **{key: f"{value:g}" for key, value in scales.items()},
-        "Seed": drawing.seed,
-        "Size": f"{drawing.width}x{drawing.height}",
+        "Seed": drawn.seed,
+        "Size": f"{drawn.width}x{drawn.height}",
     }
 
 

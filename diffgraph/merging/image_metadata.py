@@ -3,16 +3,17 @@
 What A1111 and Civitai read, how it was drawn, who made its experts and what is owed to them.
 """
 
-from diffgraph.merging.a1111_text import CHUNK, Drawing, infotext
-from diffgraph.merging.provenance import credits
+from diffgraph.merging.a1111_text import CHUNK, infotext
+from diffgraph.merging.generation_settings import GenerationSettings
+from diffgraph.merging.provenance import told_credits
 from diffgraph.merging.sources import MergeSources
 
 
-def image_metadata(sources: MergeSources, drawing: Drawing) -> dict[str, str]:
+def image_metadata(sources: MergeSources, drawn: GenerationSettings) -> dict[str, str]:
     """Return the further text chunks of an image, by name."""
     return {
-        CHUNK: infotext(sources, drawing),
-        "diffgraph.drawn_text": drawing.text,
-        "diffgraph.sampler": drawing.sampler.model_dump_json(),
-        **credits(sources.plan, sources.experts),
+        CHUNK: infotext(sources, drawn),
+        "diffgraph.drawn_text": drawn.text,
+        "diffgraph.sampler": drawn.sampler.model_dump_json(),
+        **told_credits(sources.plan, sources.experts),
     }

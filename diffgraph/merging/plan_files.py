@@ -53,6 +53,9 @@ class PlanDocument(BaseModel, extra="forbid"):
     coefficients: dict[str, float] | None = None
     selection: Any = None
     explanation: tuple[str, ...] = ()
+    credits: Any = None
+    debts: tuple[str, ...] = ()
+    text: str = ""
 
 
 def read_plan(path: Path) -> WrittenPlan:

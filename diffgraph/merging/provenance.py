@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from diffgraph.artifacts import sha256_of
 from diffgraph.errors import LicenceForbids, MissingInput, PlanError
@@ -151,14 +151,14 @@ def provenance(
         "diffgraph.version": version,
         "diffgraph.plan_id": plan.id,
         "diffgraph.plan": plan.model_dump_json(),
-        **credits(plan, experts),
+        **told_credits(plan, experts),
     }
 
 
-def credits(plan: MergePlan, experts: Mapping[str, Expert]) -> dict[str, str]:
-    """Return what a file or an image says of who made its experts, and of what is owed to them."""
+def credits(plan: MergePlan, experts: Mapping[str, Expert]) -> list[dict[str, Any]]:
+    """Return who made each expert with a part in a plan, and under which licence."""
     coefficients = plan.coefficients()
-    told = [
+    return [
         {
             "ref": ref,
             "name": expert.name,
@@ -170,8 +170,12 @@ def credits(plan: MergePlan, experts: Mapping[str, Expert]) -> dict[str, str]:
         }
         for ref, expert in sorted(experts.items())
     ]
+
+
+def told_credits(plan: MergePlan, experts: Mapping[str, Expert]) -> dict[str, str]:
+    """Return the same and what is owed, as a file or an image says it: texts by name."""
     return {
-        "diffgraph.experts": json.dumps(told, ensure_ascii=False),
+        "diffgraph.experts": json.dumps(credits(plan, experts), ensure_ascii=False),
         "diffgraph.debts": "\n".join(licence_duties(experts[ref] for ref in sorted(experts))),
     }
 

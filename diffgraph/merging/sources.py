@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from diffgraph.errors import PlanError
@@ -9,15 +10,24 @@ from diffgraph.experts.expert import Expert
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.provenance import licence_duties
 
+ENDING = ".safetensors"
 
-class BaseModel(NamedTuple):
-    """A base by the name that people know it by."""
+
+class BaseSource(NamedTuple):
+    """A base as people and other tools know it."""
 
     name: str
-    file: str = ""
-    """The single file that holds it; empty for a folder, which no tool knows by a hash."""
+    folder: str = ""
+    """In the diffusers layout, or a hub's name of one; of a single file, what describes it."""
+    path: str = ""
+    """Of the single file; a folder has none, and no hash that tools know it by."""
     sha256: str = ""
     """Of that file."""
+
+    @property
+    def file(self) -> str:
+        """The single file's name, or what it would be called."""
+        return f"{self.name}{ENDING}"
 
 
 @dataclass(frozen=True)
@@ -25,10 +35,12 @@ class MergeSources:
     """A plan and the files with a part in it."""
 
     plan: MergePlan
-    base: BaseModel
+    base: BaseSource
     experts: Mapping[str, Expert]
     files: Mapping[str, str]
     """By reference: what the hub, or the folder, calls the file."""
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    """By reference: where the file is; of what has gone there is nothing."""
     autov3: Mapping[str, str] = field(default_factory=dict)
     """By reference of a LoRA: the first 12 digits of the SHA-256 of its file without the header."""
 
@@ -45,6 +57,12 @@ class MergeSources:
         if not self.plan.is_linear or len(found) > 1 or [c for _, c in found if c != 1]:
             return None
         return found[0][0] if found else ""
+
+    def path_of(self, ref: str) -> Path:
+        """Return where an expert's file is; raises `PlanError` if it has gone."""
+        if ref not in self.paths:
+            raise PlanError(f"the plan needs the file of {ref}, which is not there any more")
+        return self.paths[ref]
 
     def demand_linear(self, tool: str) -> None:
         """Raise `PlanError` if another tool has no words for the plan's rule."""

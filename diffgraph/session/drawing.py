@@ -12,7 +12,7 @@ from torch import Tensor
 from diffgraph.errors import InputError, PlanError
 from diffgraph.families.family import SamplerConfig
 from diffgraph.generation import as_image
-from diffgraph.merging.a1111_text import Drawing
+from diffgraph.merging.generation_settings import GenerationSettings
 from diffgraph.merging.image_metadata import image_metadata
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.plan_files import read_plan
@@ -122,10 +122,11 @@ def metadata_of(
     session: "Session", plan: MergePlan, sampler: SamplerConfig
 ) -> Callable[[str, int, Tensor], dict[str, str]]:
     """Return what tells what an image says of itself: of its drawn text, seed and pixels."""
-    sources, family = session.experts.sources(plan), session.family
+    sources, family = session.experts.sources(plan, hashed=True), session.family
 
     def metadata(text: str, seed: int, pixels: Tensor) -> dict[str, str]:
         height, width = pixels.shape[-2:]
-        return image_metadata(sources, Drawing(family, text, sampler, seed, width, height))
+        drawn = GenerationSettings.of(family, text, sampler, seed, (width, height))
+        return image_metadata(sources, drawn)
 
     return metadata

@@ -12,10 +12,10 @@ from diffgraph.experts.autov3 import AutoV3Hashes
 from diffgraph.experts.expert import Expert, Licence, Listing
 from diffgraph.experts.library import Library
 from diffgraph.families import Family
-from diffgraph.families.bases import base_name
+from diffgraph.families.bases import base_place
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.provenance import experts_of
-from diffgraph.merging.sources import BaseModel, MergeSources
+from diffgraph.merging.sources import BaseSource, MergeSources
 from diffgraph.session.snapshots import snapshot_at
 
 SUFFIX = ".safetensors"
@@ -65,37 +65,50 @@ class KnownExperts:
             for row in snapshot_at(folder).nodes.to_pylist()
         }
 
-    def sources(self, plan: MergePlan) -> MergeSources:
+    def sources(self, plan: MergePlan, hashed: bool = False) -> MergeSources:
         """Return a plan with its files as other tools and their makers know them.
 
-        What a file is hashed for is kept: a second time costs no reading.
+        Args:
+            plan: what is merged.
+            hashed: with the hashes that other tools know files by. Files are read for them; what
+                was found is kept, so that a second time costs no reading.
 
         Raises:
             LicenceForbids, PlanError: as `experts_of`.
         """
         experts, files = self.as_listed(experts_of(plan, self))
-        autov3 = {}
+        paths, autov3 = {}, {}
         for ref, expert in experts.items():
-            if expert.kind == "peft":
-                with suppress(MissingInput):  # a file that is gone is told by whoever merges it
-                    path = self.path_of(expert.sha256)
-                    autov3[ref] = self._autov3.of(expert.sha256, path)
-        return MergeSources(plan, self._base, experts, files, autov3)
+            with suppress(MissingInput):  # a file that is gone is told by whoever merges it
+                paths[ref] = self.path_of(expert.sha256)
+                if hashed and expert.kind == "peft":
+                    autov3[ref] = self._autov3.of(expert.sha256, paths[ref])
+        return MergeSources(plan, self._base(hashed), experts, files, paths, autov3)
 
     @cached_property
     def _autov3(self) -> AutoV3Hashes:
         return AutoV3Hashes(self.library.folder / "autov3.jsonl")
 
-    @property
-    def _base(self) -> BaseModel:
-        name, file = base_name(self.family)
-        if file is None:
-            return BaseModel(name)
+    def _base(self, hashed: bool) -> BaseSource:
+        name = self.family.name
+        try:
+            place = base_place(self.family)
+        except MissingInput:
+            return BaseSource(name)  # it is loaded in a way of its own
+        path = Path(place).expanduser()
+        if not path.is_file():
+            return BaseSource(name if self.family.assets is not None else path.name, place)
+        beside = path.with_suffix("")
+        folder = str(beside) if beside.is_dir() else self.family.usual_base
+        return BaseSource(path.stem, folder, str(path), self._hash_of(path) if hashed else "")
+
+    def _hash_of(self, path: Path) -> str:
+        """Return a file's SHA-256, kept where there is a library."""
         references = self.library.references
-        known = references.known(file)
+        known = references.known(path)
         if known is None and self.library.folder.is_dir():
-            known = references.of(file)
-        return BaseModel(name, file.name, known.sha256 if known else sha256_of(file))
+            known = references.of(path)
+        return known.sha256 if known else sha256_of(path)
 
     def as_listed(self, experts: Mapping[str, Expert]) -> tuple[dict[str, Expert], dict[str, str]]:
         """Return experts with the licences of their pages, and what hubs call their files.

@@ -28,6 +28,7 @@ from flows.cli.prompt_results import (
 if TYPE_CHECKING:
     from diffgraph.planner.choices import Choices
     from diffgraph.session.drawn import Drawn
+    from flows.cli.options import PromptSyntax
 
 HOPELESS = (StorageError, ServiceError, SnapshotError)
 """What fails for one prompt and will for the next: the disk, another machine, the graph."""
@@ -57,12 +58,13 @@ def plan(
     tell: Tell,
     method: str = "diffgraph",
     choices: "Choices | None" = None,
+    syntax: "PromptSyntax | None" = None,
 ) -> PlanResults:
     """Return what would be merged for each prompt; raises what ends all of them."""
     session, began = Session.of(settings), time.time()
 
     def planned(prompt: str) -> Iterator[PlannedPrompt]:
-        yield _planned(session.decide(prompt, method, choices), method)
+        yield _planned(session, session.decide(prompt, method, choices), method, syntax)
 
     plans, failed = _each(prompts, planned, tell)
     return PlanResults(plans=plans, failed=failed, spending=spent_since(settings.home, began))
@@ -143,15 +145,27 @@ def _failed(prompt: str, error: DiffgraphError, before: str = "") -> FailedPromp
     return FailedPrompt(prompt=prompt, reason=f"{before}{error}", error=type(error).__name__)
 
 
-def _planned(decision: Decision, method: str) -> PlannedPrompt:
+def _planned(
+    session: Session, decision: Decision, method: str, syntax: "PromptSyntax | None"
+) -> PlannedPrompt:
+    from diffgraph.merging.generation_settings import GenerationSettings
+    from diffgraph.merging.other_tools import said_to
+    from diffgraph.merging.provenance import credits
+
+    plan, prompt = decision.plan, decision.selection.prompt
+    sources, family = session.experts.sources(plan, hashed=bool(syntax)), session.family
+    drawn = GenerationSettings.of(family, prompt, family.sampler)
     return PlannedPrompt(
-        prompt=decision.selection.prompt,
+        prompt=prompt,
         method=method,
-        plan_id=decision.plan.id,
-        plan=decision.plan.model_dump(mode="json"),
-        coefficients=decision.plan.coefficients(),
+        plan_id=plan.id,
+        plan=plan.model_dump(mode="json"),
+        coefficients=plan.coefficients(),
         selection=decision.selection.model_dump(mode="json"),
         explanation=decision.selection.lines(),
+        credits=credits(plan, sources.experts),
+        debts=sources.debts,
+        text=said_to(syntax.value, sources, drawn) if syntax else "",
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffgraph.merging.a1111_text import lora_tags
-from diffgraph.merging.comfyui_graph import comfyui
+from diffgraph.merging.generation_settings import GenerationSettings
+from diffgraph.merging.other_tools import said_to
 from diffgraph.merging.plan_files import read_plan
 from diffgraph.progress import report
 from diffgraph.results import Result, Rows
@@ -24,12 +24,12 @@ class TranslatedPlan(Result):
     syntax: str
     text: str
     checkpoint: str = ""
-    """The checkpoint to choose beside a prompt, if it is not the base."""
+    """The checkpoint to choose beside bare tags, if it is not the base."""
     plan_id: str
     debts: tuple[str, ...]
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield the text alone, to be copied; a prompt has no place for the checkpoint."""
+        """Yield the text alone, to be copied; tags have no place for the checkpoint."""
         if self.checkpoint:
             yield f"checkpoint: {self.checkpoint}"
         yield from self.text.splitlines()
@@ -54,14 +54,15 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Translated
         LicenceForbids: an expert's licence forbids derivatives.
         PlanError: the tool has no words for such a plan.
     """
-    plan = read_plan(plan_file).plan
-    sources = Session.of(settings, plan.family).experts.sources(plan)
-    is_prompt = syntax is PromptSyntax.A1111
-    text = lora_tags(sources) if is_prompt else comfyui(sources)
+    plan, prompt, seed = read_plan(plan_file)
+    session = Session.of(settings, plan.family)
+    sources, family = session.experts.sources(plan, hashed=True), session.family
+    drawn = GenerationSettings.of(family, prompt, family.sampler, seed or 0) if prompt else None
+    has_place = drawn is not None or syntax is not PromptSyntax.A1111
     return TranslatedPlan(
         syntax=syntax.value,
-        text=text,
-        checkpoint=sources.files.get(sources.checkpoint or "", "") if is_prompt else "",
+        text=said_to(syntax.value, sources, drawn),
+        checkpoint="" if has_place else sources.files.get(sources.checkpoint or "", ""),
         plan_id=plan.id,
         debts=sources.debts,
     )

@@ -148,3 +148,10 @@ class PromptSyntax(StrEnum):
 
     A1111 = "a1111"
     COMFYUI = "comfyui"
+    DIFFUSERS = "diffusers"
+
+
+Syntax = Annotated[
+    PromptSyntax | None,
+    typer.Option("--syntax", help="Print the plan in another tool's words instead."),
+]

@@ -18,9 +18,21 @@ class PlannedPrompt(Result):
     coefficients: dict[str, float]
     selection: dict[str, Any]
     explanation: tuple[str, ...]
+    credits: tuple[dict[str, Any], ...]
+    """Who made each expert, and under which licence."""
+    debts: tuple[str, ...]
+    """What these licences ask of whoever passes on what is drawn or merged."""
+    text: str = ""
+    """The plan and the prompt in another tool's words, where one is asked for."""
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield what was asked for, who serves it how strongly, and who was left out and why."""
+        """Yield what was asked for, who serves it how strongly, and who was left out and why.
+
+        What is said to another tool is yielded alone, to be copied.
+        """
+        if self.text:
+            yield from self.text.splitlines()
+            return
         yield self.prompt
         yield f"  {self.explanation[0]}"
         chosen = {choice["ref"]: choice for choice in self.selection["experts"]}
@@ -45,6 +57,7 @@ class PlannedPrompt(Result):
                 [_told(choice, "name", "kind", "reason", "ref") for choice in left_out],
             )
         yield f"plan {self.plan_id} ({self.method}, {self.plan['normalisation']})"
+        yield from (f"owed: {line}" for line in self.debts)
 
 
 def _told(choice: dict[str, Any], *columns: str) -> tuple[str, ...]:

@@ -24,9 +24,9 @@ from flows.cli.options import (
     Method,
     Only,
     Prompts,
-    PromptSyntax,
     Seed,
     ShowTopic,
+    Syntax,
     Without,
 )
 from flows.cli.starting import settings_of
@@ -45,6 +45,7 @@ def plan(
     without: Without = None,
     only: Only = False,
     method: Method = "diffgraph",
+    syntax: Syntax = None,
     agent: Agent = None,
     home: Home = None,
     family: Family = None,
@@ -58,7 +59,7 @@ def plan(
     from flows.cli.generate import plan as run
 
     choices = choices_of(expert or (), without or (), only)
-    _tell_all(run(prompts, settings, _each_told(json), method, choices), json)
+    _tell_all(run(prompts, settings, _each_told(json), method, choices, syntax), json)
 
 
 @app.command()
@@ -131,9 +132,7 @@ def merge(
         int | None,
         typer.Option(min=1, metavar="RANK", help="Write the nearest LoRA of this rank instead."),
     ] = None,
-    syntax: Annotated[
-        PromptSyntax | None, typer.Option(help="Print the plan in another tool's words instead.")
-    ] = None,
+    syntax: Syntax = None,
     force: Force = False,
     home: Home = None,
     family: Family = None,

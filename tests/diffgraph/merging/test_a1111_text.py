@@ -6,15 +6,20 @@ from hypothesis import strategies as st
 
 from diffgraph.families import get_family
 from diffgraph.families.family import SamplerConfig
-from diffgraph.merging.a1111_text import Drawing, infotext
-from diffgraph.merging.sources import BaseModel, MergeSources
+from diffgraph.merging.a1111_text import infotext
+from diffgraph.merging.generation_settings import GenerationSettings
+from diffgraph.merging.sources import BaseSource, MergeSources
+from diffgraph.prompting.syntax import WrittenPrompt
 from tests.infotext import as_a1111, as_civitai
 from tests.merge_sources import sources
 
 
-def drawing(text: str = "a (red:1.2) cat", family: str = "sd15", negative: str = "") -> Drawing:
+def drawing(
+    text: str = "a (red:1.2) cat", family: str = "sd15", negative: str = ""
+) -> GenerationSettings:
     sampler = SamplerConfig(steps=25, guidance=7.5)
-    return Drawing(get_family(family), text, sampler, 7, 512, 768, negative)
+    written = WrittenPrompt(text, negative)
+    return GenerationSettings(get_family(family), written, sampler, 7, 512, 768)
 
 
 def test_what_a1111_sets_when_the_text_is_pasted() -> None:
@@ -48,7 +53,7 @@ def test_a_whole_checkpoint_is_the_model() -> None:
 
 
 def test_a_base_that_is_a_folder_has_a_name_and_no_hash() -> None:
-    text = infotext(sources(base=BaseModel("stable-diffusion-v1-5")), drawing())
+    text = infotext(sources(base=BaseSource("stable-diffusion-v1-5")), drawing())
     settings = as_a1111(text).settings
     assert settings["Model"] == "stable-diffusion-v1-5"
     assert not {"Model hash", "Hashes", "Lora hashes"} & settings.keys()
@@ -94,11 +99,11 @@ def test_no_prompt_and_no_name_breaks_the_form(
 ) -> None:
     files = {"h:a@1": f"{name}.safetensors", "h:b@1": f"{other}2.safetensors"}
     told = infotext(
-        sources(base=BaseModel(base), files=files, a=0.8, b=0.5), drawing(text, negative=negative)
+        sources(base=BaseSource(base), files=files, a=0.8, b=0.5), drawing(text, negative=negative)
     )
     told.encode()
     found = as_a1111(told)
-    plain = as_a1111(infotext(sources(base=BaseModel("base"), a=0.8, b=0.5), drawing("a cat")))
+    plain = as_a1111(infotext(sources(base=BaseSource("base"), a=0.8, b=0.5), drawing("a cat")))
     assert {**found.settings, "Model": "base"}.keys() >= plain.settings.keys()
     for key in ("Steps", "Sampler", "Seed", "Size", "Version"):
         assert found.settings[key] == plain.settings[key]

@@ -269,6 +269,25 @@ class TestOtherTools:
         nodes = json.loads(told.out)
         assert [node["class_type"] for node in nodes.values()][-1] == "LoraLoader"
 
+    @pytest.mark.parametrize("syntax", ["a1111", "comfyui", "diffusers"])
+    def test_the_words_for_an_image_of_ours_draw_its_prompt(self, diffgraph, tmp_path, syntax):
+        import torch
+
+        from diffgraph.generation import as_image, save_png
+        from diffgraph.merging.plan import MergePlan
+
+        plan = MergePlan(family="emoji64")
+        save_png(tmp_path / "image.png", as_image(torch.zeros(3, 8, 8), plan), plan, "a cat", 17)
+        told = diffgraph("merge", tmp_path / "image.png", "--syntax", syntax)
+        assert told.code == 0, told.err
+        assert "a cat" in told.out
+        assert "17" in told.out
+
+    def test_a_script_draws_something(self, merge):
+        told = merge({PENCIL: 0.8}, "--syntax", "diffusers", out=None)
+        assert told.code == 1
+        assert "comes without" in told.err
+
     def test_a_licence_forbids_even_words(self, merge):
         told = merge({KEPT_BACK: 0.8}, "--syntax", "a1111", out=None)
         assert told.code == 1
