@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from diffgraph.crawlers.civitai_pages import PROMPT_CHARACTERS, text
 from diffgraph.crawlers.file_metadata import FileMetadata, combined, licence_of_a_file
+from diffgraph.crawlers.image_prompts import prompt_in
 from diffgraph.crawlers.sidecars import previews, read_sidecars
 from diffgraph.crawlers.training_header import read_header
 from diffgraph.errors import ExpertError
@@ -93,7 +94,10 @@ def page_of(
             format="SafeTensor",
         ),
         images=(
-            *(ListedImage(url=name) for name in previews(file, present)),
+            *(
+                ListedImage(url=name, prompt=prompt_in(file.with_name(name)))
+                for name in previews(file, present)
+            ),
             *(ListedImage(url="", prompt=text(one, PROMPT_CHARACTERS)) for one in known.prompts),
         ),
         published_at=known.published_at or datetime.fromtimestamp(int(about.st_mtime), UTC),

@@ -7,6 +7,7 @@ fit SD 1.x, and Chroma's would fit FLUX. Keys and shapes give a name to what doe
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,9 @@ def base_of(parameters: Mapping[str, Tensor]) -> str:
 def made_for(file: WeightsFile) -> str:
     """Return the base model that a file's keys and shapes look made for, or nothing."""
     kinds = {NUMBER.sub("0", key): key for key in file.entries}
-    found = [match.lastgroup for kind in kinds if (match := ANY_KEY.search(kind))]
+    found = [place for place in map(_place_of, kinds) if place is not None]
     if found:
-        family = KEYS[min(int(str(group)[1:]) for group in found)][0]
+        family = KEYS[min(found)][0]
         return _refined(file, kinds.values()) if family == "Lumina" else family
     for key, entry in file.entries.items():
         shape = entry.shape
@@ -113,6 +114,13 @@ def made_for(file: WeightsFile) -> str:
         if joint := JOINT_ATTENTION.fullmatch(key):
             return JOINT_WIDTHS.get((joint[1], shape[1]), "")
     return ""
+
+
+@lru_cache(maxsize=8192)  # trainers' keys are the same in each of a thousand files
+def _place_of(kind: str) -> int | None:
+    """Return which of `KEYS` a key is of, its numbers written 0."""
+    match = ANY_KEY.search(kind)
+    return int(str(match.lastgroup)[1:]) if match else None
 
 
 def _refined(file: WeightsFile, keys: Iterable[str]) -> str:

@@ -46,7 +46,10 @@ class _Cancelled(BaseException):
 
 
 def hash_files(
-    paths: Iterable[Path], references: References, on_bytes: Callable[[int], None] | None = None
+    paths: Iterable[Path],
+    references: References,
+    on_bytes: Callable[[int], None] | None = None,
+    threads: int = THREADS,
 ) -> Iterator[tuple[Path, Outcome]]:
     """Yield each file with its reference, or why it has none; in this order.
 
@@ -55,6 +58,7 @@ def hash_files(
         references: What is known of files, and where the rest is kept.
         on_bytes: Called from the threads with how many bytes more are dealt with; what it raises
             ends all of it.
+        threads: How many hash at a time.
 
     Raises:
         StorageError: The home folder cannot be written.
@@ -69,11 +73,11 @@ def hash_files(
                 on_bytes(count)
 
     waiting: deque[tuple[Path, Future[Reference]]] = deque()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
         try:
             for path in paths:
                 waiting.append((path, pool.submit(references.of, path, on_bytes=told)))
-                if len(waiting) >= 2 * THREADS:
+                if len(waiting) >= 2 * threads:
                     yield _outcome(*waiting.popleft())
             while waiting:
                 yield _outcome(*waiting.popleft())

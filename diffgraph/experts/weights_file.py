@@ -252,36 +252,39 @@ def _demand_few(path: Path, header: Mapping[str, Any]) -> None:
 
 
 def _entry(path: Path, key: str, value: Any, first: int) -> Entry:
-    where = f"{path.name}: {shown(key)}"
     if len(key) > MAX_KEY_CHARACTERS:
-        raise DamagedFile(f"{where} has {len(key)} characters, at most {MAX_KEY_CHARACTERS} can be")
+        why = f"has {len(key)} characters, at most {MAX_KEY_CHARACTERS} can be"
+        raise _damaged(path, key, why)
     if not isinstance(value, dict):
-        raise DamagedFile(f"{where} is not described by an object")
+        raise _damaged(path, key, "is not described by an object")
     dtype: Any = value.get("dtype")
     shape: Any = value.get("shape")
     offsets: Any = value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise DamagedFile(f"{where} has an unknown type {shown(str(dtype))}")
+        raise _damaged(path, key, f"has an unknown type {shown(str(dtype))}")
     if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS or _numbers(shape) > MAX_NUMBERS:
-        raise DamagedFile(f"{where} has an impossible shape")
+        raise _damaged(path, key, "has an impossible shape")
     if not _are_counts(offsets) or len(offsets) != 2:
-        raise DamagedFile(f"{where} has impossible offsets")
+        raise _damaged(path, key, "has impossible offsets")
     start, end = offsets
     needed = math.prod(shape) * DTYPES[dtype].itemsize
     if end - start != needed:
-        raise DamagedFile(f"{where} needs {needed} bytes but claims {end - start}")
+        raise _damaged(path, key, f"needs {needed} bytes but claims {end - start}")
     return Entry(DTYPES[dtype], torch.Size(shape), first + start, first + end)
+
+
+def _damaged(path: Path, key: str, why: str) -> DamagedFile:
+    return DamagedFile(f"{path.name}: {shown(key)} {why}")
 
 
 def _numbers(shape: list[int]) -> int:
     """Return how many numbers a shape stands for; where it holds none, as if it held some."""
-    return math.prod(size or 1 for size in shape)
+    return math.prod(shape) or math.prod(size or 1 for size in shape)
 
 
 def _are_counts(values: Any) -> bool:
     return isinstance(values, list) and all(
-        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-        for value in values
+        type(value) is int and 0 <= value < 1 << 62 for value in values
     )
 
 

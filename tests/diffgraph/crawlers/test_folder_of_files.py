@@ -25,6 +25,7 @@ from diffgraph.experts.references import References, may_be_cut
 from diffgraph.families import get_family
 from diffgraph.merging.provenance import licence_duties
 from diffgraph.progress import listening
+from tests.diffgraph.crawlers.test_image_prompts import png
 
 LAYER = "unet.mid.to_q"
 PARAMETERS: Mapping[str, Tensor] = {f"{LAYER}.weight": torch.ones(6, 4)}
@@ -164,6 +165,13 @@ class TestWhatIsKnown:
             folder.beside(name, "")
         folder.discover()
         assert [image.url for image in folder.page("a").images] == ["a.preview.png", "a.jpg"]
+
+    def test_the_prompt_in_a_preview_is_an_example_prompt(self, folder: Folder) -> None:
+        folder.write("a.safetensors")
+        written = "an ink fox <lora:a:0.7>\nNegative prompt: blurry\nSteps: 20"
+        png(folder.top / "a.preview.png", written)
+        folder.discover()
+        assert folder.page("a").example_prompts == ("an ink fox <lora:a:0.7>",)
 
     def test_a_real_person_in_a_sidecar_is_refused(self, folder: Folder) -> None:
         folder.write("a.safetensors")
