@@ -198,8 +198,8 @@ class Renderer:
         else:
             self._apply(plan, deltas)
         if not prompts:
-            side = self.family.resolution
-            return torch.empty(0, 3, side, side, device=self.device)
+            width, height = sampler.size or (self.family.resolution,) * 2
+            return torch.empty(0, 3, height, width, device=self.device)
         return self.model.sample(prompts, seeds, sampler, on_step)
 
     def _apply(self, plan: MergePlan, deltas: Mapping[str, Delta]) -> None:

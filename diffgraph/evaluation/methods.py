@@ -12,6 +12,7 @@ from diffgraph.merging.plan import MergePlan, Normalisation
 from diffgraph.merging.plan_files import reason_of
 from diffgraph.planner.planner import Planner, plan_by_pages
 from diffgraph.planner.selection import Selection
+from diffgraph.prompting.syntax import read_prompt
 
 if TYPE_CHECKING:
     from diffgraph.graph.embedding import TextEmbedder
@@ -101,7 +102,8 @@ class MethodPlans:
     ) -> MergePlan:
         if planner is None:
             return plan_by_pages(self.snapshot, selection.refs)
-        embedding = self.embedder.embed([selection.prompt])[0]
+        # tags and a negative prompt are nothing that experts should do
+        embedding = self.embedder.embed([read_prompt(selection.prompt).text])[0]
         return planner.plan(self.snapshot, selection, embedding, normalisation)
 
     def selection(self, prompt: str) -> Selection:

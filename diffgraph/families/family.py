@@ -1,7 +1,7 @@
 """What a family of models is: one base model and everything made from it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from diffgraph.errors import InputError
 from diffgraph.families.scorer import FamilyScorer
 from diffgraph.families.vocabulary import Vocabulary
 
@@ -17,7 +18,14 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
     """How an image is sampled; part of the identity of every score."""
 
     steps: int = Field(default=12, ge=1, le=1000, description="denoising steps")
-    guidance: float = Field(default=4.0, ge=0.0, description="classifier-free guidance scale")
+    guidance: float = Field(
+        default=4.0, ge=0.0, le=1000.0, description="classifier-free guidance scale"
+    )
+    size: tuple[int, int] | None = Field(
+        default=None,
+        exclude_if=lambda size: size is None,  # identities from before it was a field stay
+        description="pixels across and down; None: the family's own",
+    )
 
 
 class SamplerNames(NamedTuple):
@@ -39,7 +47,7 @@ class ResidentModel(Protocol):
 
     family: str
     images_at_once: int
-    """How many images are denoised together; more are drawn in turns."""
+    """How many images of the family's own size are denoised together; more are drawn in turns."""
 
     @property
     def device(self) -> torch.device:
@@ -59,6 +67,10 @@ class ResidentModel(Protocol):
 
     def pipeline(self) -> Any:
         """Return the `DiffusionPipeline` of diffusers that these components make."""
+        ...
+
+    def images_together(self, sampler: SamplerConfig) -> int:
+        """Return how many images of the sampler's size are denoised together, at least one."""
         ...
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -86,13 +98,15 @@ class Family:
 
     name: str
     title: str
-    resolution: int  # pixels a side
+    resolution: int  # pixels a side, as it was trained and as its images are scored
     sampler: SamplerConfig
     hub_names: tuple[str, ...]  # what hubs call the base model, e.g. "SD 1.5"
     load: Callable[..., ResidentModel] = field(repr=False)  # (device, dtype) -> model
     vocabulary: Callable[[], Vocabulary] = field(default=Vocabulary, repr=False)
     scorers: Mapping[str, FamilyScorer] = field(default_factory=dict, repr=False)
     """What rates its images, by the name of the score; in the order of the graph's columns."""
+    sides: range = range(0)
+    """Pixels that a side of an image may have, beside `resolution`; none unless it says so."""
     sampler_names: SamplerNames = NO_NAMES
     is_guidance_distilled: bool = False  # into the weights: one pass a step, no negative prompt
     prediction: str = ""  # what the denoiser predicts: epsilon, velocity or flow; empty: not asked
@@ -102,7 +116,27 @@ class Family:
     usual_base: str = ""  # the hub's name of the base, if it does not ship
     components: tuple[str, ...] = ()  # what its weights are kept in, in the diffusers layout
 
+    def sampled(self, sampler: SamplerConfig) -> "Family":
+        """Return the family, sampled so.
+
+        Raises:
+            InputError: it draws no images of that size.
+        """
+        own, size = self.resolution, sampler.size
+        if size in (None, (own, own)):
+            size = None
+        elif any(pixels not in self.sides for pixels in size):
+            raise InputError(
+                f"{self.name} cannot draw {size[0]}x{size[1]}: it draws {own}x{own}"
+                + (f", or {_told(self.sides)}" if self.sides else " only")
+            )
+        return replace(self, sampler=sampler.model_copy(update={"size": size}))
+
     @property
     def hub(self) -> Path | None:
         """The bundled hub folder, in the shape of Civitai's answers."""
         return self.assets / "hub" if self.assets else None
+
+
+def _told(sides: range) -> str:
+    return f"sides that are multiples of {sides.step} from {sides[0]} to {sides[-1]}"

@@ -135,6 +135,7 @@ FLUX = Family(
     name="flux",
     title="FLUX.1 dev (1024 px)",
     resolution=RESOLUTION,
+    sides=range(256, 2049, 16),
     sampler=SamplerConfig(steps=28, guidance=3.5),
     sampler_names=SamplerNames("Euler", "Simple", "euler", "simple"),
     is_guidance_distilled=True,

@@ -110,10 +110,26 @@ class DiffusionModel(ABC):
         images: Tensor = self.vae.decode(scaled, return_dict=False)[0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
-    def noise(self, seeds: Sequence[int]) -> Tensor:
+    def latent_shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
+        """Return the shape of an image's latents: (channels, height, width).
+
+        Args:
+            size: pixels across and down; the model's own if None.
+        """
+        if size is None:
+            return self.noise_shape
+        pixels = 2 ** (len(self.vae.config.block_out_channels) - 1)  # a side of a latent
+        return self.noise_shape[0], size[1] // pixels, size[0] // pixels
+
+    def images_together(self, sampler: SamplerConfig) -> int:
+        own, asked = (h * w for _, h, w in map(self.latent_shape, (None, sampler.size)))
+        return max(1, min(self.images_at_once, self.images_at_once * own // asked))
+
+    def noise(self, seeds: Sequence[int], size: tuple[int, int] | None = None) -> Tensor:
         """Return the first noise of each image, drawn on the CPU: (seeds, channels, h, w)."""
+        shape = self.latent_shape(size)
         draws = [
-            torch.randn(self.noise_shape, generator=torch.Generator("cpu").manual_seed(int(seed)))
+            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(int(seed)))
             for seed in seeds
         ]
         return torch.stack(draws)
@@ -126,9 +142,10 @@ class DiffusionModel(ABC):
         sampler: SamplerConfig | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        images = []
-        for start in range(0, len(prompts), self.images_at_once):
-            part = slice(start, start + self.images_at_once)
-            noise = self.noise(seeds[part]).to(self.device, self.dtype)
-            images.append(self.draw(prompts[part], noise, sampler or self.sampler, on_step))
+        images, sampler = [], sampler or self.sampler
+        together = self.images_together(sampler)
+        for start in range(0, len(prompts), together):
+            part = slice(start, start + together)
+            noise = self.noise(seeds[part], sampler.size).to(self.device, self.dtype)
+            images.append(self.draw(prompts[part], noise, sampler, on_step))
         return torch.cat(images)

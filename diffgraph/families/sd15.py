@@ -132,6 +132,7 @@ SD15 = Family(
     name="sd15",
     title="Stable Diffusion 1.5 (512 px)",
     resolution=512,
+    sides=range(64, 2049, 8),
     sampler=SamplerConfig(steps=25, guidance=7.5),
     sampler_names=SamplerNames(
         "DPM++ 2M", "Uniform", "dpmpp_2m", "normal", "DPMSolverMultistepScheduler"

@@ -10,6 +10,7 @@ from diffgraph.merging.plan import LARGEST
 from diffgraph.planner.expert_names import LONGEST_SHOWN, ExpertNames
 from diffgraph.prompting.syntax import ExpertTag
 
+MOST_TAGS = 50  # of a prompt; each that is unknown is compared with every name
 STRENGTH = re.compile(
     r"(.+):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?inf|nan)\s*", re.I | re.S
 )
@@ -83,7 +84,9 @@ class Choices:
         if self.only and not self.experts and not tags:
             raise InputError("only the experts that are asked for, and none is asked for")
         wanted, notes = dict(self.experts), list(self.notes)
-        for tag in tags:
+        if len(tags) > MOST_TAGS:
+            notes.append(f"of {len(tags)} tags only the first {MOST_TAGS} are obeyed")
+        for tag in tags[:MOST_TAGS]:
             try:
                 ref, strength = tagged_expert(tag, names)
             except InputError as error:

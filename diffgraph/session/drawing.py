@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from diffgraph.errors import InputError, PlanError
-from diffgraph.families.family import SamplerConfig
+from diffgraph.families.family import Family, SamplerConfig
 from diffgraph.generation import as_image
 from diffgraph.merging.generation_settings import GenerationSettings
 from diffgraph.merging.image_metadata import image_metadata
@@ -18,6 +18,7 @@ from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.plan_files import read_plan
 from diffgraph.planner.selection import Selection
 from diffgraph.session.drawn import Drawn
+from diffgraph.session.overrides import NO_OVERRIDES
 
 if TYPE_CHECKING:
     from diffgraph.planner.choices import Choices
@@ -54,23 +55,55 @@ class Prepared:
     selection: Selection | None = None
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a person wants images sampled; None: as usual."""
+
+    steps: int | None = None
+    guidance: float | None = None
+    size: int | tuple[int, int] | None = None
+    """Pixels across and down, or of both."""
+    negative: str | None = None
+    """What is not to be drawn, beside what the prompt itself says of that."""
+
+    def of(self, family: Family) -> SamplerConfig:
+        """Return the sampler of a family with these changes; raises `InputError` as it is set."""
+        size = (self.size, self.size) if isinstance(self.size, int) else self.size
+        asked = {"steps": self.steps, "guidance": self.guidance, "size": size}
+        sampler = family.sampled(NO_OVERRIDES.of(family.sampler, **asked)).sampler
+        if self.negative and family.is_guidance_distilled:
+            raise InputError(f"{family.name} takes no negative prompt: it has one pass a step")
+        if self.negative and sampler.guidance <= 1:
+            raise InputError(f"a negative prompt does nothing at guidance {sampler.guidance:g}")
+        return sampler
+
+    def with_negative(self, prompt: str) -> str:
+        """Return a prompt that says what is not to be drawn."""
+        words = " ".join((self.negative or "").split())
+        return f"{prompt}\nNegative prompt: {words}" if words else prompt
+
+
+AS_USUAL = Sampling()
+
+
 def prepare(
     session: "Session",
     prompt: str,
     plan: GivenPlan | None = None,
     method: str = "diffgraph",
     choices: "Choices | None" = None,
+    sampling: Sampling = AS_USUAL,
 ) -> Prepared:
     """Return what is drawn for a prompt, with the given plan or one that is made for it.
 
     Raises:
         InputError: nothing can be drawn for the prompt; the plan's file or the method cannot be;
-            a choice cannot be obeyed.
+            a choice cannot be obeyed; the family cannot be sampled so.
         PlanError: the plan is of another family.
     """
     if not isinstance(prompt, str):
         raise InputError(f"a prompt is one text, not {type(prompt).__name__}")
-    sampler = session.family.sampler
+    sampler, prompt = sampling.of(session.family), sampling.with_negative(prompt)
     if plan is None:
         selection, merged = session.decide(prompt, method, choices)
         return Prepared(prompt, merged, sampler, selection.lines(), selection)
@@ -92,7 +125,7 @@ def images(
     """
     renderer, plan = session.renderer, prepared.plan
     metadata = metadata_of(session, plan, prepared.sampler)
-    together = renderer.model.images_at_once
+    together = renderer.model.images_together(prepared.sampler)
     steps, all_steps = numbered(1), prepared.sampler.steps * -(-len(seeds) // together)
 
     def told(_: int) -> None:

@@ -110,9 +110,9 @@ class Session:
 
     @property
     def family(self) -> Family:
-        """The model family, sampled as the settings say."""
+        """The model family, sampled as the settings say; raises `InputError` if it cannot be."""
         family = get_family(self.family_name)
-        return replace(family, sampler=self.overrides.of(family.sampler))
+        return family.sampled(self.overrides.of(family.sampler))
 
     @property
     def renderer(self) -> "Renderer":
@@ -272,6 +272,10 @@ class Session:
         experts: WantedExperts = (),
         without: Iterable[str] = (),
         only: bool = False,
+        size: int | tuple[int, int] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative: str | None = None,
     ) -> "list[Drawn]":
         """Draw a prompt, all its images with one plan.
 
@@ -286,18 +290,24 @@ class Session:
             experts: who is merged in any case: see `plan`.
             without: who is not merged.
             only: merge nobody but `experts`.
+            size: pixels across and down, or of both; by default the family's own.
+            steps: of denoising; by default as the settings say.
+            guidance: the classifier-free guidance scale, likewise.
+            negative: what is not to be drawn.
 
         Raises:
-            InputError: nothing can be drawn for the prompt; a seed, the plan's file or the method
-                cannot be.
+            InputError: nothing can be drawn for the prompt; a seed, the plan's file, the method, a
+                chosen expert, the size or another option cannot be.
             PlanError: the plan is of another family, or cannot be carried out.
             ExpertError: an expert cannot be merged.
         """
-        from diffgraph.session.drawing import images, prepare
+        from diffgraph.session.drawing import Sampling, images, prepare
         from diffgraph.session.drawn import seeds_of
 
         numbers = seeds_of(seeds, count)
-        prepared = prepare(self, prompt, plan, method, choices_of(experts, without, only))
+        choices = choices_of(experts, without, only)
+        sampling = Sampling(steps, guidance, size, negative)
+        prepared = prepare(self, prompt, plan, method, choices, sampling)
         return list(images(self, prepared, numbers, on_step))
 
     @packages_demanded()

@@ -27,6 +27,7 @@ from flows.cli.prompt_results import (
 
 if TYPE_CHECKING:
     from diffgraph.planner.choices import Choices
+    from diffgraph.session.drawing import Sampling
     from diffgraph.session.drawn import Drawn
     from flows.cli.options import PromptSyntax
 
@@ -50,6 +51,7 @@ class Wishes:
     """Draw with this plan instead of a planned one."""
     method: str = "diffgraph"
     choices: "Choices | None" = None
+    sampling: "Sampling | None" = None
 
 
 def plan(
@@ -86,24 +88,26 @@ def generate(
         DiffgraphError: what fails for all prompts.
     """
     from diffgraph.merging.plan_files import read_plan
-    from diffgraph.session.drawing import images, prepare
+    from diffgraph.session.drawing import AS_USUAL, images, prepare
     from flows.cli.image_files import write_image
     from flows.cli.progress_bars import shown
 
     demand_folder(out, settings)
     session, began = Session.of(settings), time.time()
+    sampling = wishes.sampling or AS_USUAL
     given = read_plan(wishes.plan_file).plan if wishes.plan_file else None
 
     def drawn(prompt: str) -> Iterator[DrawnImage]:
         start = time.perf_counter()
-        prepared = prepare(session, prompt, given, wishes.method, wishes.choices)
+        prepared = prepare(session, prompt, given, wishes.method, wishes.choices, sampling)
         if wishes.plan_file:
             prepared = replace(prepared, reasons=(f"as planned in {wishes.plan_file}",))
         with shown(only_bars=True):
-            for image in images(session, prepared, wishes.seeds, _steps_of(prompt)):
+            found = images(session, prepared, wishes.seeds, _steps_of(prompt))
+            for number, image in enumerate(found):
                 file = write_image(image, out)
                 end = time.perf_counter()
-                yield _told(image, file, end - start)
+                yield _told(image, file, end - start, number)
                 start = end
 
     drawings, failed = _each(prompts, drawn, tell)
@@ -169,7 +173,7 @@ def _planned(
     )
 
 
-def _told(image: "Drawn", file: Path, seconds: float) -> DrawnImage:
+def _told(image: "Drawn", file: Path, seconds: float, number: int) -> DrawnImage:
     experts = image.selection.experts if image.selection else ()
     return DrawnImage(
         file=file,
@@ -181,4 +185,5 @@ def _told(image: "Drawn", file: Path, seconds: float) -> DrawnImage:
         explanation=image.reasons,
         sampler=image.sampler.model_dump(mode="json"),
         seconds=round(seconds, 3),
+        number=number,
     )

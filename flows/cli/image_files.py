@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from diffgraph.artifacts import scratch_folder, storing, take_free_name
 from diffgraph.errors import InputError
 from diffgraph.merging.plan_files import read_plan
+from diffgraph.prompting.syntax import read_prompt
 
 if TYPE_CHECKING:
     from diffgraph.session.drawn import Drawn
@@ -41,7 +42,8 @@ def write_image(image: "Drawn", folder: Path) -> Path:
 
 def _file_name(image: "Drawn") -> str:
     """Return a name that a person recognises and no prompt can make a path of."""
-    words = re.sub(r"[^a-z0-9]+", "-", image.prompt.lower()).strip("-")[:LONGEST_NAME].strip("-")
+    text = read_prompt(image.prompt).text.lower()
+    words = re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:LONGEST_NAME].strip("-")
     return f"{words or 'image'}-{image.plan.id[:8]}-{image.seed}.png"
 
 

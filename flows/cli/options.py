@@ -1,9 +1,10 @@
 """What can be said to several verbs of the command, and how it is explained."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -12,6 +13,10 @@ from flows.serving.parameter_types import LARGEST_SEED
 
 MOST_IMAGES = 1000
 """Images of one prompt; every one is kept in memory until it is written."""
+
+
+SIZE = re.compile(r"(\d{1,6})(?:[xX](\d{1,6}))?", re.ASCII)
+LONGEST_SHOWN = 40
 
 
 class AgentName(StrEnum):
@@ -73,6 +78,43 @@ Without = Annotated[
     typer.Option("--without", metavar="NAME", help="Do not merge this expert."),
 ]
 Only = Annotated[bool, typer.Option("--only", help="Merge nothing but each --expert.")]
+
+
+class Pixels(NamedTuple):
+    """A size of images."""
+
+    across: int
+    down: int
+
+
+def _pixels(text: str) -> Pixels:
+    """Return a size as it is written: `512x768`, or `512` for a square."""
+    found = SIZE.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(f"{text[:LONGEST_SHOWN]!r} is no size: write 512 or 512x768")
+    across, down = found.groups()
+    return Pixels(int(across), int(down or across))
+
+
+Size = Annotated[
+    Pixels | None,
+    typer.Option(
+        "--size",
+        metavar="WxH",
+        parser=_pixels,
+        help="Pixels across and down, or one number for both; the family's own if unset.",
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, max=1000, help="Denoising steps of an image.")
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option("--guidance", help="How strictly the prompt is followed: the CFG scale."),
+]
+Negative = Annotated[
+    str | None, typer.Option("--negative", metavar="TEXT", help="What is not to be drawn.")
+]
 Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 
 

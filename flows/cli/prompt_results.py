@@ -104,10 +104,14 @@ class DrawnImage(Result):
     explanation: tuple[str, ...]
     sampler: dict[str, Any]
     seconds: float
+    number: int = 0
+    """Among the images of its prompt, from 0."""
 
     def lines(self) -> Iterator[str | Rows]:
-        """Yield where it is, how long it took, and what made it."""
+        """Yield where it is and how long it took; with the first of a prompt, what made it."""
         yield f"{self.file}  ({self.seconds:.1f} s)"
+        if self.number:
+            return
         yield from (f"  {line}" for line in self.explanation)
         for ref, coefficient in self.coefficients.items():
             yield f"  {coefficient:6.3f}  {ref}  {self.names.get(ref, '')}".rstrip()

@@ -19,13 +19,17 @@ from flows.cli.options import (
     Family,
     Force,
     GraphFormat,
+    Guidance,
     Home,
     Json,
     Method,
+    Negative,
     Only,
     Prompts,
     Seed,
     ShowTopic,
+    Size,
+    Steps,
     Syntax,
     Without,
 )
@@ -70,6 +74,10 @@ def generate(
     expert: Experts = None,
     without: Without = None,
     only: Only = False,
+    size: Size = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    negative: Negative = None,
     plan: Annotated[Path | None, typer.Option(help="Draw with this plan file.")] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder that the images go to.")
@@ -87,11 +95,13 @@ def generate(
         raise typer.BadParameter("a plan says which experts are merged", param_hint="--plan")
     settings = settings_of(home, family, config=config, agent=agent)
     from diffgraph.session.deciding import choices_of
+    from diffgraph.session.drawing import Sampling
     from flows.cli.generate import Wishes
     from flows.cli.generate import generate as run
 
     choices = choices_of(expert or (), without or (), only)
-    wishes = Wishes(range(seed, seed + count), plan, method, choices)
+    sampling = Sampling(steps, guidance, size, negative)
+    wishes = Wishes(range(seed, seed + count), plan, method, choices, sampling)
     _tell_all(run(prompts, settings, _each_told(json), wishes, out), json)
 
 

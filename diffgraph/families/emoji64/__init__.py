@@ -68,6 +68,7 @@ EMOJI64 = Family(
     name="emoji64",
     title="emoji64 (64 px, bundled)",
     resolution=64,
+    sides=range(16, 257, 4),
     sampler=SamplerConfig(steps=12, guidance=4.0),
     sampler_names=SamplerNames("DDIM", "", "ddim", "ddim_uniform"),
     hub_names=("emoji64",),

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from diffgraph.artifacts import sha256_of
-from diffgraph.errors import MissingInput
+from diffgraph.errors import InputError, MissingInput
 from diffgraph.experts.expert import Expert
 from diffgraph.experts.reading import read_delta
 from diffgraph.families import FAMILIES, Family, SamplerConfig, flux, get_family, sd15
@@ -110,6 +110,36 @@ def test_every_parameter_belongs_to_a_module(model: Any) -> None:
         owner, _, kind = name.rpartition(".")
         assert getattr(modules[owner], kind).data_ptr() == value.data_ptr()
         assert not value.requires_grad
+
+
+def test_an_image_has_the_size_that_is_asked_for(model: Any) -> None:
+    wide = SAMPLER.model_copy(update={"size": (96, 64)})
+    images = model.sample(["a fox", "a cup"], [1, 2], wide)
+    assert images.shape == (2, 3, 64, 96)
+    assert 1 <= model.images_together(wide) <= model.images_at_once
+    alone = model.sample(["a cup"], [2], wide)
+    torch.testing.assert_close(alone[0], images[1], rtol=0, atol=1e-4)
+    usual = model.sample(["a fox"], [1], SAMPLER)
+    assert usual.shape[2:] == model.sample(["a fox"], [1], None).shape[2:]
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_size_that_a_family_cannot_draw_is_refused(family: Family) -> None:
+    own, (least, other) = family.resolution, (family.sides[0], family.sides[-1])
+    assert family.sampled(SAMPLER.model_copy(update={"size": (own, own)})).sampler == SAMPLER
+    asked = SAMPLER.model_copy(update={"size": (least, other)})
+    assert family.sampled(asked).sampler == asked
+    for size in ((least + 1, own), (own, 100_000), (0, 0), (-8, own)):
+        with pytest.raises(InputError, match=f"{family.name} cannot draw {size[0]}x{size[1]}"):
+            family.sampled(SAMPLER.model_copy(update={"size": size}))
+    with pytest.raises(InputError, match="only"):
+        replace(family, sides=range(0)).sampled(asked)
+
+
+def test_a_sampler_without_a_size_is_named_as_before_there_was_one() -> None:
+    assert SamplerConfig().model_dump_json() == '{"steps":12,"guidance":4.0}'
+    told = SamplerConfig(size=(96, 64)).model_dump_json()
+    assert SamplerConfig.model_validate_json(told).size == (96, 64)
 
 
 def test_an_image_depends_on_its_own_prompt_and_seed(model: Any) -> None:

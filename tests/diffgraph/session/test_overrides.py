@@ -44,7 +44,7 @@ def test_changes_what_is_named_and_leaves_the_rest(file):
 @pytest.mark.parametrize("table", sorted(configs()))
 def test_every_key_that_can_be_changed_can_be_written(tmp_path, table):
     config = configs()[table]
-    default = config().model_dump(mode="json")
+    default = {name: None for name in keys_of(config)} | config().model_dump(mode="json")
     path = tmp_path / "all.toml"
     # JSON's values are TOML's too, but for null
     keys = [key for key in keys_of(config) if default[key] is not None]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from diffgraph.merging.plan_files import read_plan
 from tests.flows.cli.test_cli import ROOT, only_line
@@ -63,6 +64,63 @@ class TestCount:
     @pytest.mark.parametrize("count", ["0", "-1", "many", "1001"])
     def test_is_a_number_that_can_be(self, diffgraph, count):
         assert diffgraph("generate", "a fox", "-n", count).code == 2
+
+
+class TestSampling:
+    DRAW = ("generate", "a fox", "--method", "base", "--json")
+
+    def test_is_as_asked_and_in_the_file(self, diffgraph, tmp_path):
+        asked = ("--size", "96x48", "--steps", "2", "--guidance", "2.5", "--negative", "red\nframe")
+        told = diffgraph(*self.DRAW, *asked, "-o", tmp_path)
+        assert told.code == 0, told.err
+        (drawn,) = told.json["images"]
+        assert drawn["sampler"] == {"steps": 2, "guidance": 2.5, "size": [96, 48]}
+        assert Path(drawn["file"]).name.startswith("a-fox-")
+        with Image.open(drawn["file"]) as image:
+            assert image.size == (96, 48)
+            assert "Size: 96x48" in image.info["parameters"]
+        assert read_plan(Path(drawn["file"])).prompt == "a fox\nNegative prompt: red frame"
+
+    def test_one_number_is_a_square_and_the_usual_size_is_none(self, diffgraph, tmp_path):
+        draw = (*self.DRAW, "--steps", "1", "-o", tmp_path)
+        assert diffgraph(*draw, "--size", "32").json["images"][0]["sampler"]["size"] == [32, 32]
+        assert "size" not in diffgraph(*draw, "--size", "64").json["images"][0]["sampler"]
+
+    @pytest.mark.parametrize(
+        "options",
+        [("--size", "7x"), ("--size", "x7"), ("--size", "1e3"), ("--size", "-8x8"),
+         ("--size", "9999999"), ("--steps", "100000"), ("--steps", "0"), ("--guidance", "much")],
+    )  # fmt: skip
+    def test_that_is_none_is_wrong_usage(self, diffgraph, options):
+        assert diffgraph(*self.DRAW, *options).code == 2
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            (("--size", "100000x100000"), ["emoji64 cannot draw 100000x100000", "64x64", "256"]),
+            (("--size", "66x64"), ["multiples of 4"]),
+            (("--size", "0x0"), ["0x0"]),
+            (("--guidance", "nan"), ["guidance = nan"]),
+            (("--guidance", "inf"), ["guidance = inf"]),
+            (("--guidance", "-1"), ["guidance = -1"]),
+            (("--guidance", "1", "--negative", "frame"), ["negative", "guidance 1"]),
+        ],
+    )
+    def test_that_cannot_be_is_told_in_a_line(self, diffgraph, tmp_path, options, says):
+        told = diffgraph(*self.DRAW, *options, "-o", tmp_path / "out")
+        assert (told.code, told.out) == (1, "")
+        line = only_line(told.err)
+        assert [word for word in says if word not in line] == []
+        assert not (tmp_path / "out").exists()
+
+    def test_a_negative_prompt_is_refused_where_there_is_no_guidance(self):
+        from diffgraph.errors import InputError
+        from diffgraph.families import get_family
+        from diffgraph.session.drawing import Sampling
+
+        with pytest.raises(InputError, match="flux takes no negative prompt"):
+            Sampling(negative="frame").of(get_family("flux"))
+        assert Sampling(negative=" ").with_negative("a fox") == "a fox"
 
 
 TAKE = """
