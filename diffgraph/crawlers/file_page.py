@@ -74,6 +74,11 @@ def page_of(
         header, unread = read_header(weights.metadata)
         shapes, adapts = made_for(weights), is_adapter(weights)
         is_told = bool(ours) and shapes == ours and _may_be_merged(weights, ours, family)
+    lies = [
+        (name, f"says that it is for {base}, its shapes are those of {shapes}: they are believed")
+        for name, stated in said
+        if shapes and (base := family_in(stated.base_model)) and base != shapes
+    ]
     published = [*(stated for _, stated in said), *sources]
     known = combined([*published, header])
     stem = file.parent.name if file.name == PEFT_WEIGHTS else file.stem
@@ -112,6 +117,7 @@ def page_of(
         (
             *beside.unread,
             *((name, "speaks of another file, by its hash") for name in sorted(liars)),
+            *lies,
             *((file.name, why) for why in unread),
         ),
         tuple((name, stated.sha256) for name, stated in said if stated.sha256),

@@ -2,8 +2,9 @@
 
     X.metadata.json    of ComfyUI-Lora-Manager
     X.civitai.info     of Civitai Helper: a version as the hub's API answers it
+    X.cm-info.json     of Stability Matrix
     X.json             of A1111 and Forge: what a person noted
-    X.txt              notes
+    X.txt, X.md        notes
     X.preview.png, …   example images
 
 Other tools wrote them, for other versions of the file perhaps, out of pages of strangers. One that
@@ -126,6 +127,20 @@ def _civitai_helper(path: Path) -> FileMetadata:
     return read_version(about, path.name) if about else FileMetadata()
 
 
+def _stability_matrix(path: Path) -> FileMetadata:
+    about = _object(path)
+    hashes = about.get("Hashes")
+    return FileMetadata(
+        name=text(about.get("ModelName"), NAME_CHARACTERS),
+        description=text(about.get("ModelDescription"), DESCRIPTION_CHARACTERS, lines=True),
+        base_model=text(about.get("BaseModel"), WORD_CHARACTERS),
+        tags=words(about.get("Tags")),
+        trigger_words=words(about.get("TrainedWords")),
+        nsfw=about.get("Nsfw") is True,
+        sha256=_hash(hashes.get("SHA256")) if isinstance(hashes, dict) else "",
+    )
+
+
 def _person(path: Path) -> FileMetadata:
     about = _object(path)
     notes = (text(about.get(field), NOTES_CHARACTERS, lines=True)
@@ -208,7 +223,9 @@ def _count(value: object) -> int:
 READERS: Mapping[str, Callable[[Path], FileMetadata]] = {
     ".metadata.json": _lora_manager,
     ".civitai.info": _civitai_helper,
+    ".cm-info.json": _stability_matrix,
     ".json": _person,
     ".txt": _notes,
+    ".md": _notes,
 }
 """The end of a sidecar's name → what reads it; the most trusted first."""

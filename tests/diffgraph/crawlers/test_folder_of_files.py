@@ -143,6 +143,21 @@ class TestWhatIsKnown:
         assert folder.page("a").description == "For rivers.\nRecommended weight: 0.8."
         assert folder.page("b").description == "Mountains in fog."
 
+    def test_what_stability_matrix_kept_and_a_readme_are_read(self, folder: Folder) -> None:
+        file = folder.write("a.safetensors")
+        folder.beside("a.cm-info.json", {
+            "ModelName": "Ink", "ModelDescription": "<p>Soft ink.</p>", "BaseModel": "SD 1.5",
+            "TrainedWords": ["inkwash"], "Tags": ["ink"],
+            "Hashes": {"SHA256": sha256_of(file).upper(), "AutoV3": "x"},
+        })  # fmt: skip
+        folder.write("b.safetensors", 0.2)
+        folder.beside("b.md", "# Fog\nMountains.")
+        assert not folder.discover().broken
+        page = folder.page("a")
+        assert (page.name, page.description) == ("Ink", "<p>Soft ink.</p>")
+        assert (page.trigger_words, page.tags) == (("inkwash",), ("ink",))
+        assert folder.page("b").description == "# Fog\nMountains."
+
     def test_what_civitai_helper_kept_is_read_and_an_empty_one_says_nothing(
         self, folder: Folder
     ) -> None:
@@ -414,6 +429,7 @@ class TestHostile:
             ("a.metadata.json", "x" * (9 << 20), "bytes, expected"),
             ("a.metadata.json", {"size": 3}, "speaks of a file of 3 bytes"),
             ("a.metadata.json", {"sha256": "0" * 64}, "another file, by its hash"),
+            ("a.cm-info.json", {"Hashes": {"SHA256": "0" * 64}}, "another file, by its hash"),
         ],
     )
     def test_a_sidecar_that_cannot_be_used_costs_itself(
@@ -421,7 +437,7 @@ class TestHostile:
     ) -> None:
         folder.write("a.safetensors")
         if isinstance(said, dict):
-            said["model_name"] = "Lie"
+            said["model_name"] = said["ModelName"] = "Lie"
         folder.beside(sidecar, said)
         folder.discover()
         report = folder.discover()
@@ -435,9 +451,12 @@ class TestHostile:
         {"civitai": {"model": 7, "modelId": {"a": 1}, "trainedWords": "x", "images": [None]}},
         {"civitai": {"modelId": True, "model": {"name": ["x"]}}, "size": -1, "sha256": 4},
         {"preferred weight": "a lot", "activation text": ["x"], "preview_nsfw_level": "R"},
+        {"Hashes": 3, "TrainedWords": "x", "ModelName": [1], "Tags": {"a": 1}, "Nsfw": 2},
         {"preferred weight": True, "usage_tips": '{"strength": 1e400}'},
     ])  # fmt: skip
-    @pytest.mark.parametrize("name", ["a.metadata.json", "a.civitai.info", "a.json"])
+    @pytest.mark.parametrize(
+        "name", ["a.metadata.json", "a.civitai.info", "a.cm-info.json", "a.json"]
+    )
     def test_fields_of_another_kind_say_nothing(
         self, folder: Folder, name: str, said: object
     ) -> None:
@@ -464,9 +483,11 @@ class TestHostile:
             },
             folder.top / "a.safetensors",
         )
-        folder.beside("a.metadata.json", {"base_model": "emoji64"})
+        folder.beside("a.metadata.json", {"base_model": "SD 1.5"})
         folder.write("b.safetensors")
         report = folder.discover()
+        told = "says that it is for SD 1.x, its shapes are those of SDXL: they are believed"
+        assert reasons(report)["a.metadata.json"] == told
         assert [expert.reason for expert in report.rejected] == [
             "made for 'SDXL', not for 'emoji64'"
         ]
