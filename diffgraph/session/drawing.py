@@ -154,12 +154,25 @@ def images(
 def metadata_of(
     session: "Session", plan: MergePlan, sampler: SamplerConfig
 ) -> Callable[[str, int, Tensor], dict[str, str]]:
-    """Return what tells what an image says of itself: of its drawn text, seed and pixels."""
-    sources, family = session.experts.sources(plan, hashed=True), session.family
+    """Return what tells what an image says of itself: of its prompt, seed and pixels."""
+    sources = session.experts.sources(plan, hashed=True)
 
-    def metadata(text: str, seed: int, pixels: Tensor) -> dict[str, str]:
+    def metadata(prompt: str, seed: int, pixels: Tensor) -> dict[str, str]:
         height, width = pixels.shape[-2:]
-        drawn = GenerationSettings.of(family, text, sampler, seed, (width, height))
-        return image_metadata(sources, drawn)
+        told = settings_of(session, plan, prompt, sampler, seed, (width, height))
+        return image_metadata(sources, told)
 
     return metadata
+
+
+def settings_of(
+    session: "Session",
+    plan: MergePlan,
+    prompt: str,
+    sampler: SamplerConfig | None = None,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+) -> GenerationSettings:
+    """Return how any tool draws a prompt with a plan: the text that is drawn, and the rest."""
+    family = session.family
+    return GenerationSettings.of(family, prompt, sampler or family.sampler, seed, size)

@@ -152,13 +152,12 @@ def _failed(prompt: str, error: DiffgraphError, before: str = "") -> FailedPromp
 def _planned(
     session: Session, decision: Decision, method: str, syntax: "PromptSyntax | None"
 ) -> PlannedPrompt:
-    from diffgraph.merging.generation_settings import GenerationSettings
     from diffgraph.merging.other_tools import said_to
     from diffgraph.merging.provenance import credits
+    from diffgraph.session.drawing import settings_of
 
     plan, prompt = decision.plan, decision.selection.prompt
-    sources, family = session.experts.sources(plan, hashed=bool(syntax)), session.family
-    drawn = GenerationSettings.of(family, prompt, family.sampler)
+    sources = session.experts.sources(plan, hashed=bool(syntax))
     return PlannedPrompt(
         prompt=prompt,
         method=method,
@@ -167,9 +166,9 @@ def _planned(
         coefficients=plan.coefficients(),
         selection=decision.selection.model_dump(mode="json"),
         explanation=decision.selection.lines(),
-        credits=credits(plan, sources.experts),
+        credits=tuple(credits(plan, sources.experts)),
         debts=sources.debts,
-        text=said_to(syntax.value, sources, drawn) if syntax else "",
+        text=said_to(syntax.value, sources, settings_of(session, plan, prompt)) if syntax else "",
     )
 
 
