@@ -24,6 +24,7 @@ BEFORE = {METADATA: "plan", PROMPT: "prompt", SEED: "seed"}
 """What images of version 0.1 called it."""
 PNG_START, PARQUET_START = b"\x89PNG\r\n\x1a\n", b"PAR1"
 MOST_BYTES = 16 << 20  # of JSON
+MOST_PLANS, LONGEST_PLAN, ROWS_A_BATCH = 500, 200_000, 1_024  # of a table; characters
 LARGEST = 1 << 40  # of any file that a plan may be in
 WHOLE_NUMBER = re.compile(r"-?\d{1,20}", re.ASCII)
 LENGTH_BYTES = 8  # of a safetensors file, before its header
@@ -158,17 +159,20 @@ def _of_weights(path: Path) -> str:
 
 
 def _of_table(path: Path) -> list[str]:
-    """Return the texts of all plans in a table of images, each once."""
+    """Return the texts of the plans in a table of images, each once; no more than `MOST_PLANS`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from diffgraph.foreign_tables import bounded_batches
+
+    texts: set[Any] = set()
     try:
-        with pq.ParquetFile(path) as table:
-            if "plan" not in table.schema_arrow.names:
-                raise ValueError("the table has no column of plans")
-            texts: set[Any] = set()
-            for rows in table.iter_batches(columns=["plan"]):
-                texts.update(rows[0].cast(pa.string()).unique().drop_null().to_pylist())
+        if "plan" not in pq.read_schema(path).names:
+            raise ValueError("the table has no column of plans")
+        for rows in bounded_batches(path, ["plan"], ROWS_A_BATCH, LONGEST_PLAN):
+            texts.update(rows[0].unique().drop_null().to_pylist())
+            if len(texts) > MOST_PLANS:
+                raise ValueError(f"the table holds more than {MOST_PLANS} plans: one is needed")
     except pa.ArrowException as error:
         raise ValueError(f"the table cannot be read: {error}") from error
     return sorted(texts)
