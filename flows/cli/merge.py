@@ -55,10 +55,12 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Translated
     """
     from diffgraph.session.drawing import settings_of
 
-    plan, prompt, seed = read_plan(plan_file)
+    written = read_plan(plan_file)
+    plan, prompt = written.plan, written.prompt
     session = Session.of(settings, plan.family)
     sources = session.experts.sources(plan, hashed=True)
-    drawn = settings_of(session, plan, prompt, seed=seed or 0) if prompt else None
+    sampler, seed = written.sampler, written.seed or 0
+    drawn = settings_of(session, plan, prompt, sampler, seed) if prompt else None
     has_place = drawn is not None or syntax is not PromptSyntax.A1111
     return TranslatedPlan(
         syntax=syntax.value,

@@ -105,8 +105,9 @@ def _prepared(session: "Session", prompt: str, plan: str) -> "Prepared":
     from diffgraph.session.drawing import Prepared, given_plan, prepare
 
     if plan.strip():
-        merged, reasons = given_plan(plan.strip(), session.family_name)
-        return Prepared(prompt, merged, session.family.sampler, reasons)
+        written = given_plan(plan.strip(), session.family_name)
+        reasons = (f"as planned in {plan.strip()}", *written.reasons)
+        return Prepared(prompt, written.plan, session.family.sampler, reasons)
     nodes = session.graph.nodes.select(["ref", "kind"]).to_pylist()
     whole = [node["ref"] for node in nodes if node["kind"] == "checkpoint"]
     return prepare(session, prompt, choices=choices_of((), whole, only=False))
