@@ -8,7 +8,7 @@ alone by float rounding: less than one step of 255.
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -150,6 +150,19 @@ class Renderer:
             self._apply(plan, self._deltas([plan]))
         return self.model
 
+    def conditioning(
+        self, plan: MergePlan, prompts: Sequence[str], sampler: SamplerConfig | None = None
+    ) -> dict[str, Tensor]:
+        """Return prompts as the merged text encoders read them; see `ResidentModel.conditioning`.
+
+        Raises:
+            InputError: a prompt is too long.
+            PlanError, ExpertError: as `merged`.
+        """
+        with self._turn, whole_float32():
+            self._apply(plan, self._deltas([plan]))
+            return self.model.conditioning(prompts, sampler or self.family.sampler)
+
     def prefetch(self, plans: Sequence[MergePlan]) -> None:
         """Read what these plans need in the background, as far as there is room; never raises."""
         if "_base" not in self.__dict__:  # once, and not by several threads
@@ -171,7 +184,7 @@ class Renderer:
         deltas = self._deltas(plans)
         images: dict[int, Tensor] = {}
         sampler = sampler or self.family.sampler
-        for group in self._plan_groups.groups(plans, deltas):
+        for group in self._groups(plans, deltas, prompts, sampler):
             some = [plans[place] for place in group]
             texts, noises = [prompts[place] for place in group], [seeds[place] for place in group]
             if len({plan.id for plan in some}) == 1:
@@ -182,6 +195,18 @@ class Renderer:
                     drawn = model.sample(texts, noises, sampler, on_step)
             images.update(zip(group, drawn, strict=True))
         return torch.stack([images[place] for place in range(len(plans))])
+
+    def _groups(
+        self,
+        plans: Sequence[MergePlan],
+        deltas: Mapping[str, Delta],
+        prompts: Sequence[str],
+        sampler: SamplerConfig,
+    ) -> Iterator[list[int]]:
+        """Yield the places of what is drawn together; each place once."""
+        for alike in self.model.alike(prompts, sampler):
+            for group in self._plan_groups.groups([plans[place] for place in alike], deltas):
+                yield [alike[place] for place in group]
 
     def _draw(
         self,

@@ -26,6 +26,13 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
         exclude_if=lambda size: size is None,  # identities from before it was a field stay
         description="pixels across and down; None: the family's own",
     )
+    clip_skip: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        exclude_if=lambda layer: layer == 1,  # identities from before it was a field stay
+        description="the text encoder's layer, from the end, that its states are of: 1 is the last",
+    )
 
 
 class SamplerNames(NamedTuple):
@@ -73,8 +80,24 @@ class ResidentModel(Protocol):
         """Return how many images of the sampler's size are denoised together, at least one."""
         ...
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Return what the denoiser is conditioned on: (prompts, tokens, width)."""
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Return what the denoiser is conditioned on: (texts, tokens, width)."""
+        ...
+
+    def conditioning(
+        self, prompts: Sequence[str], sampler: SamplerConfig | None = None
+    ) -> dict[str, Tensor]:
+        """Return what `pipeline()` is called with in place of prompts: `prompt_embeds` and others.
+
+        Raises:
+            InputError: a prompt is too long, or the prompts are not `alike`.
+        """
+        ...
+
+    def alike(
+        self, prompts: Sequence[str], sampler: SamplerConfig | None = None
+    ) -> list[list[int]]:
+        """Return the places of prompts that can share a forward pass; each place once."""
         ...
 
     def sample(

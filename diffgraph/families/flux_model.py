@@ -4,6 +4,7 @@ The transformer sees patches of 2 x 2 latents as tokens and predicts the velocit
 path from noise to image: https://arxiv.org/abs/2403.03206
 """
 
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -13,10 +14,15 @@ from torch import Tensor
 
 from diffgraph.families.family import SamplerConfig
 from diffgraph.families.resident import DiffusionModel, OnStep
+from diffgraph.prompting.conditioning import TextReader
+from diffgraph.prompting.syntax import read_prompt
+from diffgraph.prompting.weights import without_weights
 
 PATCH = 2  # latents a side of a token
 TRAINING_STEPS = 1000  # the scheduler's unit of time
 TEXT_TOKENS = {True: 512, False: 256}  # of models with guidance built in (dev), without (schnell)
+
+log = logging.getLogger(__name__)
 
 
 class Flux(DiffusionModel):
@@ -70,20 +76,43 @@ class Flux(DiffusionModel):
         return self.transformer.config.in_channels // PATCH**2, side, side
 
     @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Return T5's states, which the transformer attends to: (prompts, tokens, width)."""
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Return T5's states, which the transformer attends to: (texts, tokens, width).
+
+        Args:
+            texts: with weights in them; no negatives, no tags. What is too long is cut, and said.
+        """
         most = TEXT_TOKENS[bool(self.transformer.config.guidance_embeds)]
         length = min(most, self.tokenizer_2.model_max_length)
-        states: Tensor = self.text_encoder_2(self.tokens(self.tokenizer_2, prompts, length))[0]
-        return states
+        reader = TextReader(self.tokenizer_2, self.text_encoder_2, length, in_chunks=False)
+        return reader.read(texts, lambda ids, mask: self.text_encoder_2(ids, mask)[0])
 
     @torch.no_grad()
-    def pool(self, prompts: Sequence[str]) -> Tensor:
-        """Return CLIP's summary of each prompt, which modulates every block: (prompts, width)."""
-        length = self.text_encoder.config.max_position_embeddings
-        tokens = self.tokens(self.tokenizer, prompts, length)
-        pooled: Tensor = self.text_encoder(tokens).pooler_output
+    def pool(self, texts: Sequence[str]) -> Tensor:
+        """Return CLIP's summary of each text, which modulates every block: (texts, width).
+
+        It has no weights, and is of as much of the text as CLIP reads at once.
+        """
+        tokens = self.tokenizer(
+            [without_weights(text) for text in texts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.text_encoder.config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        pooled: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).pooler_output
         return pooled
+
+    def conditioning(
+        self, prompts: Sequence[str], sampler: SamplerConfig | None = None
+    ) -> dict[str, Tensor]:
+        written = [read_prompt(prompt) for prompt in prompts]
+        if any(prompt.negative for prompt in written):
+            log.warning("%s has no negative prompt: its guidance is in its weights", self.family)
+        if any((prompt.clip_skip or (sampler or self.sampler).clip_skip) > 1 for prompt in written):
+            log.warning("%s has no clip skip: what CLIP says is of its last layer", self.family)
+        texts = [prompt.text for prompt in written]
+        return {"prompt_embeds": self.embed(texts), "pooled_prompt_embeds": self.pool(texts)}
 
     @torch.no_grad()
     def denoise(
@@ -152,7 +181,8 @@ class Flux(DiffusionModel):
         sampler: SamplerConfig,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        text, pooled = self.embed(prompts), self.pool(prompts)
+        told = self.conditioning(prompts, sampler)
+        text, pooled = told["prompt_embeds"], told["pooled_prompt_embeds"]
         return self.decode(self.denoise(text, pooled, noise, sampler, on_step))
 
 

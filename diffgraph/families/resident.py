@@ -5,13 +5,14 @@ images drawn a few at a time.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffgraph.families.family import SamplerConfig
+from diffgraph.prompting.syntax import WrittenPrompt, read_prompt
 
 OnStep = Callable[[int], None]  # called with the number of each denoising step
 
@@ -75,8 +76,27 @@ class DiffusionModel(ABC):
         """Return the `DiffusionPipeline` of diffusers that these components make."""
 
     @abstractmethod
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Return what the denoiser is conditioned on: (prompts, tokens, width)."""
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Return what the denoiser is conditioned on: (texts, tokens, width)."""
+
+    @abstractmethod
+    def conditioning(
+        self, prompts: Sequence[str], sampler: SamplerConfig | None = None
+    ) -> dict[str, Tensor]:
+        """Return what `pipeline()` is called with in place of prompts."""
+
+    def form(self, prompt: WrittenPrompt, sampler: SamplerConfig) -> Hashable:
+        """Return what prompts must have in common to be encoded and denoised together."""
+        return None
+
+    def alike(
+        self, prompts: Sequence[str], sampler: SamplerConfig | None = None
+    ) -> list[list[int]]:
+        places: dict[Hashable, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            form = self.form(read_prompt(prompt), sampler or self.sampler)
+            places.setdefault(form, []).append(place)
+        return list(places.values())
 
     @abstractmethod
     def draw(
@@ -87,18 +107,6 @@ class DiffusionModel(ABC):
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Return one image per prompt and first noise: (prompts, 3, height, width) in [0, 1]."""
-
-    def tokens(self, tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
-        """Return prompts as token ids, padded or cut to a length: (prompts, length)."""
-        given = tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=length,
-            return_tensors="pt",
-        )
-        ids: Tensor = given.input_ids.to(self.device)
-        return ids
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -142,10 +150,14 @@ class DiffusionModel(ABC):
         sampler: SamplerConfig | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        images, sampler = [], sampler or self.sampler
+        sampler = sampler or self.sampler
         together = self.images_together(sampler)
-        for start in range(0, len(prompts), together):
-            part = slice(start, start + together)
-            noise = self.noise(seeds[part], sampler.size).to(self.device, self.dtype)
-            images.append(self.draw(prompts[part], noise, sampler, on_step))
-        return torch.cat(images)
+        images: dict[int, Tensor] = {}
+        for places in self.alike(prompts, sampler):
+            for start in range(0, len(places), together):
+                part = places[start : start + together]
+                noise = self.noise([seeds[place] for place in part], sampler.size)
+                noise = noise.to(self.device, self.dtype)
+                drawn = self.draw([prompts[place] for place in part], noise, sampler, on_step)
+                images.update(zip(part, drawn, strict=True))
+        return torch.stack([images[place] for place in range(len(prompts))])

@@ -3,6 +3,7 @@
 Every family of this architecture (emoji64, SD1.5) is loaded, sampled and merged by this one class.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -12,11 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffgraph.errors import InputError
 from diffgraph.families.bases import load_component
 from diffgraph.families.family import SamplerConfig
 from diffgraph.families.resident import DiffusionModel, OnStep
+from diffgraph.prompting.conditioning import TextReader
+from diffgraph.prompting.syntax import WrittenPrompt, read_prompt
 
 IMAGES_AT_ONCE = 64  # of emoji64's size
+
+log = logging.getLogger(__name__)
 
 
 class StableDiffusion(DiffusionModel):
@@ -86,13 +92,63 @@ class StableDiffusion(DiffusionModel):
         size = self.unet.config.sample_size
         return self.unet.config.in_channels, size, size
 
-    @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Return the text encoder's states: (prompts, tokens, width)."""
+    @property
+    def _reader(self) -> TextReader:
         length = self.text_encoder.config.max_position_embeddings
-        tokens = self.tokens(self.tokenizer, prompts, length)
-        states: Tensor = self.text_encoder(tokens).last_hidden_state
-        return states
+        return TextReader(self.tokenizer, self.text_encoder, length, in_chunks=True)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str], clip_skip: int = 1, chunks: int = 1) -> Tensor:
+        """Return the text encoder's states: (texts, chunks * tokens, width).
+
+        Args:
+            texts: with weights in them; no negatives, no tags.
+            clip_skip: 1: of the encoder's last layer, 2: of the one before, …
+            chunks: as many are returned at least.
+
+        Raises:
+            InputError: a text is too long, or there is no such layer.
+        """
+        layers = self.text_encoder.config.num_hidden_layers
+        if clip_skip > layers:
+            raise InputError(f"clip skip is from 1 to {layers} for {self.family}, not {clip_skip}")
+
+        def encode(ids: Tensor, mask: Tensor | None) -> Tensor:
+            whole = clip_skip == 1
+            told = self.text_encoder(ids, attention_mask=mask, output_hidden_states=not whole)
+            states: Tensor = told.last_hidden_state
+            if not whole:
+                states = self.text_encoder.final_layer_norm(told.hidden_states[-clip_skip])
+            return states
+
+        return self._reader.read(texts, encode, chunks)
+
+    def form(self, prompt: WrittenPrompt, sampler: SamplerConfig) -> tuple[int, int]:
+        """Return how many chunks a prompt takes, and its clip skip."""
+        texts = [text for text in (prompt.text, prompt.negative) if text]
+        chunks = max(map(self._reader.chunks, texts), default=1)
+        return chunks, prompt.clip_skip or sampler.clip_skip
+
+    def conditioning(
+        self, prompts: Sequence[str], sampler: SamplerConfig | None = None
+    ) -> dict[str, Tensor]:
+        sampler = sampler or self.sampler
+        written = [read_prompt(prompt) for prompt in prompts]
+        forms = [self.form(prompt, sampler) for prompt in written]
+        chunks, skips = max(chunks for chunks, _ in forms), {skip for _, skip in forms}
+        if len(skips) > 1:
+            raise InputError(f"prompts of clip skip {sorted(skips)} cannot be encoded together")
+        clip_skip = skips.pop()
+        text = self.embed([prompt.text for prompt in written], clip_skip, chunks)
+        negatives = list(dict.fromkeys(prompt.negative for prompt in written))
+        if any(negatives) and sampler.guidance <= 1:
+            log.warning(
+                "a negative prompt does nothing at guidance %g, only above 1", sampler.guidance
+            )
+        if len(negatives) > 1:
+            negatives = [prompt.negative for prompt in written]
+        blank = self.embed(negatives, clip_skip, chunks).expand_as(text)
+        return {"prompt_embeds": text, "negative_prompt_embeds": blank}
 
     @torch.no_grad()
     def denoise(
@@ -126,6 +182,6 @@ class StableDiffusion(DiffusionModel):
         sampler: SamplerConfig,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        text = self.embed(prompts)
-        blank = self.embed([""]).expand_as(text)
+        told = self.conditioning(prompts, sampler)
+        text, blank = told["prompt_embeds"], told["negative_prompt_embeds"]
         return self.decode(self.denoise(text, blank, noise, sampler, on_step))

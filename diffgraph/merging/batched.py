@@ -89,8 +89,8 @@ def _embed_for_each(model: Any, count: int) -> None:
     """Let a single prompt be read by every image's own text encoder."""
     embed = model.embed
 
-    def each(prompts: Sequence[str]) -> Tensor:
-        read: Tensor = embed(list(prompts) * count if len(prompts) == 1 else prompts)
+    def each(texts: Sequence[str], *how: Any) -> Tensor:
+        read: Tensor = embed(list(texts) * count if len(texts) == 1 else texts, *how)
         return read
 
     model.embed = each

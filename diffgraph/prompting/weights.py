@@ -70,6 +70,12 @@ def weighted(text: str) -> WeightedText:
     return WeightedText(tuple(parts), tuple(marks.said))
 
 
+def without_weights(text: str) -> str:
+    """Return a text without weights, as compel has it read where weights cannot be applied."""
+    parts = [part.text for chunk in weighted(text).chunks for part in chunk]
+    return " ".join(parts)
+
+
 def number_of(text: str) -> float | None:
     """Return the finite number that a text is, if it is one."""
     if not NUMBER.fullmatch(text.strip()):

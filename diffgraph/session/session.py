@@ -27,6 +27,7 @@ from diffgraph.settings import Settings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import Tensor
 
     from diffgraph.agents import Agent
     from diffgraph.evaluation.methods import MethodPlans
@@ -283,8 +284,7 @@ class Session:
             prompt: what to draw.
             seeds: of the first noise, one an image, at least 0; by default 0, 1, … `count - 1`.
             count: how many images, where `seeds` does not say it; one by default.
-            plan: what is merged, or a path of what holds it, and is sampled as that says; planned
-                for the prompt by default.
+            plan: what is merged, or a path of what holds it; planned for the prompt by default.
             method: how experts are chosen and merged, where no plan is given.
             on_step: called after each denoising step with its number, from 1, and with how many
                 there are for all images; what it raises ends the drawing.
@@ -324,9 +324,21 @@ class Session:
         from diffgraph.generation import Renderer
         from diffgraph.session.drawing import given_plan
 
-        merged = given_plan(plan, self.family_name).plan
+        merged, _ = given_plan(plan, self.family_name)
         model = Renderer(self.family, self.experts, self.device).merged(merged)
         return model.pipeline()
+
+    @packages_demanded()
+    def conditioning(self, plan: "GivenPlan", prompt: str) -> "dict[str, Tensor]":
+        """Return what `pipeline(plan)` is called with for a prompt with weights or a negative.
+
+        Raises:
+            InputError, PlanError, ExpertError: as `pipeline`; or the prompt is too long.
+        """
+        from diffgraph.session.drawing import given_plan
+
+        merged, _ = given_plan(plan, self.family_name)
+        return self.renderer.conditioning(merged, [prompt], self.family.sampler)
 
     @packages_demanded()
     def merge(
@@ -359,7 +371,7 @@ class Session:
         from diffgraph.session.drawing import given_plan
         from diffgraph.session.merged_files import MergeOptions, write_merged
 
-        merged = given_plan(plan, self.family_name).plan
+        merged, _ = given_plan(plan, self.family_name)
         settings = Settings(home=self.home)
         how = MergeOptions.of(layout, type, rank, force)
         return write_merged(merged, self.experts, settings, fspath(path), how, on_progress)

@@ -56,10 +56,9 @@ Like = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
 Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
-SEED = typer.Option(
-    min=0, max=LARGEST_SEED, help="Of every random choice, noise included; 0 if unset."
-)
-Seed = Annotated[int, SEED]
+Seed = Annotated[
+    int, typer.Option(min=0, max=LARGEST_SEED, help="Of every random choice, noise included.")
+]
 Count = Annotated[
     int,
     typer.Option(
@@ -116,8 +115,7 @@ Guidance = Annotated[
 Negative = Annotated[
     str | None, typer.Option("--negative", metavar="TEXT", help="What is not to be drawn.")
 ]
-METHOD = typer.Option(help="How experts are merged; `diffgraph` is ours, and the usual one.")
-Method = Annotated[str, METHOD]
+Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
 
 
 def _hub_kind(name: str) -> str:

@@ -41,12 +41,12 @@ def levels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-def piped(session: Session, plan: MergePlan, prompt: str, seed: int) -> Image.Image:
+def piped(session: Session, plan: MergePlan, seed: int, **told) -> Image.Image:
     pipeline = session.pipeline(plan)
     pipeline.set_progress_bar_config(disable=True)
     sampler = session.family.sampler
     drawn = pipeline(
-        prompt,
+        **told,
         num_inference_steps=sampler.steps,
         guidance_scale=sampler.guidance,
         generator=torch.Generator("cpu").manual_seed(seed),
@@ -78,7 +78,7 @@ class TestDrawing:
     def test_a_plan_is_read_wherever_it_was_written(self, session, tmp_path):
         (drawn,) = session.draw("a fox", seeds=[7], plan=PLAN)
         path = drawn.save(tmp_path / "fox.png")
-        assert read_plan(path)[:4] == (PLAN, "a fox", 7, drawn.sampler)
+        assert read_plan(path) == (PLAN, "a fox", 7)
         assert path.read_bytes() == drawn._repr_png_()
         (again,) = session.draw("a fox", seeds=7, plan=path)
         assert again.image.tobytes() == drawn.image.tobytes()
@@ -215,9 +215,18 @@ class TestAPipeline:
         assert type(session.pipeline(PLAN)) is StableDiffusionPipeline
         (ours,) = session.draw("a fox", seeds=5, plan=PLAN)
         (base,) = session.draw("a fox", seeds=5, plan=BASE)
-        theirs = piped(session, PLAN, "a fox", 5)
+        theirs = piped(session, PLAN, 5, prompt="a fox")
         assert abs(levels(theirs) - levels(ours.image)).max() <= 1
         assert abs(levels(theirs) - levels(base.image)).max() > 8
+
+    def test_draws_a_weighted_prompt_from_what_draw_reads(self, session):
+        prompt = "a (fox:1.4) [cat|dog]\nNegative prompt: (night:1.2)"
+        (ours,) = session.draw(prompt, seeds=5, plan=PLAN)
+        (plain,) = session.draw("a fox cat, dog", seeds=5, plan=PLAN)
+        theirs = piped(session, PLAN, 5, **session.conditioning(PLAN, prompt))
+        assert abs(levels(theirs) - levels(ours.image)).max() <= 1
+        assert abs(levels(theirs) - levels(plain.image)).max() > 8
+        assert ours.reasons == ("[cat|dog]: steps do not alternate; all of it is drawn",)
 
     def test_is_its_own(self, session):
         pipeline = session.pipeline(PLAN)
@@ -230,7 +239,7 @@ class TestAPipeline:
         other = Session(tmp_path / "home", "sd15", "cpu", overrides=QUICK)
         plan = MergePlan(family="sd15")
         (ours,) = other.draw("a fox", seeds=5, plan=plan)
-        assert abs(levels(piped(other, plan, "a fox", 5)) - levels(ours.image)).max() <= 1
+        assert abs(levels(piped(other, plan, 5, prompt="a fox")) - levels(ours.image)).max() <= 1
 
     def test_is_no_plans_that_changes_with_every_step(self, session):
         experts = tuple(
