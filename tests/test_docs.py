@@ -19,7 +19,9 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 FIGURES = ROOT / "docs" / "figures"
 DOCUMENTS = sorted(
-    path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/*.md"))
+    path
+    for place in ("*.md", "docs/**/*.md", "infra/**/*.md", "integrations/**/*.md")
+    for path in ROOT.glob(place)
 )
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("diffgraph", "tasks", "flows", "recipes")
+PACKAGES = ("diffgraph", "tasks", "flows", "recipes", "integrations")
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 LIMIT_MIB = 48  # of tracked files: the weights must travel with the code
 

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 MOST_PICTURES = 4
 LARGEST_FILE = 8 << 20
-MOST_PIXELS = 40_000_000
+MOST_PIXELS = 32_000_000
+MOST_DECODED = 14_000_000  # pixels that are in memory at once; a JPEG is decoded at a smaller size
+LONGEST_EDGE = 20_000  # pixels
+STRIP = 256  # rows
 LONGEST_SIDE = 512  # pixels: about 350 tokens a picture
 QUALITY = 80
 TIMEOUT = 20.0  # seconds until the last byte
@@ -67,10 +70,9 @@ def small(data: bytes) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "GIF")) as image:
-                width, height = image.size
-                if width * height > MOST_PIXELS:
-                    raise ValueError(f"the image has {width}x{height} pixels")
+                _demand_likely(image, MOST_PIXELS)
                 image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
+                _demand_likely(image, MOST_DECODED)
                 pixels = _on_white(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(f"no image: {error}") from error
@@ -137,10 +139,20 @@ class ImageReader:
         return self._gate
 
 
+def _demand_likely(image: "Image.Image", most_pixels: int) -> None:
+    width, height = image.size
+    if width * height > most_pixels or max(image.size) > LONGEST_EDGE:
+        raise ValueError(f"the image has {width}x{height} pixels")
+
+
 def _on_white(image: "Image.Image") -> "Image.Image":
     """Return the first frame in RGB; what is transparent becomes white."""
     from PIL import Image
 
-    seen = image.convert("RGBA")
-    ground = Image.new("RGBA", seen.size, "white")
-    return Image.alpha_composite(ground, seen).convert("RGB")
+    seen = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):  # strip by strip: a large one is in memory twice only
+        box = (0, top, image.width, min(top + STRIP, image.height))
+        part = image.crop(box).convert("RGBA")
+        ground = Image.new("RGBA", part.size, "white")
+        seen.paste(Image.alpha_composite(ground, part).convert("RGB"), box)
+    return seen

@@ -74,6 +74,7 @@ def page_of(
         header, unread = read_header(weights.metadata)
         shapes, adapts = made_for(weights), is_adapter(weights)
         is_told = bool(ours) and shapes == ours and _may_be_merged(weights, ours, family)
+        is_told = is_told and not (adapts and _is_quantised(weights))
     lies = [
         (name, f"says that it is for {base}, its shapes are those of {shapes}: they are believed")
         for name, stated in said
@@ -142,6 +143,12 @@ def _may_be_merged(weights: "WeightsFile", ours: str, family: Family) -> bool:
     except ExpertError:
         return False
     return True
+
+
+def _is_quantised(weights: "WeightsFile") -> bool:
+    """Return whether some numbers may be codes: who they are is not told by the header alone."""
+    types = {entry.dtype for entry in weights.entries.values()}
+    return any(not dtype.is_floating_point or dtype.itemsize == 1 for dtype in types)
 
 
 def _description(known: FileMetadata, is_thin: bool) -> str:

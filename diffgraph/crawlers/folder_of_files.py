@@ -47,7 +47,7 @@ class FolderOfFiles(Crawler):
         lookup: Whom to ask for files of which little is known; nobody by default.
 
     Raises:
-        MissingInput: There is no such folder, or no weights file below it.
+        MissingInput: There is no such folder, its path is no text, or no weights file below it.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class FolderOfFiles(Crawler):
         self.folder = path.resolve()
         if not self.folder.is_dir():
             raise MissingInput(f"no folder of weights files at {path}")
+        if not _is_text(self.folder):
+            raise MissingInput(f"the path of {printable(str(path))} is not UTF-8: rename it")
         self.family, self.library = family, library
         self.source = name_for(self.folder, library, self._holds_files_of)
         self._lookup, self._answers = lookup, HashAnswers(library)
@@ -333,6 +335,13 @@ def _is(file: Path, mark: str) -> bool:
     try:
         return mark_of(file) == mark
     except MissingInput:
+        return False
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:  # half a character
         return False
 
 

@@ -33,6 +33,9 @@ LONGEST_ID = 200
 NO_LETTERS = {"Cc", "Cs"}
 """Kinds of characters that no text has: control characters, and halves of others."""
 
+MANY_BROKEN = 10_000
+"""Beyond as many, a file of which most rows are broken is not read on."""
+
 TOLD = 5
 """Broken rows that are named in the log; the others are only counted."""
 
@@ -108,6 +111,9 @@ def read_prompts(
                 prompt = f"the id {prompt.id!r} is used twice"
             if isinstance(prompt, str):
                 broken.append(BrokenRow(row=number, reason=prompt))
+                if len(broken) > max(MANY_BROKEN, len(prompts)):
+                    first = f"row {broken[0].row}: {broken[0].reason}"
+                    raise MissingInput(f"{path}: most rows cannot be used, as {first}")
                 continue
             seen.add(prompt.id)
             prompts.append(prompt)

@@ -23,6 +23,7 @@ from diffgraph.agents.agent import Agent
 from diffgraph.errors import InputError, MissingInput
 from diffgraph.experts.expert import ExpertRef, Kind
 from diffgraph.foreign_files import bounded_lines
+from diffgraph.foreign_tables import bounded_batches
 from diffgraph.graph.embedding import TextEmbedder
 from diffgraph.graph.snapshot import GraphSnapshot
 from diffgraph.planner.selection import SelectionConfig, rank, select
@@ -30,6 +31,7 @@ from diffgraph.planner.selection import SelectionConfig, rank, select
 DEPTHS = (1, 5, 10, 50)
 """Of the candidates: k of recall@k."""
 LONGEST_LINE = 1_000_000  # characters
+ROWS_A_BATCH = 1_024
 SHOWN = 80  # characters of what was found instead
 
 
@@ -105,12 +107,11 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
 def _rows(path: Path) -> Iterator[tuple[object, str]]:
     """Yield what stands in each row, and where it stands."""
-    with pq.ParquetFile(path) as file:
-        columns = [name for name in file.schema_arrow.names if name in Label.model_fields]
-        numbers = count(1)
-        for batch in file.iter_batches(columns=columns):
-            for row in batch.to_pylist():
-                yield row, f"{path}:{next(numbers)}"
+    columns = [name for name in pq.read_schema(path).names if name in Label.model_fields]
+    numbers = count(1)
+    for batch in bounded_batches(path, columns, ROWS_A_BATCH):
+        for row in batch.to_pylist():
+            yield row, f"{path}:{next(numbers)}"
 
 
 def _lines(path: Path) -> Iterator[tuple[object, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from diffgraph.errors import FamilyMismatch
+from diffgraph.experts.key_cache import KEYS_KEPT, known_by
 from diffgraph.experts.weights_file import WeightsFile, shown
 
 TEXT_WIDTHS: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
@@ -101,7 +102,7 @@ def base_of(parameters: Mapping[str, Tensor]) -> str:
 def made_for(file: WeightsFile) -> str:
     """Return the base model that a file's keys and shapes look made for, or nothing."""
     kinds = {NUMBER.sub("0", key): key for key in file.entries}
-    found = [place for place in map(_place_of, kinds) if place is not None]
+    found = [place for place in (known_by(kind, _place_of) for kind in kinds) if place is not None]
     if found:
         family = KEYS[min(found)][0]
         return _refined(file, kinds.values()) if family == "Lumina" else family
@@ -116,7 +117,7 @@ def made_for(file: WeightsFile) -> str:
     return ""
 
 
-@lru_cache(maxsize=8192)  # trainers' keys are the same in each of a thousand files
+@lru_cache(KEYS_KEPT)
 def _place_of(kind: str) -> int | None:
     """Return which of `KEYS` a key is of, its numbers written 0."""
     match = ANY_KEY.search(kind)

@@ -5,9 +5,11 @@ model, models that take other inputs or predict something else. Each is told by 
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 from diffgraph.errors import FamilyMismatch, UnknownFormat
+from diffgraph.experts.key_cache import KEYS_KEPT, known_by
 from diffgraph.experts.weights_file import WeightsFile, shown
 
 BESIDE = "a network that stands beside a model, not a change of its weights"
@@ -57,9 +59,13 @@ def refuse_unmergeable(file: WeightsFile, prediction: str = "") -> None:
         UnknownFormat: it is no change of a model's weights.
         FamilyMismatch: it is, but of a model that takes or predicts something else.
     """
-    for what, pattern in UNMERGEABLE:
-        if key := _first(file.entries, pattern.fullmatch):
-            raise UnknownFormat(f"{file.path.name} is {what} ({shown(key)})")
+    found: dict[int, str] = {}
+    for key in file.entries:
+        if (place := known_by(key, _place_of)) is not None:
+            found.setdefault(place, key)
+    if found:
+        place = min(found)
+        raise UnknownFormat(f"{file.path.name} is {UNMERGEABLE[place][0]} ({shown(found[place])})")
     for layer in FIRST_LAYERS:
         entry = file.entries.get(f"{layer}.weight") or file.entries.get(f"{layer}.lora_down.weight")
         if entry is not None and len(entry.shape) == 4 and entry.shape[1] in INPUTS:
@@ -80,8 +86,11 @@ def _prediction(file: WeightsFile) -> str:
     return "epsilon" if said in NOISE else ""
 
 
-def _first(keys: Iterable[str], fits: Callable[[str], object]) -> str:
-    return next((key for key in keys if fits(key)), "")
+@lru_cache(KEYS_KEPT)
+def _place_of(key: str) -> int | None:
+    """Return which of `UNMERGEABLE` a key is of."""
+    fits = (place for place, (_, pattern) in enumerate(UNMERGEABLE) if pattern.fullmatch(key))
+    return next(fits, None)
 
 
 def refuse_quantised_keys(file: WeightsFile, read: Collection[str]) -> None:

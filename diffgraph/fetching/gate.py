@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 AGENT = "diffgraph"
 REDIRECTS = {301, 302, 303, 307, 308}
 MOST_REDIRECTS = 8
+MANY_PIECES, SMALL_PIECE = 50_000, 64  # of a body; bytes: each piece costs as much as kilobytes
 
 
 class _Gate:
@@ -234,9 +235,13 @@ async def plain_body(response: "httpx.Response", largest: int) -> "bytes | None"
         TransientFailure: It is not what it says.
         UnexpectedEncoding: It is encoded in another way.
     """
-    plain, body, came = ContentDecoder(response.headers, "gzip"), bytearray(), 0
+    plain, body = ContentDecoder(response.headers, "gzip"), bytearray()
+    came = pieces = 0
     async for data in response.aiter_raw():
         came += len(data)
+        pieces += 1
+        if pieces > MANY_PIECES + came // SMALL_PIECE:
+            raise TransientFailure(f"it comes in pieces of less than {SMALL_PIECE} bytes")
         for piece in plain.pieces(data):
             body += piece
             if max(came, len(body)) > largest:

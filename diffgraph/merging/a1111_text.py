@@ -112,10 +112,9 @@ def _model(sources: MergeSources) -> dict[str, str]:
 
 
 def _lora_hashes(sources: MergeSources) -> str:
+    names = _hash_names(sources, "peft")
     return ", ".join(
-        f"{_hash_name(sources.files[ref])}: {sources.autov3[ref]}"
-        for ref, _ in sources.of_kind("peft")
-        if ref in sources.autov3
+        f"{name}: {sources.autov3[ref]}" for ref, name in names.items() if ref in sources.autov3
     )
 
 
@@ -124,17 +123,26 @@ def _hashes(sources: MergeSources) -> str:
     found = {}
     if sources.base.sha256 and not sources.checkpoint:
         found["model"] = sources.base.sha256
-    for ref, _ in sources.of_kind("checkpoint"):
-        key = "model" if ref == sources.checkpoint else f"model:{_hash_name(sources.files[ref])}"
+    for ref, name in _hash_names(sources, "checkpoint").items():
+        key = "model" if ref == sources.checkpoint else f"model:{name}"
         found[key] = sources.experts[ref].sha256
-    for ref, _ in sources.of_kind("peft"):
-        found[f"lora:{_hash_name(sources.files[ref])}"] = sources.experts[ref].sha256
+    for ref, name in _hash_names(sources, "peft").items():
+        found[f"lora:{name}"] = sources.experts[ref].sha256
     short = {key: sha256[:AUTOV2] for key, sha256 in found.items() if sha256}
     return json.dumps(short, ensure_ascii=False) if short else ""
 
 
-def _hash_name(file: str) -> str:
-    return ENDS_A_NAME.sub("", tag_name(file))
+def _hash_names(sources: MergeSources, kind: str) -> dict[str, str]:
+    """Return by reference what files are called in lists of hashes, each otherwise."""
+    names: dict[str, str] = {}
+    for ref, _ in sources.of_kind(kind):
+        plain = name = ENDS_A_NAME.sub("", tag_name(sources.files[ref])).strip()
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{plain} ({number})"
+        names[ref] = name
+    return names
 
 
 def _quoted(key: str, value: Any) -> str:

@@ -27,7 +27,7 @@ class GenerationSettings:
         size: tuple[int, int] | None = None,
     ) -> "GenerationSettings":
         """Return the settings for a prompt as people write it; `size` is width and height."""
-        width, height = size or (family.resolution, family.resolution)
+        width, height = size or sampler.size or (family.resolution, family.resolution)
         return cls(family, read_prompt(text), sampler, seed, width, height)
 
     @property

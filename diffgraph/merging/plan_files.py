@@ -6,8 +6,10 @@ apart by how they begin, not by their names.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, StrictInt, ValidationError
 
@@ -16,21 +18,34 @@ from diffgraph.experts.weights_file import open_weights
 from diffgraph.foreign_files import open_foreign, parse_strict, read_foreign
 from diffgraph.merging.plan import MergePlan
 
+if TYPE_CHECKING:
+    from diffgraph.families.family import SamplerConfig
+
 ABOUT = "diffgraph.json"
 """What a merged folder says of itself, in the words of a merged file's metadata."""
 METADATA, PROMPT, SEED = "diffgraph.plan", "diffgraph.prompt", "diffgraph.seed"
+SAMPLER, REASONS = "diffgraph.sampler", "diffgraph.reasons"
+EXPERTS, DEBTS = "diffgraph.experts", "diffgraph.debts"
 """What files of ours say of themselves begins so: other tools have a `prompt` of their own."""
 BEFORE = {METADATA: "plan", PROMPT: "prompt", SEED: "seed"}
 """What images of version 0.1 called it."""
 PNG_START, PARQUET_START = b"\x89PNG\r\n\x1a\n", b"PAR1"
 MOST_BYTES = 16 << 20  # of JSON
+MOST_PLANS, LONGEST_PLAN, ROWS_A_BATCH = 500, 200_000, 1_024  # of a table; characters
 LARGEST = 1 << 40  # of any file that a plan may be in
 WHOLE_NUMBER = re.compile(r"-?\d{1,20}", re.ASCII)
 LENGTH_BYTES = 8  # of a safetensors file, before its header
 
 
-RawPlan = tuple[Any, str, int | None]
-"""What a file says of a plan, which nobody has looked at yet; of its prompt and of its seed."""
+class RawPlan(NamedTuple):
+    """What a file says of a plan, which nobody has looked at yet, and of what was made with it."""
+
+    plan: Any
+    prompt: str = ""
+    seed: int | None = None
+    sampler: Any = None
+    reasons: tuple[str, ...] = ()
+    told: Mapping[str, str] = MappingProxyType({})
 
 
 class WrittenPlan(NamedTuple):
@@ -39,6 +54,11 @@ class WrittenPlan(NamedTuple):
     plan: MergePlan
     prompt: str = ""
     seed: int | None = None
+    sampler: "SamplerConfig | None" = None
+    reasons: tuple[str, ...] = ()
+    """Why these experts, a line each."""
+    told: Mapping[str, str] = MappingProxyType({})
+    """All that an image says of itself, unread, by the name of the text chunk."""
 
 
 class PlanDocument(BaseModel, extra="forbid"):
@@ -56,6 +76,7 @@ class PlanDocument(BaseModel, extra="forbid"):
     credits: Any = None
     debts: tuple[str, ...] = ()
     text: str = ""
+    sampler: Any = None
 
 
 def read_plan(path: Path) -> WrittenPlan:
@@ -69,8 +90,9 @@ def read_plan(path: Path) -> WrittenPlan:
         found = _plans(path / ABOUT if path.is_dir() else path)
         if len(found) != 1:
             raise InputError(f"{path} holds {len(found)} plans: one is needed")
-        told, prompt, seed = found[0]
-        return WrittenPlan(MergePlan.model_validate(told), prompt, seed)
+        raw = found[0]
+        sampler = None if raw.sampler is None else _sampler(raw.sampler)
+        return WrittenPlan(MergePlan.model_validate(raw.plan), *raw[1:3], sampler, *raw[4:])
     except OSError as error:
         raise MissingInput(f"the plan {path} cannot be read: {error.strerror or error}") from error
     except DiffgraphError as error:
@@ -79,6 +101,15 @@ def read_plan(path: Path) -> WrittenPlan:
         raise type(error)(f"{path}: {error}") from error  # else only the file's name is told
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} holds no merge plan: {reason_of(error)}") from error
+
+
+def _sampler(told: Any) -> "SamplerConfig":
+    from diffgraph.families.family import SamplerConfig
+
+    try:
+        return SamplerConfig.model_validate(told)
+    except ValidationError as error:
+        raise ValueError(f"sampler: {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:
@@ -100,9 +131,9 @@ def _plans(path: Path) -> list[RawPlan]:
     if start.startswith(PNG_START):
         return [_of_image(path)]
     if start.startswith(PARQUET_START):
-        return [(parse_strict(text), "", None) for text in _of_table(path)]
+        return [RawPlan(parse_strict(text)) for text in _of_table(path)]
     if start[LENGTH_BYTES:] == b"{" and b"\0" in start:
-        return [(parse_strict(_of_weights(path)), "", None)]
+        return [RawPlan(parse_strict(_of_weights(path)))]
     return _of_json(parse_strict(read_foreign(path, MOST_BYTES)))
 
 
@@ -116,9 +147,9 @@ def _of_json(found: Any) -> list[RawPlan]:
     if METADATA in found:
         if not isinstance(found[METADATA], str):
             raise ValueError(f"its {METADATA} is no text")
-        return [(parse_strict(found[METADATA]), "", None)]
+        return [RawPlan(parse_strict(found[METADATA]))]
     if "plan" not in found:
-        return [(found, "", None)]
+        return [RawPlan(found)]
     about = PlanDocument.model_validate(found)
     plan = MergePlan.model_validate(about.plan)
     for field, said, true in (
@@ -128,7 +159,7 @@ def _of_json(found: Any) -> list[RawPlan]:
     ):
         if said is not None and said != true:
             raise ValueError(f"{field}: {said} is not that of the plan beside it, {true}")
-    return [(plan, about.prompt, about.seed)]
+    return [RawPlan(plan, about.prompt, about.seed, about.sampler, about.explanation)]
 
 
 def _of_image(path: Path) -> RawPlan:
@@ -141,13 +172,20 @@ def _of_image(path: Path) -> RawPlan:
         raise MissingInput(f"{path} is not a PNG image that can be read") from error
     names = {name: name for name in BEFORE} if METADATA in texts else BEFORE
     if names[METADATA] not in texts:
-        raise MissingInput(f"{path} does not say which plan made it")
+        raise MissingInput(f"{path} does not say which plan made it: it is no image of ours")
     # another tool may have left out what it did not know
     seed = texts.get(names[SEED])
     if seed is not None and not WHOLE_NUMBER.fullmatch(str(seed)):
         raise ValueError("its seed is no whole number")
-    seed = None if seed is None else int(seed)
-    return parse_strict(str(texts[names[METADATA]])), str(texts.get(names[PROMPT], "")), seed
+    told = {str(name): str(text) for name, text in texts.items()}
+    return RawPlan(
+        parse_strict(told[names[METADATA]]),
+        told.get(names[PROMPT], ""),
+        None if seed is None else int(seed),
+        parse_strict(told[SAMPLER]) if SAMPLER in told else None,
+        tuple(told.get(REASONS, "").splitlines()),
+        told,
+    )
 
 
 def _of_weights(path: Path) -> str:
@@ -158,17 +196,20 @@ def _of_weights(path: Path) -> str:
 
 
 def _of_table(path: Path) -> list[str]:
-    """Return the texts of all plans in a table of images, each once."""
+    """Return the texts of the plans in a table of images, each once; no more than `MOST_PLANS`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from diffgraph.foreign_tables import bounded_batches
+
+    texts: set[Any] = set()
     try:
-        with pq.ParquetFile(path) as table:
-            if "plan" not in table.schema_arrow.names:
-                raise ValueError("the table has no column of plans")
-            texts: set[Any] = set()
-            for rows in table.iter_batches(columns=["plan"]):
-                texts.update(rows[0].cast(pa.string()).unique().drop_null().to_pylist())
+        if "plan" not in pq.read_schema(path).names:
+            raise ValueError("the table has no column of plans")
+        for rows in bounded_batches(path, ["plan"], ROWS_A_BATCH, LONGEST_PLAN):
+            texts.update(rows[0].unique().drop_null().to_pylist())
+            if len(texts) > MOST_PLANS:
+                raise ValueError(f"the table holds more than {MOST_PLANS} plans: one is needed")
     except pa.ArrowException as error:
         raise ValueError(f"the table cannot be read: {error}") from error
     return sorted(texts)

@@ -14,6 +14,7 @@ from diffgraph.artifacts import sha256_of
 from diffgraph.errors import LicenceForbids, MissingInput, PlanError
 from diffgraph.experts.expert import NOT_KNOWN, Expert
 from diffgraph.merging.plan import MergePlan, PlannedExpert
+from diffgraph.merging.plan_files import DEBTS, EXPERTS
 
 MERGEABLE = ("ready", "superseded", "retired")
 """What was merged once stays reproducible when a newer version comes or the page goes."""
@@ -175,8 +176,8 @@ def credits(plan: MergePlan, experts: Mapping[str, Expert]) -> list[dict[str, An
 def told_credits(plan: MergePlan, experts: Mapping[str, Expert]) -> dict[str, str]:
     """Return the same and what is owed, as a file or an image says it: texts by name."""
     return {
-        "diffgraph.experts": json.dumps(credits(plan, experts), ensure_ascii=False),
-        "diffgraph.debts": "\n".join(licence_duties(experts[ref] for ref in sorted(experts))),
+        EXPERTS: json.dumps(credits(plan, experts), ensure_ascii=False),
+        DEBTS: "\n".join(licence_duties(experts[ref] for ref in sorted(experts))),
     }
 
 

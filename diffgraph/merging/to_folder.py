@@ -14,6 +14,7 @@ import torch
 
 from diffgraph.artifacts import new_folder
 from diffgraph.errors import MissingInput
+from diffgraph.families import get_family
 from diffgraph.foreign_files import parse_strict, read_foreign
 from diffgraph.merging.base_files import AUTOENCODER, DENOISERS, TEXT_ENCODERS
 from diffgraph.merging.layouts import OutputTensor, diffusers
@@ -28,6 +29,7 @@ TYPE_KEYS = ("dtype", "torch_dtype")  # transformers' word, now and before versi
 COPIED = ("*.json", "*.txt", "*.model")
 SHARDS = ".index.json"  # says which of several files holds what: one file needs none
 LEFT_OUT_PARTS = ("safety_checker", "feature_extractor")  # parts of a pipeline, not of the model
+UNCHECKED = "requires_safety_checker"  # else the lack of one is warned of at every start
 PIPELINES = {"unet": "StableDiffusionPipeline", "transformer": "FluxPipeline"}
 
 
@@ -37,10 +39,11 @@ def write_folder(
     dtype: torch.dtype,
     metadata: Mapping[str, str],
     on_progress: OnProgress | None = None,
+    card: str = "",
 ) -> None:
     """Write a folder in the diffusers layout, whole or not at all.
 
-    What a merge wrote there before goes; whoever calls has asked.
+    What a merge wrote there before goes; whoever calls has asked. `card` is its README.md.
 
     Raises:
         MissingInput: there is a folder that no merge wrote, or the base lacks a component.
@@ -71,8 +74,12 @@ def write_folder(
                 target.write_text(_typed(file), encoding="utf-8")
             else:
                 shutil.copyfile(file, target)
-        index = part / "model_index.json"
-        index.write_text(json.dumps(_index(part), indent=2) + "\n", encoding="utf-8")
+        index = _index(part)
+        if name := get_family(merge.plan.family).sampler_names.diffusers:
+            index["scheduler"] = _sampled_as_we_do(part / "scheduler", name)
+        (part / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        if card:
+            (part / "README.md").write_text(card, encoding="utf-8")
         facts = {key: value for key, value in metadata.items() if key != "format"}
         (part / ABOUT).write_text(json.dumps(facts, indent=2, ensure_ascii=False))
 
@@ -108,12 +115,24 @@ def _described(file: Path) -> dict[str, Any]:
     return found
 
 
+def _sampled_as_we_do(folder: Path, name: str) -> tuple[str, str]:
+    """Make the base's scheduler the one that the family draws with; return its class."""
+    import diffusers
+
+    scheduler = getattr(diffusers, name).from_pretrained(folder, local_files_only=True)
+    scheduler.save_pretrained(folder)
+    return "diffusers", name
+
+
 def _index(folder: Path) -> dict[str, object]:
     """Return which class each part is of: the base's own word, or what the parts say."""
     stated = folder / "model_index.json"
     if stated.is_file():
         index = _described(stated)
-        return index | {name: [None, None] for name in LEFT_OUT_PARTS if name in index}
+        left_out: dict[str, object] = {
+            name: [None, None] for name in LEFT_OUT_PARTS if name in index
+        }
+        return index | left_out | ({UNCHECKED: False} if LEFT_OUT_PARTS[0] in index else {})
     parts: dict[str, object] = {}
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         found = _class_of(part)
@@ -121,7 +140,9 @@ def _index(folder: Path) -> dict[str, object]:
             parts[part.name] = found
     pipeline = next(name for part, name in PIPELINES.items() if part in parts)
     missing = (
-        {} if pipeline != "StableDiffusionPipeline" else dict.fromkeys(LEFT_OUT_PARTS, (None, None))
+        {}
+        if pipeline != "StableDiffusionPipeline"
+        else {**dict.fromkeys(LEFT_OUT_PARTS, (None, None)), UNCHECKED: False}
     )
     return {"_class_name": pipeline, **parts, **missing}
 

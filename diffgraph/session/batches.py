@@ -179,7 +179,9 @@ def _draw(row: PromptRow, shard: BatchShard, session: Session, out: Path) -> dic
         return {**told, "error": str(error)}
     # a prompt is never part of a path
     file = Path("images") / f"{_digest([decision.plan.id, row.prompt, row.seed])}.png"
-    metadata = metadata_of(session, decision.plan, session.family.sampler)
+    metadata = metadata_of(
+        session, decision.plan, session.family.sampler, decision.selection.lines()
+    )
     more = metadata(row.prompt, row.seed, images[0])
     save_png(out / file, image, decision.plan, row.prompt, row.seed, more)
     values = score(session.scorers, images, [row.prompt])

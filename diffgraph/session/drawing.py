@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count as numbered
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from diffgraph.generation import as_image
 from diffgraph.merging.generation_settings import GenerationSettings
 from diffgraph.merging.image_metadata import image_metadata
 from diffgraph.merging.plan import MergePlan
-from diffgraph.merging.plan_files import read_plan
+from diffgraph.merging.plan_files import WrittenPlan, read_plan
 from diffgraph.planner.selection import Selection
 from diffgraph.prompting.syntax import read_prompt
 from diffgraph.session.drawn import Drawn
@@ -30,19 +30,17 @@ GivenPlan = MergePlan | str | PathLike[str]
 OnStep = Callable[[int, int], None]
 
 
-def given_plan(plan: GivenPlan, family: str) -> tuple[MergePlan, tuple[str, ...]]:
-    """Return a plan that can be carried out with a family, and a line on where it was found.
+def given_plan(plan: GivenPlan, family: str) -> WrittenPlan:
+    """Return a plan that can be carried out with a family, and what its file says beside it.
 
     Raises:
         InputError: there is no plan where it should be.
         PlanError: it is another family's.
     """
-    found: tuple[str, ...] = ()
-    if not isinstance(plan, MergePlan):
-        plan, found = read_plan(Path(plan)).plan, (f"as planned in {plan}",)
-    if plan.family != family:
-        raise PlanError(f"the plan is for {plan.family}, not for {family}")
-    return plan, found
+    written = WrittenPlan(plan) if isinstance(plan, MergePlan) else read_plan(Path(plan))
+    if written.plan.family != family:
+        raise PlanError(f"the plan is for {written.plan.family}, not for {family}")
+    return written
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,9 @@ class Prepared:
     plan: MergePlan
     sampler: SamplerConfig
     reasons: tuple[str, ...] = ()
+    """Why these experts, a line each."""
+    notes: tuple[str, ...] = ()
+    """Where the plan was found, if it was given, and what of the prompt is not obeyed."""
     selection: Selection | None = None
 
 
@@ -67,11 +68,15 @@ class Sampling:
     negative: str | None = None
     """What is not to be drawn, beside what the prompt itself says of that."""
 
-    def of(self, family: Family) -> SamplerConfig:
-        """Return the sampler of a family with these changes; raises `InputError` as it is set."""
+    def of(self, family: Family, usual: SamplerConfig | None = None) -> SamplerConfig:
+        """Return the usual sampler, a family's own by default, with these changes.
+
+        Raises:
+            InputError: the family cannot be sampled so.
+        """
         size = (self.size, self.size) if isinstance(self.size, int) else self.size
         asked = {"steps": self.steps, "guidance": self.guidance, "size": size}
-        sampler = family.sampled(NO_OVERRIDES.of(family.sampler, **asked)).sampler
+        sampler = family.sampled(NO_OVERRIDES.of(usual or family.sampler, **asked)).sampler
         if self.negative and family.is_guidance_distilled:
             raise InputError(f"{family.name} takes no negative prompt: it has one pass a step")
         if self.negative and sampler.guidance <= 1:
@@ -104,16 +109,19 @@ def prepare(
     """
     if not isinstance(prompt, str):
         raise InputError(f"a prompt is one text, not {type(prompt).__name__}")
-    sampler, prompt = sampling.of(session.family), sampling.with_negative(prompt)
-    not_obeyed = read_prompt(prompt).unsupported
+    prompt = sampling.with_negative(prompt)
+    notes = read_prompt(prompt).unsupported
     if plan is None:
+        sampler = sampling.of(session.family)
         selection, merged = session.decide(prompt, method, choices)
-        return Prepared(prompt, merged, sampler, (*selection.lines(), *not_obeyed), selection)
+        return Prepared(prompt, merged, sampler, selection.lines(), notes, selection)
     if choices is not None:
         raise InputError("a plan says which experts are merged: none can be chosen beside it")
-    merged, where = given_plan(plan, session.family_name)
+    written = given_plan(plan, session.family_name)
+    sampler = sampling.of(session.family, written.sampler)
     session.agent.parse(prompt)  # says so if there is nothing to draw
-    return Prepared(prompt, merged, sampler, (*where, *not_obeyed))
+    where = () if isinstance(plan, MergePlan) else (f"as planned in {fspath(plan)}",)
+    return Prepared(prompt, written.plan, sampler, written.reasons, (*where, *notes))
 
 
 def images(
@@ -126,7 +134,7 @@ def images(
         ExpertError: an expert cannot be merged.
     """
     renderer, plan = session.renderer, prepared.plan
-    metadata = metadata_of(session, plan, prepared.sampler)
+    metadata = metadata_of(session, plan, prepared.sampler, prepared.reasons)
     together = renderer.model.images_together(prepared.sampler)
     steps, all_steps = numbered(1), prepared.sampler.steps * -(-len(seeds) // together)
 
@@ -149,19 +157,32 @@ def images(
                 plan=plan,
                 sampler=prepared.sampler,
                 selection=prepared.selection,
-                reasons=prepared.reasons,
+                reasons=(*prepared.notes, *prepared.reasons),
             )
 
 
 def metadata_of(
-    session: "Session", plan: MergePlan, sampler: SamplerConfig
+    session: "Session", plan: MergePlan, sampler: SamplerConfig, reasons: Sequence[str]
 ) -> Callable[[str, int, Tensor], dict[str, str]]:
-    """Return what tells what an image says of itself: of its drawn text, seed and pixels."""
-    sources, family = session.experts.sources(plan, hashed=True), session.family
+    """Return what tells what an image says of itself: of its prompt, seed and pixels."""
+    sources = session.experts.sources(plan, hashed=True)
 
-    def metadata(text: str, seed: int, pixels: Tensor) -> dict[str, str]:
+    def metadata(prompt: str, seed: int, pixels: Tensor) -> dict[str, str]:
         height, width = pixels.shape[-2:]
-        drawn = GenerationSettings.of(family, text, sampler, seed, (width, height))
-        return image_metadata(sources, drawn)
+        told = settings_of(session, plan, prompt, sampler, seed, (width, height))
+        return image_metadata(sources, told, reasons)
 
     return metadata
+
+
+def settings_of(
+    session: "Session",
+    plan: MergePlan,
+    prompt: str,
+    sampler: SamplerConfig | None = None,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+) -> GenerationSettings:
+    """Return how any tool draws a prompt with a plan: the text that is drawn, and the rest."""
+    family = session.family
+    return GenerationSettings.of(family, prompt, sampler or family.sampler, seed, size)

@@ -5,7 +5,6 @@ from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 
-from diffgraph.artifacts import sha256_of
 from diffgraph.crawlers.folder import FolderCrawler
 from diffgraph.errors import MissingInput
 from diffgraph.experts.autov3 import AutoV3Hashes
@@ -19,6 +18,10 @@ from diffgraph.merging.sources import BaseSource, MergeSources
 from diffgraph.session.snapshots import snapshot_at
 
 SUFFIX = ".safetensors"
+MODEL_FOLDERS = frozenset(
+    ("loras", "lora", "lycoris", "checkpoints", "stable-diffusion", "unet", "diffusion_models")
+)
+"""Folders of a kind of model, below which other tools call files by their paths."""
 
 
 class KnownExperts:
@@ -103,12 +106,12 @@ class KnownExperts:
         return BaseSource(path.stem, folder, str(path), self._hash_of(path) if hashed else "")
 
     def _hash_of(self, path: Path) -> str:
-        """Return a file's SHA-256, kept where there is a library."""
+        """Return a file's SHA-256; "" where there is no library to keep it in."""
         references = self.library.references
         known = references.known(path)
         if known is None and self.library.folder.is_dir():
             known = references.of(path)
-        return known.sha256 if known else sha256_of(path)
+        return known.sha256 if known else ""
 
     def as_listed(self, experts: Mapping[str, Expert]) -> tuple[dict[str, Expert], dict[str, str]]:
         """Return experts with the licences of their pages, and what hubs call their files.
@@ -149,8 +152,14 @@ def _pages_of(hub: Path) -> dict[str, Listing]:
 
 
 def _file_name(expert: Expert, page: Listing | None) -> str:
-    """Return what an expert's file is called by whoever downloads it from its page."""
+    """Return what an expert's file is called by whoever downloads it, or keeps it in a folder.
+
+    In a folder of the owner's it is called by its path there, as ComfyUI lists it.
+    """
     file = page.file if page is not None else None
+    if file is not None and expert.place:
+        folder, _, rest = file.url.partition("/")
+        return rest if rest and folder.lower() in MODEL_FOLDERS else file.url
     for text in (file.name, file.url) if file is not None else ():
         name = text.rpartition("/")[2]
         if name.endswith(SUFFIX):

@@ -8,15 +8,16 @@ from typing import Any
 
 from diffgraph.errors import InputError
 from diffgraph.experts.delta import Delta
-from diffgraph.experts.expert import Expert
 from diffgraph.experts.reading import open_delta
 from diffgraph.experts.references import may_be_cut
 from diffgraph.merging.as_lora import lora_metadata, nearest_lora, write_lora
 from diffgraph.merging.base_files import BaseFiles, open_base
 from diffgraph.merging.layouts import left_out, single_file
+from diffgraph.merging.model_card import model_card
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.plan_files import ABOUT
-from diffgraph.merging.provenance import experts_of, files_of, licence_duties, provenance
+from diffgraph.merging.provenance import credits, files_of, provenance
+from diffgraph.merging.sources import MergeSources
 from diffgraph.merging.to_file import TYPES, FileMerge, OnProgress
 from diffgraph.merging.to_folder import write_folder
 from diffgraph.results import Result, Rows, rows
@@ -41,6 +42,8 @@ class MergedFile(Result):
     coefficients: dict[str, float]
     read: dict[str, str]
     """Expert → how many keys of its file changed how many parameters, and what was left out."""
+    credits: tuple[dict[str, Any], ...]
+    """Who made each expert, and under which licence."""
     debts: tuple[str, ...]
     """What the experts' licences ask of whoever passes the file on."""
     left_out: tuple[str, ...] = ()
@@ -106,8 +109,9 @@ def write_merged(
     if rank is not None:
         facts = job.write_lora(out, rank, type)
     elif is_folder:
-        metadata = job.metadata("a merged model")
-        write_folder(job.merge, out, TYPES[type], metadata, on_progress)
+        metadata, dtype = job.metadata("a merged model"), TYPES[type]
+        card = model_card(job.sources, str(dtype).removeprefix("torch."))
+        write_folder(job.merge, out, dtype, metadata, on_progress, card)
     else:
         slots = single_file(job.base)
         job.merge.write(out, slots, TYPES[type], job.metadata("a merged model"), on_progress)
@@ -123,11 +127,12 @@ def write_merged(
         coefficients=plan.coefficients(),
         read={
             ref: "a checkpoint, which is not in a LoRA"
-            if rank is not None and job.experts[ref].kind == "checkpoint"
+            if rank is not None and job.sources.experts[ref].kind == "checkpoint"
             else delta.coverage.report().told
             for ref, delta in job.deltas.items()
         },
-        debts=licence_duties(job.experts[ref] for ref in sorted(job.experts)),
+        credits=tuple(credits(plan, job.sources.experts)),
+        debts=job.sources.debts,
         seconds=round(time.perf_counter() - start, 3),
         **facts,
     )
@@ -139,19 +144,19 @@ class _Job:
 
     plan: MergePlan
     base: BaseFiles
-    experts: Mapping[str, Expert]
+    sources: MergeSources
     deltas: Mapping[str, Delta]
 
     @classmethod
     def of(cls, plan: MergePlan, known: KnownExperts) -> "_Job":
-        experts, _ = known.as_listed(experts_of(plan, known))
-        paths, base = files_of(experts, known), open_base(known.family)
+        sources = known.sources(plan)
+        paths, base = files_of(sources.experts, known), open_base(known.family)
         parameters, prediction = base.parameters, known.family.prediction
         deltas = {
             ref: open_delta(path, parameters, prediction=prediction, copied=may_be_cut(path))
             for ref, path in paths.items()
         }
-        return cls(plan, base, experts, deltas)
+        return cls(plan, base, sources, deltas)
 
     @property
     def merge(self) -> FileMerge:
@@ -164,4 +169,4 @@ class _Job:
         return {"layout": LORA, "left_out": lora.left_out, "rank": lora.rank, "kept": lora.kept}
 
     def metadata(self, made: str) -> dict[str, str]:
-        return provenance(self.plan, self.experts, version(), made)
+        return provenance(self.plan, self.sources.experts, version(), made)

@@ -284,7 +284,8 @@ class Session:
             prompt: what to draw.
             seeds: of the first noise, one an image, at least 0; by default 0, 1, … `count - 1`.
             count: how many images, where `seeds` does not say it; one by default.
-            plan: what is merged, or a path of what holds it; planned for the prompt by default.
+            plan: what is merged, or a path of what holds it, and is sampled as that says; planned
+                for the prompt by default.
             method: how experts are chosen and merged, where no plan is given.
             on_step: called after each denoising step with its number, from 1, and with how many
                 there are for all images; what it raises ends the drawing.
@@ -324,7 +325,7 @@ class Session:
         from diffgraph.generation import Renderer
         from diffgraph.session.drawing import given_plan
 
-        merged, _ = given_plan(plan, self.family_name)
+        merged = given_plan(plan, self.family_name).plan
         model = Renderer(self.family, self.experts, self.device).merged(merged)
         return model.pipeline()
 
@@ -337,7 +338,7 @@ class Session:
         """
         from diffgraph.session.drawing import given_plan
 
-        merged, _ = given_plan(plan, self.family_name)
+        merged = given_plan(plan, self.family_name).plan
         return self.renderer.conditioning(merged, [prompt], self.family.sampler)
 
     @packages_demanded()
@@ -371,7 +372,7 @@ class Session:
         from diffgraph.session.drawing import given_plan
         from diffgraph.session.merged_files import MergeOptions, write_merged
 
-        merged, _ = given_plan(plan, self.family_name)
+        merged = given_plan(plan, self.family_name).plan
         settings = Settings(home=self.home)
         how = MergeOptions.of(layout, type, rank, force)
         return write_merged(merged, self.experts, settings, fspath(path), how, on_progress)

@@ -4,6 +4,7 @@ Of several prompts each is told as soon as it is done, each image as well, and o
 the others nothing.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from diffgraph.errors import DiffgraphError, ServiceError, SnapshotError, StorageError
+from diffgraph.merging.plan_files import EXPERTS, read_plan
 from diffgraph.progress import report
 from diffgraph.results import Result
 from diffgraph.session import Decision, Session
@@ -45,10 +47,13 @@ Tell = Callable[[Result], None]
 class Wishes:
     """How each prompt is drawn."""
 
-    seeds: Sequence[int] = (0,)
-    """Of the first noise, an image each; the same for every prompt."""
-    plan_file: Path | None = None
-    """Draw with this plan instead of a planned one."""
+    seed: int | None = None
+    """Of the first noise of the first image; of each next one, the next."""
+    count: int = 1
+    plan: Path | None = None
+    """Draw with the plan of this file, sampled as it says, instead of a planned one."""
+    like: Path | None = None
+    """The same, with what the file says is not to be drawn, and from its seed."""
     method: str = "diffgraph"
     choices: "Choices | None" = None
     sampling: "Sampling | None" = None
@@ -87,23 +92,27 @@ def generate(
     Raises:
         DiffgraphError: what fails for all prompts.
     """
-    from diffgraph.merging.plan_files import read_plan
+    from diffgraph.prompting.syntax import read_prompt
     from diffgraph.session.drawing import AS_USUAL, images, prepare
+    from diffgraph.session.drawn import seeds_of
     from flows.cli.image_files import write_image
     from flows.cli.progress_bars import shown
 
     demand_folder(out, settings)
     session, began = Session.of(settings), time.time()
-    sampling = wishes.sampling or AS_USUAL
-    given = read_plan(wishes.plan_file).plan if wishes.plan_file else None
+    sampling, seed, given = wishes.sampling or AS_USUAL, wishes.seed, wishes.like or wishes.plan
+    written = read_plan(given) if given else None  # what cannot be is told before anything is drawn
+    if written and wishes.like:
+        if sampling.negative is None:
+            sampling = replace(sampling, negative=read_prompt(written.prompt).negative)
+        seed = written.seed if seed is None else seed
+    seeds = seeds_of(range(seed or 0, (seed or 0) + wishes.count), None)
 
     def drawn(prompt: str) -> Iterator[DrawnImage]:
         start = time.perf_counter()
         prepared = prepare(session, prompt, given, wishes.method, wishes.choices, sampling)
-        if wishes.plan_file:
-            prepared = replace(prepared, reasons=(f"as planned in {wishes.plan_file}",))
         with shown(only_bars=True):
-            found = images(session, prepared, wishes.seeds, _steps_of(prompt))
+            found = images(session, prepared, seeds, _steps_of(prompt))
             for number, image in enumerate(found):
                 file = write_image(image, out)
                 end = time.perf_counter()
@@ -152,13 +161,12 @@ def _failed(prompt: str, error: DiffgraphError, before: str = "") -> FailedPromp
 def _planned(
     session: Session, decision: Decision, method: str, syntax: "PromptSyntax | None"
 ) -> PlannedPrompt:
-    from diffgraph.merging.generation_settings import GenerationSettings
     from diffgraph.merging.other_tools import said_to
     from diffgraph.merging.provenance import credits
+    from diffgraph.session.drawing import settings_of
 
     plan, prompt = decision.plan, decision.selection.prompt
-    sources, family = session.experts.sources(plan, hashed=bool(syntax)), session.family
-    drawn = GenerationSettings.of(family, prompt, family.sampler)
+    sources = session.experts.sources(plan, hashed=bool(syntax))
     return PlannedPrompt(
         prompt=prompt,
         method=method,
@@ -167,21 +175,21 @@ def _planned(
         coefficients=plan.coefficients(),
         selection=decision.selection.model_dump(mode="json"),
         explanation=decision.selection.lines(),
-        credits=credits(plan, sources.experts),
+        credits=tuple(credits(plan, sources.experts)),
         debts=sources.debts,
-        text=said_to(syntax.value, sources, drawn) if syntax else "",
+        text=said_to(syntax.value, sources, settings_of(session, plan, prompt)) if syntax else "",
     )
 
 
 def _told(image: "Drawn", file: Path, seconds: float, number: int) -> DrawnImage:
-    experts = image.selection.experts if image.selection else ()
+    experts = json.loads(image.metadata[EXPERTS])
     return DrawnImage(
         file=file,
         prompt=image.prompt,
         seed=image.seed,
         plan_id=image.plan.id,
         coefficients=image.plan.coefficients(),
-        names={choice.ref: choice.name for choice in experts},
+        names={expert["ref"]: expert["name"] for expert in experts},
         explanation=image.reasons,
         sampler=image.sampler.model_dump(mode="json"),
         seconds=round(seconds, 3),

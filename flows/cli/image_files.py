@@ -34,7 +34,7 @@ def write_image(image: "Drawn", folder: Path) -> Path:
                 if take_free_name(part, path):
                     return path
                 with suppress(InputError):
-                    if read_plan(path) == (image.plan, image.prompt, image.seed):
+                    if read_plan(path)[:4] == (image.plan, image.prompt, image.seed, image.sampler):
                         part.replace(path)
                         return path
     raise AssertionError("names do not end")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffgraph.merging.generation_settings import GenerationSettings
 from diffgraph.merging.other_tools import said_to
 from diffgraph.merging.plan_files import read_plan
 from diffgraph.progress import report
@@ -54,10 +53,14 @@ def say(plan_file: Path, settings: Settings, syntax: PromptSyntax) -> Translated
         LicenceForbids: an expert's licence forbids derivatives.
         PlanError: the tool has no words for such a plan.
     """
-    plan, prompt, seed = read_plan(plan_file)
+    from diffgraph.session.drawing import settings_of
+
+    written = read_plan(plan_file)
+    plan, prompt = written.plan, written.prompt
     session = Session.of(settings, plan.family)
-    sources, family = session.experts.sources(plan, hashed=True), session.family
-    drawn = GenerationSettings.of(family, prompt, family.sampler, seed or 0) if prompt else None
+    sources = session.experts.sources(plan, hashed=True)
+    sampler, seed = written.sampler, written.seed or 0
+    drawn = settings_of(session, plan, prompt, sampler, seed) if prompt else None
     has_place = drawn is not None or syntax is not PromptSyntax.A1111
     return TranslatedPlan(
         syntax=syntax.value,

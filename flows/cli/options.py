@@ -56,9 +56,10 @@ Like = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
 Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
-Seed = Annotated[
-    int, typer.Option(min=0, max=LARGEST_SEED, help="Of every random choice, noise included.")
-]
+SEED = typer.Option(
+    min=0, max=LARGEST_SEED, help="Of every random choice, noise included; 0 if unset."
+)
+Seed = Annotated[int, SEED]
 Count = Annotated[
     int,
     typer.Option(
@@ -115,7 +116,8 @@ Guidance = Annotated[
 Negative = Annotated[
     str | None, typer.Option("--negative", metavar="TEXT", help="What is not to be drawn.")
 ]
-Method = Annotated[str, typer.Option(help="How experts are merged; `diffgraph` is ours.")]
+METHOD = typer.Option(help="How experts are merged; `diffgraph` is ours, and the usual one.")
+Method = Annotated[str, METHOD]
 
 
 def _hub_kind(name: str) -> str:

@@ -12,6 +12,8 @@ import typer
 from diffgraph.targets import FileLayout, FileType
 from flows.cli.app import app, print_error, tell
 from flows.cli.options import (
+    METHOD,
+    SEED,
     Agent,
     Config,
     Count,
@@ -26,7 +28,6 @@ from flows.cli.options import (
     Negative,
     Only,
     Prompts,
-    Seed,
     ShowTopic,
     Size,
     Steps,
@@ -70,7 +71,7 @@ def plan(
 def generate(
     prompts: Prompts,
     count: Count = 1,
-    seed: Seed = 0,
+    seed: Annotated[int | None, SEED] = None,
     expert: Experts = None,
     without: Without = None,
     only: Only = False,
@@ -78,11 +79,21 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     negative: Negative = None,
-    plan: Annotated[Path | None, typer.Option(help="Draw with this plan file.")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Draw with the plan in this file, an image of ours for one."),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Draw with an image's experts, strengths, settings, negative prompt and seed.",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder that the images go to.")
     ] = Path("."),
-    method: Method = "diffgraph",
+    method: Annotated[str | None, METHOD] = None,
     agent: Agent = None,
     home: Home = None,
     family: Family = None,
@@ -91,8 +102,12 @@ def generate(
 ) -> None:
     """Draw images; plan, prompt and seed are written into each file."""
     _demand_experts(only, expert, prompts)
-    if plan is not None and (expert or without):
-        raise typer.BadParameter("a plan says which experts are merged", param_hint="--plan")
+    given = [name for name, value in (("--plan", plan), ("--like", like)) if value is not None]
+    chosen = {"--expert": expert, "--without": without, "--only": only, "--method": method}
+    others = [*given[1:], *(name for name, value in chosen.items() if value)]
+    if given and others:
+        told = f"it says which experts are merged: no {' or '.join(others)}"
+        raise typer.BadParameter(told, param_hint=given[0])
     settings = settings_of(home, family, config=config, agent=agent)
     from diffgraph.session.deciding import choices_of
     from diffgraph.session.drawing import Sampling
@@ -101,7 +116,7 @@ def generate(
 
     choices = choices_of(expert or (), without or (), only)
     sampling = Sampling(steps, guidance, size, negative)
-    wishes = Wishes(range(seed, seed + count), plan, method, choices, sampling)
+    wishes = Wishes(seed, count, plan, like, method or "diffgraph", choices, sampling)
     _tell_all(run(prompts, settings, _each_told(json), wishes, out), json)
 
 
@@ -123,6 +138,17 @@ def _tell_all(results: "PromptResults", as_json: bool) -> None:
     if results.failed:
         print_error(f"nothing was made for {len(results.failed)} of the prompts, see above")
         raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG file that was drawn.")],
+    json: Json = False,
+) -> None:
+    """Say why an image looks as it does: its experts, the reasons, strengths and licences."""
+    from flows.cli.why import explain
+
+    tell(explain(image), json)
 
 
 @app.command()

@@ -133,6 +133,8 @@ class PlanDetails(Result):
     coefficients: dict[str, float]
     prompt: str = ""
     seed: int | None = None
+    sampler: dict[str, Any] | None = None
+    explanation: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str | Rows]:
         """Yield what is merged, and how strongly."""
@@ -292,13 +294,16 @@ def plan(settings: Settings, which: str) -> PlanDetails:
     """Return the plan in any file or folder of ours that holds one."""
     from diffgraph.merging.plan_files import read_plan
 
-    found, prompt, seed = read_plan(Path(which))
+    written = read_plan(Path(which))
+    found, sampler = written.plan, written.sampler
     return PlanDetails(
         id=found.id,
         plan=found.model_dump(mode="json"),
         coefficients=found.coefficients(),
-        prompt=prompt,
-        seed=seed,
+        prompt=written.prompt,
+        seed=written.seed,
+        sampler=sampler and sampler.model_dump(mode="json"),
+        explanation=written.reasons,
     )
 
 

@@ -82,4 +82,5 @@ def build_scheduler() -> Any:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,  # none in effect; diffusers' pipelines warn of any other number
     )

@@ -239,7 +239,7 @@ def test_an_image_says_what_made_it(tmp_path: Path) -> None:
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1))
     path = tmp_path / "new folder" / "image.png"
     save_png(path, as_image(image, plan_of()), plan_of(), "a naïve café ☕ <b>", 12)
-    plan, prompt, seed = read_plan(path)
+    plan, prompt, seed, *_ = read_plan(path)
     assert (plan, prompt, seed) == (plan_of(), "a naïve café ☕ <b>", 12)
     assert [file.name for file in path.parent.iterdir()] == ["image.png"]
     with Image.open(path) as opened:

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
+from diffgraph.artifacts import sha256_of
+from diffgraph.experts.library import Library
 from tests.flows.cli.test_folder_of_files import TRAINED, as_trained
+from tests.servers.civitai import CivitaiServer
+from tests.servers.civitai_pages import page
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -31,6 +35,26 @@ def test_two_folders_are_found_measured_and_chosen_among(diffgraph, tmp_path):
     told = diffgraph("plan", "a cat, pencil sketch", *home, "--json")
     assert told.code == 0, told.err
     assert "of_pencil:pencil@" in json.dumps(told.json)
+
+
+def test_little_known_files_are_asked_for_by_hash_when_it_is_said(diffgraph, tmp_path, monkeypatch):
+    file = as_trained("pencil", tmp_path / "loras")
+    home = ("--home", tmp_path / "home")
+    with CivitaiServer() as hub:
+        monkeypatch.setenv("DIFFGRAPH_CIVITAI_URL", hub.url)
+        hashes = {"hashes": {"SHA256": sha256_of(file)}}
+        hub.publish(page(1, "emoji64", name="Graphite", file=hashes, version={"name": "v1"}))
+        first = diffgraph("discover", "--path", file.parent, *home, "--json")
+        assert first.code == 0, first.err
+        assert not hub.requests
+        told = diffgraph("discover", "--path", file.parent, "--online", *home, "--json")
+        assert told.code == 0, told.err
+        assert len(hub.requests) == 2
+    (ref,) = told.json["updated"]
+    assert Library(tmp_path / "home").get(ref).name == "Graphite v1"
+    laid_out = diffgraph("discover", "--online", *home)  # the hub that ships has pages
+    assert laid_out.code == 1
+    assert "--online is for folders of weights files" in " ".join(laid_out.err.split())
 
 
 def test_a_night_of_two_folders_keeps_what_is_on_the_one_that_is_missing(

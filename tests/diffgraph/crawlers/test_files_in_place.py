@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffgraph.artifacts import sha256_of
@@ -82,6 +82,13 @@ class TestDiscover:
         write(top / "a.safetensors", **metadata)
         (expert,) = look(top, library).rejected
         assert "made for" in expert.reason
+
+    def test_reads_whole_what_may_be_quantised(self, top, library) -> None:
+        file = write(top / "a.safetensors")
+        tensors = {name: value.to(torch.int8) for name, value in load_file(file).items()}
+        save_file(tensors, file)
+        (expert,) = look(top, library).rejected
+        assert "integers" in expert.reason
 
     def test_keeps_the_hash_of_a_file_that_is_moved_until_it_is_used(
         self, top, home, library

@@ -556,6 +556,13 @@ class TestHostile:
         assert models(report.new) == ["a"]
         assert "its name is not UTF-8" in reasons(report).values()
 
+    def test_a_folder_whose_name_is_no_text(self, tmp_path: Path) -> None:
+        top = Path(os.fsdecode(os.fsencode(tmp_path) + b"/l\xff"))
+        top.mkdir()
+        (top / "a.safetensors").touch()
+        with pytest.raises(MissingInput, match="is not UTF-8: rename it"):
+            FolderOfFiles(top, get_family("emoji64"), Library(tmp_path / "home", bundled=()))
+
     def test_a_folder_that_vanishes_while_it_is_read_retires_nobody(self, folder: Folder) -> None:
         folder.write("a.safetensors")
         folder.write("deep/b.safetensors", 0.2)

@@ -45,6 +45,15 @@ def test_what_civitai_finds_pages_by() -> None:
                       "lora:night (x)": "6262626262"}  # fmt: skip
 
 
+def test_two_files_of_one_name_are_both_credited() -> None:
+    files = {"h:a@1": "x/ink.safetensors", "h:b@1": "y/ink.safetensors"}
+    text = infotext(sources(files=files, a=0.8, b=0.5), drawing())
+    assert as_a1111(text).lora_hashes == {"ink": "a" * 12, "ink (2)": "b" * 12}
+    assert {"lora:ink": "6161616161", "lora:ink (2)": "6262626262"}.items() <= as_civitai(text)[
+        2
+    ].items()
+
+
 def test_a_whole_checkpoint_is_the_model() -> None:
     text = infotext(sources(a=0.8, m=1), drawing())
     settings = as_a1111(text).settings

@@ -1,6 +1,7 @@
 """Merged files of every family's architecture, loaded again by the family and by diffusers."""
 
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from diffgraph.errors import MissingInput
 from diffgraph.experts.delta import Delta
 from diffgraph.experts.reading import open_delta
 from diffgraph.families import flux, get_family, sd15
+from diffgraph.families.family import SamplerConfig
 from diffgraph.merging.base_files import BaseFiles, open_base, open_folder
 from diffgraph.merging.layouts import left_out, single_file
 from diffgraph.merging.plan import MergePlan, PlannedExpert
@@ -126,6 +128,39 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     (folder / "diffgraph.json").unlink()
     with pytest.raises(MissingInput, match="no merge wrote"):
         write_folder(merge, folder, torch.float32, {})
+
+
+@pytest.mark.parametrize("family", ["emoji64", "sd15", "flux"])
+def test_a_folder_draws_our_image_with_no_word_beside_it(
+    tmp_path: Path,
+    tiny_sd15_folder: Path,
+    tiny_flux_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    family: str,
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    if family == "emoji64":
+        base, model = open_base(get_family(family)), get_family(family).load("cpu")
+    else:
+        source = {"sd15": tiny_sd15_folder, "flux": tiny_flux_folder}[family]
+        base = open_folder(source)
+        model = {"sd15": sd15, "flux": flux}[family].load("cpu", torch.float32, place=str(source))
+    model.resolution = side = 32 if family == "flux" else 64
+    merge = FileMerge(MergePlan(family=family), {}, base)
+    write_folder(merge, tmp_path / "merged", torch.float32, {"format": "pt"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        pipeline: Any = DiffusionPipeline.from_pretrained(tmp_path / "merged")
+    assert not [record for record in caplog.records if record.name.startswith("diffusers")]
+    pipeline.set_progress_bar_config(disable=True)
+    given = {"num_inference_steps": 3, "guidance_scale": 4.0, "width": side, "height": side}
+    short = {"max_sequence_length": 48} if family == "flux" else {}  # as the tiny tokenizer has
+    noise = torch.Generator("cpu").manual_seed(7)
+    theirs = pipeline("a cat", **given, **short, generator=noise, output_type="pt").images
+    ours = model.sample(["a cat"], [7], SamplerConfig(steps=3, guidance=4.0))
+    assert ours.std() > 0.01
+    torch.testing.assert_close(ours, theirs.float(), rtol=0, atol=1 / 255)
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "[]", '{"a": 1, "a": 2}', "{"])

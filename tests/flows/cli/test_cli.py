@@ -17,8 +17,8 @@ from diffgraph.printable import harmless
 from flows.cli.command import errors_printed
 
 ROOT = Path(__file__).parents[3]
-VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "merge", "batch",
-         "evaluate", "show", "export-graph", "doctor")  # fmt: skip
+VERBS = ("demo", "discover", "build", "refresh", "train", "plan", "generate", "why", "merge",
+         "batch", "evaluate", "show", "export-graph", "doctor")  # fmt: skip
 PROMPT = "a smiling robot, pencil sketch, at night"
 
 

@@ -5,13 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffgraph.crawlers.discovery import discover
 from diffgraph.crawlers.folder_of_files import FolderOfFiles
+from diffgraph.experts.autov3 import autov3_of
 from diffgraph.experts.library import Library
 from diffgraph.families import get_family
+from tests.infotext import as_a1111
 
 HUB = Path(str(get_family("emoji64").hub)) / "files"
 TRAINED = {
@@ -105,3 +108,27 @@ def _as_a_hub(files: Path, hub: Path, library: Library) -> None:
         page = {"id": number, "name": file.stem, "type": "LORA", "modelVersions": [version]}
         (hub / f"models/{number}.json").write_text(json.dumps(page))
     discover(FolderCrawler(hub), library, get_family("emoji64"))
+
+
+def test_other_tools_know_them_by_their_places_and_hashes(diffgraph, tmp_path):
+    as_trained("pencil", tmp_path / "models" / "loras" / "styles")
+    library, family = Library(tmp_path / "home"), get_family("emoji64")
+    discover(FolderOfFiles(tmp_path / "models", family, library), library, family)
+    (pencil,) = library.experts("ready")
+    plan = {"experts": [{"ref": pencil.ref, "kind": "peft", "coefficient": 0.6}]}
+    (tmp_path / "plan.json").write_text(json.dumps({"family": "emoji64", **plan}))
+    said = ("--plan", tmp_path / "plan.json", "--home", tmp_path / "home", "--out", tmp_path)
+    told = diffgraph("generate", "a fox", *said, "--json")
+    assert told.code == 0, told.err
+    file = told.json["images"][0]["file"]
+    with Image.open(file) as opened:
+        texts = opened.info
+    found = as_a1111(texts["parameters"])
+    assert found.tags == [("lora", "pencil", "0.6")]
+    assert found.lora_hashes == {"pencil": autov3_of(HUB / "pencil.safetensors")}
+    assert found.lora_hashes["pencil"] in (library.folder / "autov3.jsonl").read_text()
+    assert texts["diffgraph.debts"].startswith("ask the maker of pencil")
+    assert texts["diffgraph.debts"].endswith("its licence is not known")
+    graph = diffgraph("merge", file, "--syntax", "comfyui", "--home", tmp_path / "home")
+    names = [node["inputs"].get("lora_name") for node in json.loads(graph.out).values()]
+    assert "styles/pencil.safetensors" in names

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from diffgraph.merging.plan_files import read_plan
 from tests.flows.cli.test_cli import ROOT, only_line
@@ -121,6 +122,80 @@ class TestSampling:
         with pytest.raises(InputError, match="flux takes no negative prompt"):
             Sampling(negative="frame").of(get_family("flux"))
         assert Sampling(negative=" ").with_negative("a fox") == "a fox"
+
+
+class TestAnImage:
+    """What an image says of itself is enough to draw it again, others like it, and to say why."""
+
+    ASKED = ("--size", "48x32", "--steps", "2", "--guidance", "2.5", "--negative", "red frame",
+             "--seed", "7", "--expert", "night:0.4")  # fmt: skip
+
+    @pytest.fixture
+    def drawn(self, diffgraph, tmp_path):
+        told = diffgraph("generate", "a fox, sepia", *self.ASKED, "-o", tmp_path / "1", "--json")
+        assert told.code == 0, told.err
+        return told.json["images"][0]
+
+    def test_is_drawn_again_by_its_plan(self, diffgraph, tmp_path, drawn):
+        told = diffgraph("generate", drawn["prompt"], "--plan", drawn["file"], "--seed", "7",
+                         "-o", tmp_path / "2", "--json")  # fmt: skip
+        (again,) = told.json["images"]
+        assert Path(again["file"]).read_bytes() == Path(drawn["file"]).read_bytes()
+        assert again["names"] == drawn["names"] != {}
+
+    def test_has_others_like_it(self, diffgraph, tmp_path, drawn):
+        draw = ("generate", "a cup", "--like", drawn["file"], "-o", tmp_path / "2", "--json")
+        (like,) = diffgraph(*draw).json["images"]
+        assert like["prompt"] == "a cup\nNegative prompt: red frame"
+        for same in ("coefficients", "sampler", "seed", "plan_id"):
+            assert like[same] == drawn[same]
+        told = diffgraph(*draw, "--steps", "1", "--seed", "1", "--negative", "")
+        (other,) = told.json["images"]
+        assert (other["prompt"], other["seed"]) == ("a cup", 1)
+        assert other["sampler"] == {**drawn["sampler"], "steps": 1}
+
+    def test_says_why(self, diffgraph, drawn):
+        told = diffgraph("why", drawn["file"])
+        assert told.code == 0, told.err
+        said = diffgraph("why", drawn["file"], "--json").json
+        assert said["coefficients"] == drawn["coefficients"]
+        assert tuple(said["explanation"]) == tuple(drawn["explanation"])
+        words = ("asked for, at 0.4", "owed: ", "NoctisArt", "seed 7", "steps 2", "guidance 2.5",
+                 "size 48x32", drawn["plan_id"], *drawn["names"].values())  # fmt: skip
+        assert [word for word in words if word not in told.out] == []
+
+    def test_of_somebody_else_is_told_in_a_line(self, diffgraph, tmp_path):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+        (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+        for name, says in (("photo.png", "no image of ours"), ("photo.jpg", ""), ("none.png", "")):
+            told = diffgraph("why", tmp_path / name)
+            assert (told.code, told.out) == (1, "")
+            line = only_line(told.err)
+            assert name in line
+            assert says in line
+
+    def test_whose_texts_lie_is_harmless(self, diffgraph, tmp_path):
+        info = PngInfo()
+        info.add_text("diffgraph.plan", '{"family": "emoji64"}')
+        info.add_text("diffgraph.experts", '[{"ref": 3}, {"name": "\x1b[2J"}]')
+        info.add_text("diffgraph.reasons", "\x1b[2J")
+        info.add_text("diffgraph.sampler", '{"steps": 2}')
+        Image.new("RGB", (8, 8)).save(tmp_path / "ours.png", pnginfo=info)
+        told = diffgraph("why", tmp_path / "ours.png")
+        assert told.code == 0
+        assert "\x1b" not in told.out
+        info.add_text("diffgraph.sampler", '{"steps": 1000000}')
+        Image.new("RGB", (8, 8)).save(tmp_path / "ours.png", pnginfo=info)
+        told = diffgraph("why", tmp_path / "ours.png")
+        assert told.code == 1
+        assert "sampler: steps" in only_line(told.err)
+
+    @pytest.mark.parametrize(
+        "others",
+        [("--plan", "x.png"), ("--expert", "night"), ("--without", "night"), ("--method", "base")],
+    )
+    def test_is_all_that_decides(self, diffgraph, others):
+        assert diffgraph("generate", "a fox", "--like", "x.png", *others).code == 2
 
 
 TAKE = """

@@ -13,6 +13,7 @@ TOKEN = "a-secret-token"
         (["--source", "civitai", "--url", "ftp://x"], "https://host"),
         (["--source", "civitai", "--url", f"http://me:{TOKEN}@host"], "use a token"),
         (["--source", "huggingface"], "emoji64 has no base model on Hugging Face"),
+        (["--source", "civitai", "--online"], "--online is for folders of weights files"),
     ],
 )
 def test_what_discover_cannot_be_told_is_one_line(diffgraph, tmp_path, arguments, says):

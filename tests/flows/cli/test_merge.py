@@ -235,7 +235,7 @@ class TestPlansThatAreRead:
 
         plan = MergePlan(family="emoji64", normalisation="softmax")
         save_png(tmp_path / "image.png", as_image(torch.zeros(3, 8, 8), plan), plan, "a cat", 1)
-        assert read_plan(tmp_path / "image.png") == (plan, "a cat", 1)
+        assert read_plan(tmp_path / "image.png")[:3] == (plan, "a cat", 1)
 
     @pytest.mark.parametrize(
         ("content", "says"),

@@ -30,7 +30,7 @@ def bounded(seconds: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[No
     """
     clocks = ((signal.ITIMER_PROF, seconds), (signal.ITIMER_REAL, seconds * PATIENCE))
     before = {number: signal.signal(number, _stop) for number in (signal.SIGPROF, signal.SIGALRM)}
-    idle = _reset_peak()
+    idle = reset_peak()
     for clock, limit in clocks:
         signal.setitimer(clock, limit)
     try:
@@ -40,7 +40,7 @@ def bounded(seconds: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[No
             signal.setitimer(clock, 0.0)
         for number, handler in before.items():
             signal.signal(number, handler)
-    if idle is not None and (grown := _resident("VmHWM") - idle) > megabytes << 10:
+    if idle is not None and (grown := resident("VmHWM") - idle) > megabytes << 10:
         raise TooDear(f"{grown >> 10} MB of memory, {megabytes} are allowed")
 
 
@@ -48,16 +48,16 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise TooDear(f"took too long: {signal.Signals(number).name}")
 
 
-def _reset_peak() -> int | None:
+def reset_peak() -> int | None:
     """Let the kernel forget the peak so far; return the resident KiB, None where it cannot tell."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # another system than Linux: the time is still bounded
         return None
-    return _resident("VmRSS")
+    return resident("VmRSS")
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1])
