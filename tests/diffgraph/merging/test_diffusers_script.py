@@ -16,10 +16,13 @@ from diffgraph.experts.expert import Expert
 from diffgraph.families import flux, get_family, sd15
 from diffgraph.families.family import SamplerConfig
 from diffgraph.generation import Renderer, as_image
+from diffgraph.merging.base_files import open_folder
 from diffgraph.merging.diffusers_script import diffusers_script
 from diffgraph.merging.generation_settings import GenerationSettings
+from diffgraph.merging.layouts import single_file
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.sources import BaseSource, MergeSources
+from diffgraph.merging.to_file import FileMerge
 from tests.merge_sources import sources
 
 LOADERS: dict[str, Any] = {"sd15": sd15.load, "flux": flux.load}
@@ -57,13 +60,15 @@ class Shelf:
         return next(self.paths[ref] for ref, row in self.rows.items() if row.sha256 == sha256)
 
 
-@pytest.mark.parametrize("family", ["sd15", "flux"])
+# diffusers reads single files of FLUX at its true width only
+@pytest.mark.parametrize(("family", "is_file"), [("sd15", False), ("flux", False), ("sd15", True)])
 def test_it_draws_the_plans_image(
     tmp_path: Path,
     tiny_sd15_folder: Path,
     tiny_flux_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     family: str,
+    is_file: bool,
 ) -> None:
     folder = {"sd15": tiny_sd15_folder, "flux": tiny_flux_folder}[family]
     model = LOADERS[family]("cpu", torch.float32, place=str(folder))
@@ -80,7 +85,13 @@ def test_it_draws_the_plans_image(
     renderer = Renderer(get_family(family), shelf, model=model)
     pixels = renderer.render(plan, [prompt], [5], SAMPLER)[0]
     bare = renderer.render(MergePlan(family=family), [prompt], [5], SAMPLER)[0]
-    given = MergeSources(plan, BaseSource("tiny", str(folder)), shelf.rows, {}, shelf.paths)
+    base = BaseSource("tiny", str(folder))
+    if is_file:
+        file, stored = tmp_path / "tiny.safetensors", open_folder(folder)
+        merge = FileMerge(MergePlan(family=family), {}, stored)
+        merge.write(file, single_file(stored), torch.float32, {"format": "pt"})
+        base = base._replace(path=str(file))
+    given = MergeSources(plan, base, shelf.rows, {}, shelf.paths)
     settings = GenerationSettings.of(get_family(family), prompt, SAMPLER, 5, (side, side))
     script = diffusers_script(given, settings)
     assert "diffgraph" not in script
