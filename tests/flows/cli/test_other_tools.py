@@ -73,6 +73,15 @@ def test_what_a_tool_cannot_say_is_told_in_a_line(diffgraph, tmp_path, syntax):
     assert told.out == ""
 
 
+def test_texts_to_copy_come_one_at_a_time(diffgraph, tmp_path):
+    options = ("--syntax", "a1111", "--home", tmp_path / "home")
+    told = diffgraph("plan", "night", "snow", *options)
+    assert told.code == 2
+    assert "one prompt at a time" in told.err
+    told = diffgraph("plan", "night", "snow", *options, "--json")
+    assert [as_a1111(plan["text"]).prompt[:4] for plan in told.json["plans"]] == ["nigh", "snow"]
+
+
 def test_a_plan_names_who_is_to_be_credited(diffgraph, tmp_path):
     told = diffgraph("plan", PROMPT, *CHOSEN, "--json", "--home", tmp_path / "home")
     (plan,) = told.json["plans"]
