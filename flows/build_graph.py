@@ -7,7 +7,7 @@ from diffgraph.agents.spending import Spending
 from diffgraph.graph.calibration import CalibrationConfig
 from diffgraph.session import Session
 from diffgraph.session.agents import spent_since
-from diffgraph.session.building import BuildResult, GraphBuilder
+from diffgraph.session.building import BuildResult, GraphBuilder, write_interim
 from diffgraph.session.in_place import unread_in_place
 from diffgraph.session.overrides import read_overrides
 from diffgraph.settings import Settings
@@ -21,10 +21,12 @@ from tasks.building import (
     choose_reference_prompts,
     read_files_in_place,
     register,
+    register_library,
     write,
 )
 from tasks.tracking import record_spending
 
+INTERIM_SECONDS = 600.0  # between graphs of those who are measured so far
 IMAGES_A_TASK = 64  # some seconds on a laptop: as much as a killed worker may lose
 
 
@@ -67,9 +69,21 @@ def build(
         failed |= read_files_in_place(settings.home, family)
     work = builder.shards(prompts, config, only_missing=True)
     given = (settings.home, settings.device)
-    for part in results_of(calibrate_shard, work, "calibrate", lambda shard: shard.images, *given):
-        failed |= part.failed
+    written = time.monotonic()
+    try:
+        for part in results_of(
+            calibrate_shard, work, "calibrate", lambda shard: shard.images, *given
+        ):
+            failed |= part.failed
+            if time.monotonic() - written > INTERIM_SECONDS:
+                write_interim(builder, prompts, config, failed)
+                written = time.monotonic()
+    except BaseException:  # stopped: whoever is measured counts
+        write_interim(builder, prompts, config, failed)
+        raise
     before, after = write(builder, prompts, config, failed)
+    if builder.is_outdated:
+        register_library(settings.home, family, settings.agent)
     built = BuildResult.of(
         before,
         after,

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from diffgraph.errors import MissingInput
+from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.evaluation.prompt_sets import load_prompts
 from diffgraph.merging.plan import MergePlan, Normalisation
 from diffgraph.planner.planner import Planner
@@ -91,6 +91,11 @@ def train(
     settings = Settings()
     family = family or settings.family
     session = Session.of(settings, family, snapshot).pinned()
+    if not session.graph.calibrated:
+        raise SnapshotError(
+            f"no expert of snapshot {session.graph.id} is calibrated yet, so that nothing can be "
+            "learnt: run `diffgraph build` first"
+        )
     start = None if like is None else _as(like, settings.home, family)
     config = _config(session.overrides, start, steps=steps, seed=seed, normalisation=normalisation)
     texts = [prompt.text for prompt in load_prompts("train", limit=prompts, family=family)]

@@ -16,6 +16,7 @@ from diffgraph.foreign_files import parse_strict
 TITLE = 200
 LONGEST = 5_000
 HEADER_VALUES = 200_000
+SELDOM = 0.1  # of how often the most frequent tag is said
 REPEATS = re.compile(r"^\d+_")
 GENERAL = frozenset(
     "img imgs image images data dataset train training lora loras class concept style default out "
@@ -54,14 +55,18 @@ def read_header(metadata: Mapping[str, str]) -> tuple[FileMetadata, list[str]]:
 
 
 def _training_tags(frequency: Any) -> tuple[str, ...]:
-    """Return what the training's captions say most often; `folder -> tag -> count`."""
+    """Return what the training's captions say often; `folder -> tag -> count`.
+
+    What few of them say is what some picture happened to show, not what was learnt.
+    """
     counts: Counter[str] = Counter()
     for tags in frequency.values() if isinstance(frequency, dict) else ():
         for tag, count in tags.items() if isinstance(tags, dict) else ():
             if isinstance(count, int) and not isinstance(count, bool) and 0 < count < 1 << 40:
                 counts[text(tag, WORD_CHARACTERS)] += count
     counts.pop("", None)
-    return tuple(tag.replace("_", " ") for tag, _ in counts.most_common(MOST_TAGS))
+    often = counts.most_common(MOST_TAGS)
+    return tuple(tag.replace("_", " ") for tag, count in often if count >= SELDOM * often[0][1])
 
 
 def _triggers(folders: Mapping[str, Any]) -> tuple[str, ...]:

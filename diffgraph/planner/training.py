@@ -164,10 +164,12 @@ class _Run:
         folder: Path,
         validation: Sequence[TrainingPrompt],
     ) -> None:
-        self.graphs = [_subgraph(snapshot, prompt) for prompt in prompts if prompt.refs]
+        found = (_subgraph(snapshot, prompt) for prompt in prompts)
+        self.graphs = [graph for graph in found if graph.refs]
         if not self.graphs:
             raise InputError("no training prompt has an expert to plan: nothing can be learnt")
-        self.trials = [_subgraph(snapshot, prompt) for prompt in validation if prompt.refs]
+        kept_back = (_subgraph(snapshot, prompt) for prompt in validation)
+        self.trials = [graph for graph in kept_back if graph.refs]
         self.rollouts, self.config, self.folder = rollouts, config, folder
         self.snapshot_id, self.family = snapshot.id, snapshot.family
         self.scores = snapshot.score_names
@@ -351,7 +353,9 @@ class _Run:
 
 
 def _subgraph(snapshot: "GraphSnapshot", prompt: TrainingPrompt) -> Subgraph:
-    return activate(snapshot, prompt.refs, prompt.embedding, prompt.text)
+    known = set(snapshot.calibrated)  # nothing is learnt of who is not measured yet
+    refs = [ref for ref in prompt.refs if ref in known]
+    return activate(snapshot, refs, prompt.embedding, prompt.text)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -14,8 +14,8 @@ from diffgraph.families.scorer import FamilyScorer, Scorer
 from diffgraph.scoring.reward import SCORE_NAMES, Reward
 
 __all__ = [
-    "SCORERS", "SCORE_NAMES", "Reward", "Scorer", "get_scorers", "identity_of", "score",
-    "scorers_of",
+    "SCORERS", "SCORE_NAMES", "Reward", "Scorer", "can_score", "get_scorers", "identity_of",
+    "score", "scorers_of",
 ]  # fmt: skip
 
 COLUMNS = frozenset(
@@ -72,6 +72,15 @@ def get_scorers(
     """
     wanted = _demand(family, names)
     return {name: named.load(device) for name, named in wanted.items() if named.load}
+
+
+def can_score(family: str | Family, names: Sequence[str] | None = None) -> bool:
+    """Return whether anything here computes a family's scores."""
+    try:
+        _demand(family, names)
+    except MissingInput:
+        return False
+    return True
 
 
 def identity_of(family: str | Family, names: Sequence[str] | None = None) -> str:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from diffgraph.artifacts import set_aside, write_text
 from diffgraph.errors import MissingInput
 from diffgraph.progress import report
-from diffgraph.scoring.reward import SCORE_NAMES
+from diffgraph.scoring import SCORE_NAMES, can_score
 from diffgraph.session import Session
 from diffgraph.session.overrides import NO_OVERRIDES, Overrides
 from diffgraph.session.planners import planner_folder, planner_name
@@ -85,7 +85,7 @@ class BatchShard(BaseModel, frozen=True):
             self.ids.planner,
         )
         session = session.pinned()  # told now, and not as the failure of each row
-        if (found := session.scorers_id) != self.ids.scorers:
+        if self.ids.scores and (found := session.scorers_id) != self.ids.scorers:
             raise MissingInput(
                 f"the scorers of {self.family} are {found}, and this batch was begun with "
                 f"{self.ids.scorers}: draw into another folder"
@@ -107,12 +107,15 @@ def ids_of(out: Path, session: Session) -> BatchIdentity:
     except ValidationError:
         log.warning("%s is damaged; it is set aside as %s", begun, set_aside(begun).name)
     folder, planner = session.planner_used
+    scores = session.graph.score_names
+    if not can_score(session.family_name, scores):
+        scores = ()  # nothing rates the images of this family yet: they are drawn all the same
     ids = BatchIdentity(
         snapshot=session.graph.id,
         planner=planner,
         planner_name=planner_name(session.family_name, folder),
-        scorers=session.scorers_id,
-        scores=session.graph.score_names,
+        scorers=session.scorers_id if scores else "",
+        scores=scores,
     )
     write_text(begun, ids.model_dump_json(indent=1))
     return ids
@@ -184,15 +187,18 @@ def _draw(row: PromptRow, shard: BatchShard, session: Session, out: Path) -> dic
     )
     more = metadata(row.prompt, row.seed, images[0])
     save_png(out / file, image, decision.plan, row.prompt, row.seed, more)
-    values = score(session.scorers, images, [row.prompt])
-    return {
+    drawn = {
         **told,
         "plan_id": decision.plan.id,
         "plan": decision.plan.model_dump_json(),
         "file": str(file),
-        **dict(zip(session.scorers, values[0].tolist(), strict=True)),
-        "reward": float(session.graph.reward.of(values)[0]),
     }
+    if shard.ids.scores:
+        values = score(session.scorers, images, [row.prompt])
+        drawn |= dict(zip(session.scorers, values[0].tolist(), strict=True))
+        if session.graph.manifest.reward is not None:
+            drawn["reward"] = float(session.graph.reward.of(values)[0])
+    return drawn
 
 
 def _schema(scores: Sequence[str]) -> Any:

@@ -15,9 +15,9 @@ from diffgraph.graph.calibration import Calibrated, CalibrationConfig, Shard, ca
 from diffgraph.graph.calibration import parts as parts_of
 from diffgraph.graph.contents import read_parts
 from diffgraph.graph.embedding_store import EmbeddingStore
-from diffgraph.graph.in_force import mend
+from diffgraph.graph.in_force import mend, open_in_force
 from diffgraph.graph.reference_prompts import ReferencePrompt, choose
-from diffgraph.graph.registration import Cards, known_cards, register_all
+from diffgraph.graph.registration import STATUSES, Cards, known_cards, register_all
 from diffgraph.graph.schema import ExpertNode, PromptNode
 from diffgraph.graph.snapshot import GraphSnapshot, open_snapshot, write_snapshot
 from diffgraph.homes import family_folder
@@ -147,6 +147,13 @@ class GraphBuilder:
             log.warning("no card yet, so left for the next build: %s", ", ".join(sorted(late)))
         return [(expert, card) for expert, card in known if card is not None]
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the library has experts by now that are not among the described."""
+        known = {expert.ref for expert, _ in self.described}
+        now = (expert for expert in self.library.experts(STATUSES) if expert.family == self.family)
+        return any(expert.ref not in known for expert in now)
+
     def demand_experts(self) -> None:
         """Raise `SnapshotError` unless the library holds an expert of the family."""
         known = self.library.experts(("ready", "registered_only"))
@@ -245,6 +252,7 @@ def write(
     prompts: list[ReferencePrompt],
     config: CalibrationConfig,
     failed: Mapping[str, str] = MappingProxyType({}),
+    is_whole: bool = True,
 ) -> tuple[GraphSnapshot | None, GraphSnapshot]:
     """Write experts, cards and scores as a snapshot, the current one; return the one before too.
 
@@ -253,6 +261,7 @@ def write(
         prompts: what experts were measured on.
         config: how they were.
         failed: why some could not be; they are known from now on, and not merged.
+        is_whole: whether all were; else the graph is in force until the next one is.
     """
     work = builder.shards(prompts, config, only_missing=False)
     places, embedder = builder.embeddings, builder.session.embedder
@@ -274,8 +283,24 @@ def write(
         read_parts(parts_of(work, scores_folder(builder.home)), work[0].scores),
         config.sampler,
         work[0].scorers,
+        is_built=is_whole,
     )
     return before, open_snapshot(place, snapshot_id)
+
+
+def write_interim(
+    builder: GraphBuilder,
+    prompts: list[ReferencePrompt],
+    config: CalibrationConfig,
+    failed: Mapping[str, str],
+) -> None:
+    """Put in force what a build has measured so far, if it is more than was measured before."""
+    measured = parts_of(
+        builder.shards(prompts, config, only_missing=False), scores_folder(builder.home)
+    )
+    before = open_in_force(family_folder(builder.home, builder.family))
+    if len(measured) - 1 > (len(before.calibrated) if before else 0):  # the base is one of them
+        write(builder, prompts, config, failed, is_whole=False)
 
 
 def _as_measured(expert: "Expert", failed: Mapping[str, str]) -> "Expert":

@@ -36,6 +36,7 @@ class GraphSummary(Result):
     only_known: int
     reference_prompts: int
     edges: int
+    uncalibrated: int
     strongest: dict[str, tuple[tuple[str, str, float], ...]]
     """Score → the experts with the highest mean gain over the base, in its deviations: reference,
     name, gain."""
@@ -52,6 +53,13 @@ class GraphSummary(Result):
             f"{self.reference_prompts} reference prompts, {self.edges} edges: "
             "what each expert scores on each prompt"
         )
+        if self.uncalibrated:
+            yield (
+                f"{self.uncalibrated} not calibrated yet: merged as strongly as their pages say, "
+                "until `diffgraph build` has measured them"
+            )
+        if not self.strongest:
+            return
         yield f"best by score; {GAIN}:"
         table = [(score, *best) for score, three in self.strongest.items() for best in three]
         yield rows(("score", "expert", "name", "gain"), table)
@@ -169,7 +177,8 @@ def graph(settings: Settings, which: str | None) -> GraphSummary:
         peft=kinds.count("peft"),
         only_known=snapshot.manifest.experts - len(kinds),
         reference_prompts=len(snapshot.prompt_ids),
-        edges=len(kinds) * len(snapshot.prompt_ids),
+        edges=len(snapshot.calibrated) * len(snapshot.prompt_ids),
+        uncalibrated=len(snapshot.manifest.uncalibrated),
         strongest={
             score: tuple((ref, name, round(gain, 3)) for ref, name, gain in best)
             for score, best in strongest(snapshot, 3).items()
@@ -238,7 +247,7 @@ def expert(settings: Settings, which: str) -> ExpertDetails:
             f"no expert {which}: `diffgraph show experts` lists those that are known"
         )
     gains = {}
-    if snapshot and which in snapshot.refs:
+    if snapshot and which in snapshot.calibrated:
         gains = {name: round(gain, 3) for name, gain in mean_gains(snapshot, which).items()}
     facts = {**(node or {}), **(known.model_dump(mode="json") if known else {})}
     notes = _score_notes(snapshot.family) if snapshot and gains else {}

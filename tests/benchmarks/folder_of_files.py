@@ -5,7 +5,9 @@
 Writes so many LoRA files: kohya's modules of SD1.5 at rank 128, each with its own training header
 and a sidecar of ComfyUI-Lora-Manager; then looks at them twice: first when all of them are new,
 then when nothing is. The numbers of a file are a hole in it, so that two
-thousand files of 151 MB fit anywhere; no look reads more of a file than three samples. Then some
+thousand files of 151 MB fit anywhere; no look reads more of a file than three samples. Then all
+are registered, as the end of `diffgraph discover` does, and `diffgraph plan` makes the first plan
+of them, in a process of its own; the files that it chooses are hashed. Then some
 are hashed, as their first use does, by one thread and by several. Prints one JSON document:
 seconds of the clock, and on a core for a machine that others use too.
 """
@@ -13,7 +15,9 @@ seconds of the clock, and on a core for a machine that others use too.
 import argparse
 import json
 import math
+import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +33,9 @@ from diffgraph.experts.library import Library
 from diffgraph.experts.references import References
 from diffgraph.experts.weights_file import header_bytes
 from diffgraph.families import get_family
+from diffgraph.session.registering import register_library
 
+PROMPT = "a fox in the rain, neon, gold"
 WORDS = ("neon", "rain", "castle", "fox", "ink", "fog", "gold", "robot", "paper", "owl", "night")
 BLOCKS = (
     *((f"down_blocks_{block}", count, width) for block, count, width in
@@ -119,6 +125,12 @@ def timed(work: Callable[[], Discovery]) -> dict[str, Any]:
     }
 
 
+def _cpu_seconds() -> float:
+    """Return what this process and those that it started took on a core."""
+    taken = os.times()
+    return sum(taken[:4])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=2000)
@@ -134,6 +146,25 @@ def main() -> None:
         def look() -> Discovery:
             return discover(FolderOfFiles(folder, family, library), library, family)
 
+        def seconds(work: Callable[[], Any]) -> dict[str, float]:
+            start, core = time.perf_counter(), _cpu_seconds()
+            work()
+            return {
+                "seconds": round(time.perf_counter() - start, 2),
+                "cpu seconds": round(_cpu_seconds() - core, 2),
+            }
+
+        def register() -> None:
+            register_library(Path(place) / "home", family.name)
+
+        def plan() -> None:
+            words = ["plan", PROMPT, "--home", f"{place}/home", "--family", family.name]
+            done = subprocess.run(
+                [sys.executable, "-m", "flows.cli", *words],
+                cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            sys.stderr.write(done.stdout)
+
         def hashed(threads: int) -> float:
             table, start = Path(place) / f"{threads}/references.jsonl", time.perf_counter()
             list(hash_files(paths[:HASHED], References(table), threads=threads))
@@ -145,6 +176,10 @@ def main() -> None:
             "bytes a file": size // files,
             "first look": timed(look),
             "second look": timed(look),
+            "register": seconds(register),
+            "register again": seconds(register),
+            "first plan": seconds(plan),
+            "second plan": seconds(plan),
             "MB/s hashed by threads": {str(threads): hashed(threads) for threads in (1, 2, 4)},
         }
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
