@@ -59,6 +59,8 @@ def plan(
 ) -> None:
     """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
     _demand_experts(only, expert, prompts)
+    if syntax is not None and len(prompts) > 1 and not json:
+        raise typer.BadParameter("one prompt at a time, or with --json", param_hint="--syntax")
     settings = settings_of(home, family, config=config, agent=agent)
     from diffgraph.session.deciding import choices_of
     from flows.cli.generate import plan as run
