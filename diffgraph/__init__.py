@@ -50,7 +50,9 @@ _MODULES = {
 
 
 def open(
-    home: "str | PathLike[str] | None" = None, family: str = "emoji64", device: str = "auto"
+    home: "str | PathLike[str] | None" = None,
+    family: str | None = None,
+    device: str | None = None,
 ) -> "Session":
     """Return what plans, draws and merges with the experts of a home.
 
@@ -60,8 +62,8 @@ def open(
     Args:
         home: the folder where everything is kept; `DIFFGRAPH_HOME`, or a folder in the user's data
             directory. One that is not there yet has the experts and the planner that ship.
-        family: the model family.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        family: the model family; `DIFFGRAPH_FAMILY`, or `emoji64`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; `DIFFGRAPH_DEVICE`, or `auto`.
 
     Raises:
         UnknownFamily: there is no such family.

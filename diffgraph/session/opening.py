@@ -10,15 +10,16 @@ from diffgraph.session.session import Session
 from diffgraph.settings import Settings
 
 
-def open_session(home: str | os.PathLike[str] | None, family: str, device: str) -> Session:
+def open_session(
+    home: str | os.PathLike[str] | None, family: str | None, device: str | None
+) -> Session:
     """Return a session; see `diffgraph.open`."""
     from diffgraph.generation import device_of
 
-    given: dict[str, Any] = {"family": family, "device": device}
-    if home is not None:
-        given["home"] = Path(home).expanduser().absolute()
-    settings = read_settings(**given)
-    device_of(device)
+    folder = None if home is None else Path(home).expanduser().absolute()
+    given = {"home": folder, "family": family, "device": device}
+    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    device_of(settings.device)
     _demand_readable(settings.home)
     return Session.of(settings)
 

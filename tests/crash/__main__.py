@@ -34,11 +34,12 @@ HITS: dict[str, Callable[[int | float], Hit]] = {
     "full disk": lambda at: Hit(Fault(Kind.FULL_DISK, int(at))),
     "failing disk": lambda at: Hit(Fault(Kind.BAD_DISK, int(at))),
     "read-only disk": lambda at: Hit(Fault(Kind.READ_ONLY, int(at))),
+    "renames fail": lambda at: Hit(Fault(Kind.NO_RENAMES, int(at))),
     SIGTERM: lambda after: Hit(after=after, number=signal.SIGTERM),
     WORKER: lambda after: Hit(after=after, whom=Whom.WORKER),
     SERVER: lambda after: Hit(after=after, whom=Whom.SERVER),
 }
-DISK = ("full disk", "failing disk", "read-only disk")
+DISK = ("full disk", "failing disk", "read-only disk", "renames fail")
 MODULES = (
     "diffusers",
     "mlflow",

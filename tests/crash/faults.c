@@ -71,11 +71,14 @@ static int below_handle(int handle) {
     return !strncmp(real, root, root_length);
 }
 
-/* Return whether this change is the one that is hit. */
-static int is_hit(void) {
+/* Return whether this change is the one that is hit; on a disk that cannot rename, only those are. */
+static int is_hit_as(int is_rename) {
     long number = ++changes;
+    if (fault == EXDEV && !is_rename) return 0;
     return fatal_change && (number == fatal_change || (is_lasting && number > fatal_change));
 }
+
+static int is_hit(void) { return is_hit_as(0); }
 
 static void die_if_asked(void) {
     if (!fault) kill(getpid(), SIGKILL);
@@ -83,15 +86,16 @@ static void die_if_asked(void) {
 
 #define REAL(name, ...) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))(__VA_ARGS__)
 
-#define CHANGE(condition, call)           \
-    do {                                  \
-        if ((condition) && is_hit()) {    \
-            die_if_asked();               \
-            errno = fault;                \
-            return -1;                    \
-        }                                 \
-        return call;                      \
+#define CHANGE_AS(is_rename, condition, call)      \
+    do {                                           \
+        if ((condition) && is_hit_as(is_rename)) { \
+            die_if_asked();                        \
+            errno = fault;                         \
+            return -1;                             \
+        }                                          \
+        return call;                               \
     } while (0)
+#define CHANGE(condition, call) CHANGE_AS(0, condition, call)
 
 ssize_t write(int handle, const void *data, size_t size) {
     if (below_handle(handle) && is_hit()) {
@@ -130,9 +134,9 @@ int fdatasync(int handle) { CHANGE(below_handle(handle), REAL(fdatasync, handle)
 int ftruncate64(int handle, off64_t size) {
     CHANGE(below_handle(handle) && fault != ENOSPC, REAL(ftruncate64, handle, size));
 }
-int rename(const char *from, const char *to) { CHANGE(below(to), REAL(rename, from, to)); }
+int rename(const char *from, const char *to) { CHANGE_AS(1, below(to), REAL(rename, from, to)); }
 int renameat(int a, const char *from, int b, const char *to) {
-    CHANGE(below_of(b, to), REAL(renameat, a, from, b, to));
+    CHANGE_AS(1, below_of(b, to), REAL(renameat, a, from, b, to));
 }
 int link(const char *from, const char *to) { CHANGE(below(to), REAL(link, from, to)); }
 int mkdir(const char *path, mode_t mode) { CHANGE(below(path), REAL(mkdir, path, mode)); }

@@ -27,6 +27,8 @@ class Kind(Enum):
     FULL_DISK = (errno.ENOSPC, True)
     BAD_DISK = (errno.EIO, False)
     READ_ONLY = (errno.EROFS, True)
+    NO_RENAMES = (errno.EXDEV, True)
+    """Only renames are hit."""
 
 
 class Fault(NamedTuple):

@@ -9,7 +9,6 @@ from PIL import Image
 
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.errors import InputError
-from diffgraph.evaluation.figure import write_figure
 from diffgraph.evaluation.methods import METHODS
 from diffgraph.evaluation.report import (
     METHOD_NOTES,
@@ -30,6 +29,7 @@ from diffgraph.families.scorer import FamilyScorer
 from diffgraph.printable import harmless
 from diffgraph.scoring.reward import SCORE_NAMES
 from diffgraph.secrets import keep_secret
+from docs.picture import write_figure
 
 HOSTILE = "<script>alert('x')</script>\"onload=\u202e{{ 7 * 7 }}<img src=http://evil.example/a.png>"
 

@@ -309,6 +309,15 @@ class TestOpening:
         found = diffgraph.open(str(tmp_path), "sd15", device="cpu")
         assert (found.home, found.family_name, found.device) == (tmp_path, "sd15", "cpu")
 
+    def test_takes_what_is_not_given_from_the_settings(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("DIFFGRAPH_FAMILY", "sd15")
+        monkeypatch.setenv("DIFFGRAPH_DEVICE", "cpu")
+        found = diffgraph.open(tmp_path)
+        assert (found.family_name, found.device) == ("sd15", "cpu")
+        monkeypatch.setenv("DIFFGRAPH_DEVICE", "tpu")
+        with pytest.raises(InputError, match="tpu"):
+            diffgraph.open(tmp_path)
+
     def test_refuses_what_is_not_there(self, tmp_path, monkeypatch):
         with pytest.raises(UnknownFamily, match="sdxl"):
             diffgraph.open(tmp_path, family="sdxl")

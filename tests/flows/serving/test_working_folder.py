@@ -278,13 +278,3 @@ def test_every_command_closes_a_home_that_others_could_read(tmp_path, diffgraph)
         path.chmod(0o755)
     assert diffgraph("plan", "a cat", "--home", home, "--method", "magic").code == 1
     assert [path.stat().st_mode & 0o777 for path in (home, home / "scores")] == [0o700, 0o700]
-
-
-def test_the_picture_of_a_report_is_drawn_without_the_settings_of_the_folder(tmp_path):
-    """matplotlib reads them while it is imported: we use its letters only."""
-    (tmp_path / "matplotlibrc").write_text("backend: module://stranger")
-    code = (
-        "import sys; from diffgraph.evaluation.figure import _font; "
-        "assert _font(12).getname()[0] == 'DejaVu Sans'; assert 'matplotlib' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
