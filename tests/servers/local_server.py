@@ -2,6 +2,7 @@
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ class Reply:
 Trouble = Callable[[Reply], Reply]
 
 
-class LocalServer:
+class LocalServer(ABC):
     """Answers on a free port while the `with` block lasts; remembers what it was asked.
 
     A subclass says what it answers. Trouble that is ordered with `fail`, `cut`, `stall`, `garble`
@@ -80,8 +81,9 @@ class LocalServer:
         self._server.shutdown()
         self._server.server_close()
 
+    @abstractmethod
     def answer(self, request: Request) -> Reply:
-        raise NotImplementedError
+        """Return the reply to a request, before any trouble."""
 
     def asked(self, path: str) -> list[Request]:
         """Return the requests whose path holds these words."""

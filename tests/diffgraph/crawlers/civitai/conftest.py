@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.diffgraph.crawlers.civitai.crawls import Home
+from tests.diffgraph.crawlers.civitai.crawls import CivitaiHome
 from tests.servers.civitai import CivitaiServer
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
+def home(tmp_path: Path) -> CivitaiHome:
+    return CivitaiHome(tmp_path / "home")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A home folder, and crawls of a Civitai hub into it, for tests."""
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -8,29 +7,15 @@ from pydantic import SecretStr
 from diffgraph.crawlers.civitai import CivitaiCrawler
 from diffgraph.crawlers.civitai_client import CivitaiClient
 from diffgraph.crawlers.discovery import Discovery, DiscoveryConfig, discover
-from diffgraph.crawlers.web import WebConfig
-from diffgraph.experts.library import Library
 from diffgraph.families import get_family
+from tests.diffgraph.crawlers.home import QUICK, Home
 from tests.servers.civitai import CivitaiServer
 
 EMOJI64 = get_family("emoji64")
 
 
-QUICK = WebConfig(page_size=10, first_wait=0.001, longest_wait=0.002, silence=600.0, tries=3)
-
-
-TOKEN = "a-secret-token"
-
-
-class Home:
+class CivitaiHome(Home):
     """A home folder, and crawls into it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def library(self) -> Library:
-        return Library(self.folder, bundled=())
 
     @property
     def refs(self) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from diffgraph.errors import ServiceUnavailable
-from tests.diffgraph.crawlers.civitai.crawls import Home, ref
+from tests.diffgraph.crawlers.civitai.crawls import CivitaiHome, ref
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page, pages
 
@@ -24,7 +24,7 @@ TROUBLE: dict[str, Callable[[CivitaiServer], None]] = {
 
 @pytest.mark.parametrize("name", TROUBLE)
 def test_what_passes_costs_nobody(
-    name: str, home: Home, serve: Callable[..., CivitaiServer]
+    name: str, home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(40))
     hub.before_list(2, lambda: TROUBLE[name](hub))
@@ -35,7 +35,7 @@ def test_what_passes_costs_nobody(
 
 
 def test_a_hub_that_is_down_says_so_in_one_line(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(10))
     hub.fail(503, times=100)
@@ -45,7 +45,7 @@ def test_a_hub_that_is_down_says_so_in_one_line(
 
 
 def test_an_answer_that_never_is_json_costs_only_the_page_that_spoils_it(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(40))
     hub.publish(page(20), body=b'{"id": 20, "name": "half')
@@ -64,7 +64,7 @@ ANSWERS = (
 
 @pytest.mark.parametrize("body", ANSWERS, ids=lambda body: repr(body)[:20])
 def test_a_server_that_is_no_hub_is_one_line(
-    body: bytes, home: Home, serve: Callable[..., CivitaiServer]
+    body: bytes, home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(5))
     hub.disturb(lambda reply: type(reply)(200, body), times=1000)
@@ -75,7 +75,7 @@ def test_a_server_that_is_no_hub_is_one_line(
 
 
 def test_an_answer_that_is_too_large_is_asked_for_in_parts(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(page(number, description="<p>x</p>" * 4000) for number in range(1, 31))
     report = home.discover(hub, largest_answer=100_000)
@@ -83,7 +83,9 @@ def test_an_answer_that_is_too_large_is_asked_for_in_parts(
     assert report.broken == ()
 
 
-def test_a_slow_drip_is_not_waited_for(home: Home, serve: Callable[..., CivitaiServer]) -> None:
+def test_a_slow_drip_is_not_waited_for(
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
+) -> None:
     hub = serve(pages(10))
     hub.stall(at=500, times=100)
     with pytest.raises(ServiceUnavailable, match="no whole answer within"):

@@ -10,7 +10,7 @@ import pytest
 from diffgraph.crawlers.civitai_client import CivitaiClient
 from diffgraph.crawlers.web import WebConfig
 from diffgraph.errors import DiffgraphError
-from tests.diffgraph.crawlers.civitai.crawls import QUICK
+from tests.diffgraph.crawlers.home import QUICK
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page, pages
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from diffgraph.crawlers.discovery import DiscoveryConfig, discover
-from tests.diffgraph.crawlers.civitai.crawls import EMOJI64, TOKEN, Home, reasons, ref
+from tests.diffgraph.crawlers.civitai.crawls import EMOJI64, CivitaiHome, reasons, ref
+from tests.diffgraph.crawlers.home import TOKEN
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page, pages
 
 
 def test_every_expert_is_known_and_every_refusal_has_its_reason(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(100))
     report = home.discover(hub)
@@ -39,7 +40,7 @@ def test_every_expert_is_known_and_every_refusal_has_its_reason(
 
 
 def test_a_second_run_with_nothing_new_changes_nothing(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(40))
     home.discover(hub)
@@ -51,7 +52,7 @@ def test_a_second_run_with_nothing_new_changes_nothing(
 
 
 def test_few_downloads_and_low_ratings_are_refused_when_asked(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(
         [
@@ -77,7 +78,7 @@ class TestAHubThatChangesWhileItIsRead:
 
     @pytest.mark.parametrize("paging", ["keyset", "offset"])
     def test_what_is_published_and_withdrawn_meanwhile(
-        self, paging: str, home: Home, serve: Callable[..., CivitaiServer]
+        self, paging: str, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(60), paging=paging)
         hub.before_list(2, lambda: [hub.publish(page(number)) for number in (101, 102, 103)])
@@ -92,7 +93,7 @@ class TestAHubThatChangesWhileItIsRead:
         assert len(seen) == len(set(seen))
 
     def test_who_has_gone_is_retired_and_who_was_only_not_shown_is_not(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(30))
         home.discover(hub)
@@ -103,7 +104,9 @@ class TestAHubThatChangesWhileItIsRead:
         assert [expert.ref for expert in report.retired] == [ref(7)]
         assert home.library.get(ref(9)).reason.startswith("'Workflows' is no set of weights")
 
-    def test_a_new_version_is_found(self, home: Home, serve: Callable[..., CivitaiServer]) -> None:
+    def test_a_new_version_is_found(
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
+    ) -> None:
         hub = serve(pages(12))
         home.discover(hub)
         content = page(3)
@@ -113,7 +116,7 @@ class TestAHubThatChangesWhileItIsRead:
         assert [expert.ref for expert in report.listed] == ["civitai:3@999"]
 
     def test_a_cursor_that_skips_costs_nobody(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         """As civitai/civitai#1372: the first expert behind a page is dropped."""
 
@@ -127,7 +130,7 @@ class TestAHubThatChangesWhileItIsRead:
         assert {ref(number) for number in range(1, 51)} <= set(home.refs)
 
     def test_a_cursor_that_leads_back_ends_the_walk(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         class Circling(CivitaiServer):
             def _answer_with(self, request: Any, found: Any, cursor: str | None) -> Any:
@@ -138,7 +141,7 @@ class TestAHubThatChangesWhileItIsRead:
         assert [entry.reason for entry in report.broken] == ["its cursor leads back; not followed"]
 
     def test_empty_pages_in_between_do_not_end_a_walk(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(40))
         empty = lambda reply: type(reply).json(  # noqa: E731
@@ -150,7 +153,7 @@ class TestAHubThatChangesWhileItIsRead:
 
 
 def test_a_file_is_downloaded_checked_and_admitted(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     import hashlib
 

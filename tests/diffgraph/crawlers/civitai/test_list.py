@@ -10,7 +10,7 @@ import pytest
 
 from diffgraph.crawlers.cursor_guard import MOST_FRUITLESS
 from diffgraph.crawlers.discovery import DiscoveryConfig
-from tests.diffgraph.crawlers.civitai.crawls import Home, ref
+from tests.diffgraph.crawlers.civitai.crawls import CivitaiHome, ref
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page, pages
 from tests.servers.local_server import Reply, Request
@@ -21,7 +21,7 @@ class TestAListThatLeadsNowhere:
 
     @pytest.mark.parametrize("kept", [10, 3, 0])
     def test_ever_new_cursors_to_the_same_experts_come_to_an_end(
-        self, kept: int, home: Home
+        self, kept: int, home: CivitaiHome
     ) -> None:
         """The newest page, or a part of it, comes again and again under cursors of its own."""
         number = itertools.count()
@@ -47,7 +47,7 @@ class TestAListThatLeadsNowhere:
         ]
 
     def test_cursors_that_go_back_and_forth_come_to_an_end(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         class Swinging(CivitaiServer):
             def _answer_with(self, request: Any, found: Any, cursor: str | None) -> Any:
@@ -60,7 +60,7 @@ class TestAListThatLeadsNowhere:
         assert "its cursor leads back; not followed" in [entry.reason for entry in report.broken]
 
     def test_a_next_page_without_a_cursor_is_told(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(12))
         by_number = {"nextPage": f"{hub.url}/api/v1/models?page=2"}
@@ -79,7 +79,9 @@ class TestACursorThatNeverAnswers:
     """Its page is read in parts, and what cannot be read is gone round."""
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404])
-    def test_a_cursor_that_is_always_refused_costs_no_night(self, status: int, home: Home) -> None:
+    def test_a_cursor_that_is_always_refused_costs_no_night(
+        self, status: int, home: CivitaiHome
+    ) -> None:
         with Breaking(pages(40), 20, status) as hub:
             report = home.discover(hub)
             assert report.failed == ()
@@ -93,7 +95,7 @@ class TestACursorThatNeverAnswers:
 
     @pytest.mark.parametrize("status", [500, 503, 504])
     def test_one_expert_that_breaks_its_page_costs_that_expert(
-        self, status: int, home: Home
+        self, status: int, home: CivitaiHome
     ) -> None:
         with Breaking(pages(40), 20, status) as hub:
             report = home.discover(hub)
@@ -104,7 +106,7 @@ class TestACursorThatNeverAnswers:
         )
         assert report.failed == ()
 
-    def test_what_is_published_is_seen_night_after_night(self, home: Home) -> None:
+    def test_what_is_published_is_seen_night_after_night(self, home: CivitaiHome) -> None:
         with Breaking(pages(40), 20, 500) as hub:
             for night in range(41, 44):
                 home.discover(hub)
@@ -114,7 +116,7 @@ class TestACursorThatNeverAnswers:
                 assert ref(night) in home.refs
 
     def test_the_newest_page_is_read_first_when_a_crawl_goes_on(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(40))
         home.discover(hub, DiscoveryConfig(metadata_only=True, limit=15))
@@ -143,7 +145,7 @@ class Breaking(CivitaiServer):
 
 
 def test_what_lies_behind_a_page_without_a_cursor_is_read_from_the_other_end(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(40))
     hub.publish(page(20), body=b'{"id": 20, "name": "half')
@@ -165,7 +167,7 @@ def test_what_lies_behind_a_page_without_a_cursor_is_read_from_the_other_end(
     ids=lambda metadata: repr(metadata)[:20],
 )  # fmt: skip
 def test_a_cursor_that_is_none_ends_the_list(
-    metadata: Any, home: Home, serve: Callable[..., CivitaiServer]
+    metadata: Any, home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(5))
     change = lambda reply: type(reply).json(  # noqa: E731
@@ -178,7 +180,7 @@ def test_a_cursor_that_is_none_ends_the_list(
 
 @pytest.mark.parametrize("cursor", [{}, True, 1.5, "x" * 5000, "\ud800", [None]], ids=repr)
 def test_behind_a_cursor_that_cannot_be_used_the_list_is_read_from_its_other_end(
-    cursor: Any, home: Home, serve: Callable[..., CivitaiServer]
+    cursor: Any, home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(12))
 
@@ -196,7 +198,7 @@ def test_behind_a_cursor_that_cannot_be_used_the_list_is_read_from_its_other_end
 
 
 def test_a_cursor_in_the_next_pages_address_only_is_used(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(25))
 

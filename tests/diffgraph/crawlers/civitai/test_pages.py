@@ -8,7 +8,7 @@ import pytest
 
 from diffgraph.crawlers.crawler import BrokenPage
 from diffgraph.experts.expert import Listing
-from tests.diffgraph.crawlers.civitai.crawls import Home, reasons, ref
+from tests.diffgraph.crawlers.civitai.crawls import CivitaiHome, reasons, ref
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import page, pages
 
@@ -33,7 +33,7 @@ STRANGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_page_is_counted_and_the_others_are_read(
-    name: str, home: Home, serve: Callable[..., CivitaiServer]
+    name: str, home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(3))
     hub.publish(page(1, type="LORA"), body=json.dumps(STRANGE[name]).encode())
@@ -45,7 +45,7 @@ def test_a_strange_page_is_counted_and_the_others_are_read(
 
 
 def test_a_listing_is_completed_as_the_hub_means_it(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(
         [
@@ -65,7 +65,7 @@ def test_a_listing_is_completed_as_the_hub_means_it(
 
 
 def test_what_can_be_told_from_a_page_costs_no_download(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(
         [
@@ -82,7 +82,7 @@ def test_what_can_be_told_from_a_page_costs_no_download(
 
 
 def test_explicit_example_images_are_left_out(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     explicit = [{"nsfw": "X"}, {"nsfw": "Mature"}, {"nsfw": True}, {"nsfwLevel": 8}, {"nsfw": "x"}]
     marks = [*explicit, {"nsfw": "Soft"}, {"nsfw": "None"}, {"nsfwLevel": 2}]
@@ -94,7 +94,7 @@ def test_explicit_example_images_are_left_out(
 
 
 def test_an_expert_that_is_twice_in_an_answer_is_told_and_kept_once(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve(pages(4))
     twice = json.dumps(page(2)).encode()
@@ -106,7 +106,7 @@ def test_an_expert_that_is_twice_in_an_answer_is_told_and_kept_once(
 
 
 def test_a_broken_page_is_told_once_though_it_is_read_twice(
-    home: Home, serve: Callable[..., CivitaiServer]
+    home: CivitaiHome, serve: Callable[..., CivitaiServer]
 ) -> None:
     hub = serve([*pages(5), {"id": 9, "type": "LORA", "modelVersions": [{"baseModel": "emoji64"}]}])
     report = home.discover(hub)

@@ -14,7 +14,8 @@ import pytest
 
 from diffgraph.crawlers.discovery import DiscoveryConfig, discover
 from diffgraph.experts.library import Library
-from tests.diffgraph.crawlers.civitai.crawls import EMOJI64, QUICK, Home
+from tests.diffgraph.crawlers.civitai.crawls import EMOJI64, CivitaiHome
+from tests.diffgraph.crawlers.home import QUICK
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import pages
 from tests.waiting import wait_for
@@ -26,7 +27,7 @@ class TestACrawlThatIsStopped:
     """It goes on where it was."""
 
     def test_goes_on_behind_the_pages_that_were_dealt_with(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(60))
 
@@ -55,7 +56,7 @@ class TestACrawlThatIsStopped:
         assert not list((home.folder / "crawls").iterdir()), "the next crawl begins anew"
 
     def test_a_torn_journal_costs_a_page(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(40))
         with home.crawler(hub) as crawler:
@@ -72,7 +73,7 @@ class TestACrawlThatIsStopped:
             assert all(json.loads(line) for line in journal.read_text().splitlines())
 
     def test_a_cursor_the_hub_forgot_begins_anew(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(40))
         with home.crawler(hub) as crawler:
@@ -86,7 +87,7 @@ class TestACrawlThatIsStopped:
         assert report.read_before == 20
 
     def test_enough_is_enough_and_the_next_run_goes_on(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(60))
         config = DiscoveryConfig(metadata_only=True, limit=12)
@@ -98,7 +99,7 @@ class TestACrawlThatIsStopped:
         assert first.retired == second.retired == ()
 
     def test_a_hub_that_fails_half_way_is_told_and_gone_on_with(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(60))
         hub.before_list(4, lambda: hub.fail(503, times=2 * QUICK.tries))  # anywhere in the list
@@ -111,7 +112,7 @@ class TestACrawlThatIsStopped:
         assert len(home.refs) == 59
 
     def test_nothing_older_is_read_than_was_asked_for(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(100))
         since = datetime(2023, 1, 4, tzinfo=UTC)  # page 72; one an hour

@@ -7,7 +7,8 @@ import pytest
 
 from diffgraph.crawlers.civitai_client import CivitaiClient
 from diffgraph.errors import InputError, ServiceError
-from tests.diffgraph.crawlers.civitai.crawls import TOKEN, Home
+from tests.diffgraph.crawlers.civitai.crawls import CivitaiHome
+from tests.diffgraph.crawlers.home import TOKEN
 from tests.servers.civitai import CivitaiServer
 from tests.servers.civitai_pages import pages
 
@@ -16,7 +17,7 @@ class TestTokens:
     """They go to the hub and nowhere else."""
 
     def test_an_expired_token_is_told_and_the_list_read_without_it(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub = serve(pages(15), tokens=["another"])
         report = home.discover(hub, token=TOKEN)
@@ -28,7 +29,10 @@ class TestTokens:
         assert TOKEN not in told.reason
 
     def test_a_token_is_in_no_message_log_or_file(
-        self, home: Home, serve: Callable[..., CivitaiServer], caplog: pytest.LogCaptureFixture
+        self,
+        home: CivitaiHome,
+        serve: Callable[..., CivitaiServer],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         caplog.set_level(logging.DEBUG)
         hub = serve(pages(15), tokens=[TOKEN])
@@ -43,7 +47,7 @@ class TestTokens:
         assert not [text for text in said if TOKEN in text]
 
     def test_a_redirect_to_another_host_takes_no_token_along(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub, elsewhere = serve(pages(15), tokens=[TOKEN]), serve(pages(15))
         leave = lambda reply: type(reply)(  # noqa: E731
@@ -55,7 +59,7 @@ class TestTokens:
         assert {request.token for request in elsewhere.requests} == {""}
 
     def test_the_address_of_the_next_page_is_not_followed(
-        self, home: Home, serve: Callable[..., CivitaiServer]
+        self, home: CivitaiHome, serve: Callable[..., CivitaiServer]
     ) -> None:
         hub, elsewhere = serve(pages(25), tokens=[TOKEN]), serve(pages(25))
         hub._host = elsewhere.url

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.diffgraph.crawlers.huggingface.crawls import Home
+from tests.diffgraph.crawlers.huggingface.crawls import HuggingFaceHome
 from tests.servers.huggingface import HuggingFaceServer
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
+def home(tmp_path: Path) -> HuggingFaceHome:
+    return HuggingFaceHome(tmp_path / "home")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A home folder, and crawls of a Hugging Face hub into it, for tests."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,9 +7,10 @@ from pydantic import SecretStr
 
 from diffgraph.crawlers.discovery import Discovery, DiscoveryConfig, discover
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
-from diffgraph.crawlers.web import Web, WebConfig
-from diffgraph.experts.library import Library
+from diffgraph.crawlers.web import Web
 from diffgraph.families import get_family
+from tests.diffgraph.crawlers import home
+from tests.diffgraph.crawlers.home import Home
 from tests.servers.huggingface import HuggingFaceServer, repository
 
 SD15 = get_family("sd15")
@@ -19,10 +19,7 @@ SD15 = get_family("sd15")
 OLD_BASE = "runwayml/stable-diffusion-v1-5"
 
 
-QUICK = WebConfig(page_size=4, first_wait=0.001, longest_wait=0.002, silence=600.0, tries=3)
-
-
-TOKEN = "a-secret-token"
+QUICK = home.QUICK.model_copy(update={"page_size": 4})
 
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -31,15 +28,8 @@ LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 PARAMETERS = {f"{LAYER}.weight": torch.ones(6, 4)}
 
 
-class Home:
+class HuggingFaceHome(Home):
     """A home folder, and crawls into it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def library(self) -> Library:
-        return Library(self.folder, bundled=())
 
     @property
     def names(self) -> list[str]:

@@ -10,13 +10,14 @@ from diffgraph.crawlers.huggingface import HuggingFaceCrawler
 from diffgraph.errors import InputError
 from diffgraph.experts.library import Library
 from diffgraph.families import get_family
-from tests.diffgraph.crawlers.huggingface.crawls import OLD_BASE, TOKEN, Home, many, reasons
+from tests.diffgraph.crawlers.home import TOKEN
+from tests.diffgraph.crawlers.huggingface.crawls import OLD_BASE, HuggingFaceHome, many, reasons
 from tests.servers.huggingface import HuggingFaceServer, repository
 from tests.servers.local_server import Reply
 
 
 def test_adapters_and_fine_tunes_of_both_names_are_found_once(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     both = repository("maker/both")
     both["tags"].append(f"base_model:adapter:{OLD_BASE}")
@@ -40,7 +41,9 @@ def test_adapters_and_fine_tunes_of_both_names_are_found_once(
     assert kinds["huggingface:maker/old"] == "peft"
 
 
-def test_a_second_run_asks_for_no_card(home: Home, serve: Callable[..., HuggingFaceServer]) -> None:
+def test_a_second_run_asks_for_no_card(
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
+) -> None:
     hub = serve([repository(f"maker/{number}") for number in range(6)])
     home.discover(hub)
     assert len(hub.asked("README.md")) == 6
@@ -51,7 +54,7 @@ def test_a_second_run_asks_for_no_card(home: Home, serve: Callable[..., HuggingF
 
 
 def test_a_crawl_that_is_stopped_asks_for_the_missing_cards_only(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve([repository(f"maker/{number:02}") for number in range(12)])
 
@@ -71,7 +74,7 @@ def test_a_crawl_that_is_stopped_asks_for_the_missing_cards_only(
 
 @pytest.mark.parametrize("path", ["/api/models", "README.md"])
 def test_what_passes_costs_nobody(
-    path: str, home: Home, serve: Callable[..., HuggingFaceServer]
+    path: str, home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve([repository(f"maker/{number}") for number in range(6)])
     hub.fail(429, retry_after=0.01, path=path)
@@ -82,7 +85,7 @@ def test_what_passes_costs_nobody(
 
 
 def test_a_card_that_never_comes_is_told(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve([repository("maker/a"), repository("maker/b")])
     hub.fail(500, path="/maker/a/resolve", times=20)
@@ -92,7 +95,7 @@ def test_a_card_that_never_comes_is_told(
 
 
 def test_a_card_that_does_not_come_retires_nobody(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve([repository("maker/a"), repository("maker/b")])
     home.discover(hub)
@@ -104,7 +107,7 @@ def test_a_card_that_does_not_come_retires_nobody(
 
 
 def test_who_names_another_base_now_is_refused_not_retired(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve([repository("maker/a"), repository("maker/b")])
     home.discover(hub)
@@ -116,7 +119,7 @@ def test_who_names_another_base_now_is_refused_not_retired(
 
 
 def test_nobody_is_told_the_token(
-    home: Home, serve: Callable[..., HuggingFaceServer], caplog: pytest.LogCaptureFixture
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     hub = serve([repository("maker/a")], tokens=["another"])
@@ -134,7 +137,7 @@ def test_a_family_without_a_base_there_says_so(tmp_path: Path) -> None:
 
 
 def test_a_limit_of_requests_is_waited_for(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve(many(3))
     limit = {"RateLimit": '"api";r=0;t=0.05', "RateLimit-Policy": '"fixed window";"api";q=5;w=300'}

@@ -11,7 +11,7 @@ from diffgraph.crawlers.cursor_guard import MOST_FRUITLESS
 from diffgraph.crawlers.huggingface import HuggingFaceCrawler
 from diffgraph.crawlers.web import Web
 from diffgraph.errors import ServiceUnavailable
-from tests.diffgraph.crawlers.huggingface.crawls import OLD_BASE, QUICK, SD15, Home, many
+from tests.diffgraph.crawlers.huggingface.crawls import OLD_BASE, QUICK, SD15, HuggingFaceHome, many
 from tests.servers.huggingface import BASE, HuggingFaceServer, repository
 from tests.servers.local_server import Reply, Request
 
@@ -29,7 +29,7 @@ class Stuck(HuggingFaceServer):
 
 
 @pytest.mark.parametrize("kept", [4, 0])
-def test_a_list_that_goes_on_for_ever_is_left_and_told(kept: int, home: Home) -> None:
+def test_a_list_that_goes_on_for_ever_is_left_and_told(kept: int, home: HuggingFaceHome) -> None:
     with Stuck(many(6)) as hub:
         hub.kept = kept
         report = home.discover(hub)
@@ -46,7 +46,7 @@ def test_a_list_that_goes_on_for_ever_is_left_and_told(kept: int, home: Home) ->
     ['<https://hub.example/api/models?p=2>; rel="next"', '<http://[::1>; rel="next"'],
 )
 def test_a_link_without_a_cursor_is_told(
-    link: str, home: Home, serve: Callable[..., HuggingFaceServer]
+    link: str, home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve(many(3))
     hub.disturb(lambda reply: replace(reply, headers={**reply.headers, "Link": link}), path="api")
@@ -72,7 +72,7 @@ class Breaking(HuggingFaceServer):
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
 def test_what_lies_behind_a_page_that_never_comes_is_read_in_another_order(
-    status: int, home: Home
+    status: int, home: HuggingFaceHome
 ) -> None:
     found = [
         {**entry, "lastModified": f"2024-03-{30 - place}", "createdAt": f"2024-01-{11 + place}"}
@@ -88,7 +88,7 @@ def test_what_lies_behind_a_page_that_never_comes_is_read_in_another_order(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500])
-def test_a_list_that_never_begins_costs_no_other_list(status: int, home: Home) -> None:
+def test_a_list_that_never_begins_costs_no_other_list(status: int, home: HuggingFaceHome) -> None:
     with HuggingFaceServer([repository("maker/a"), repository("maker/old", OLD_BASE)]) as hub:
         home.discover(hub)
     with Breaking(
@@ -101,7 +101,7 @@ def test_a_list_that_never_begins_costs_no_other_list(status: int, home: Home) -
     assert not report.is_whole
 
 
-def test_a_hub_that_is_down_says_so_in_one_line(home: Home) -> None:
+def test_a_hub_that_is_down_says_so_in_one_line(home: HuggingFaceHome) -> None:
     with HuggingFaceServer([repository("maker/a")]) as hub:
         hub.fail(503, times=99)
         with pytest.raises(ServiceUnavailable, match="it answers 503"):
@@ -109,7 +109,7 @@ def test_a_hub_that_is_down_says_so_in_one_line(home: Home) -> None:
 
 
 def test_a_hub_that_goes_down_is_not_asked_for_each_expert_it_did_not_list(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve(many(8))
     home.discover(hub)
@@ -123,7 +123,7 @@ def test_a_hub_that_goes_down_is_not_asked_for_each_expert_it_did_not_list(
 
 
 def test_a_page_that_is_too_large_is_read_in_parts(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve(many(9))
     whole = hub.answer(Request("GET", "/api/models", {"limit": ["4"]}, {})).body

@@ -8,7 +8,7 @@ import pytest
 from diffgraph.crawlers.huggingface_pages import parse_repository
 from diffgraph.errors import UnusableListing
 from diffgraph.experts.expert import Listing
-from tests.diffgraph.crawlers.huggingface.crawls import SD15, Home, reasons
+from tests.diffgraph.crawlers.huggingface.crawls import SD15, HuggingFaceHome, reasons
 from tests.servers.huggingface import BASE, HuggingFaceServer, repository
 
 
@@ -74,7 +74,9 @@ def test_a_licence_permits_what_it_says_and_no_more(
     assert licence.credit_required is credit
 
 
-def test_refusals_have_their_reasons(home: Home, serve: Callable[..., HuggingFaceServer]) -> None:
+def test_refusals_have_their_reasons(
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
+) -> None:
     hub = serve(
         [
             repository("a/pickle", files={"pytorch_lora_weights.bin": b""}),

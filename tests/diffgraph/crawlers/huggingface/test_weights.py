@@ -10,7 +10,8 @@ from safetensors.torch import save
 
 from diffgraph.crawlers.discovery import DiscoveryConfig
 from diffgraph.experts.reading import open_delta
-from tests.diffgraph.crawlers.huggingface.crawls import LAYER, PARAMETERS, TOKEN, Home, reasons
+from tests.diffgraph.crawlers.home import TOKEN
+from tests.diffgraph.crawlers.huggingface.crawls import LAYER, PARAMETERS, HuggingFaceHome, reasons
 from tests.servers.huggingface import HuggingFaceServer, repository
 
 WEIGHTS = save(
@@ -19,7 +20,7 @@ WEIGHTS = save(
 
 
 def test_weights_come_checked_and_a_new_commit_supersedes(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     files = {"pytorch_lora_weights.safetensors": WEIGHTS}
     hub = serve([repository("maker/glow", files=files)], tokens=[TOKEN])
@@ -38,7 +39,7 @@ def test_weights_come_checked_and_a_new_commit_supersedes(
 
 
 def test_a_file_that_is_not_what_the_hub_states_is_refused(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     hub = serve([repository("maker/glow", files={"pytorch_lora_weights.safetensors": WEIGHTS})])
     hub.storage.disturb(lambda reply: type(reply)(200, WEIGHTS[::-1], reply.headers), times=9)
@@ -59,7 +60,7 @@ def test_a_file_that_is_not_what_the_hub_states_is_refused(
 def test_the_alpha_that_peft_keeps_beside_its_weights_counts(
     kind: str,
     options: dict[str, Any],
-    home: Home,
+    home: HuggingFaceHome,
     serve: Callable[..., HuggingFaceServer],
     tmp_path: Path,
 ) -> None:
@@ -117,7 +118,7 @@ def test_the_alpha_that_peft_keeps_beside_its_weights_counts(
     ids=["cut", "deep", "no text", "list", "word", "huge", "long"],
 )
 def test_a_hostile_configuration_refuses_its_expert_only(
-    config: bytes, says: str, home: Home, serve: Callable[..., HuggingFaceServer]
+    config: bytes, says: str, home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     files = {"adapter_model.safetensors": WEIGHTS, "adapter_config.json": config}
     fine = {"adapter_model.safetensors": WEIGHTS, "adapter_config.json": b'{"lora_alpha": 2}'}
@@ -129,7 +130,7 @@ def test_a_hostile_configuration_refuses_its_expert_only(
 
 
 def test_a_configuration_that_does_not_come_is_asked_for_again(
-    home: Home, serve: Callable[..., HuggingFaceServer]
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
 ) -> None:
     """Its weights alone would be merged at another strength."""
     files = {"adapter_model.safetensors": WEIGHTS, "adapter_config.json": b'{"lora_alpha": 2}'}
@@ -144,7 +145,9 @@ def test_a_configuration_that_does_not_come_is_asked_for_again(
     assert torch.equal(delta.updates[f"{LAYER}.weight"].dense(), 2 * torch.ones(6, 4))
 
 
-def test_a_gated_file_wants_a_token(home: Home, serve: Callable[..., HuggingFaceServer]) -> None:
+def test_a_gated_file_wants_a_token(
+    home: HuggingFaceHome, serve: Callable[..., HuggingFaceServer]
+) -> None:
     files = {"pytorch_lora_weights.safetensors": WEIGHTS}
     hub = serve([repository("maker/glow", files=files, gated="auto")], tokens=[TOKEN])
     report = home.discover(hub, DiscoveryConfig())
