@@ -43,6 +43,9 @@ def look_at_hub(
     with opened(hub, library, known, config.since, overrides, limits) as (crawler, total):
 
         def told(done: int, name: str) -> None:
-            report("discover", done, total or crawler.total, name)
+            known_total = (
+                total or crawler.total
+            )  # of files; lines about the folder come beside them
+            report("discover", min(done, known_total or done), known_total, name)
 
         return discover(crawler, library, known, on_progress=told, config=config)

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from diffgraph.crawlers.civitai_client import HASHES_AT_ONCE
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
+from diffgraph.crawlers.examining import CODE
 from diffgraph.crawlers.file_page import THIN, model_of, page_of
 from diffgraph.crawlers.hash_lookup import HashAnswer, HashAnswers, HashLookup
 from diffgraph.crawlers.hub_names import name_for, note
 from diffgraph.crawlers.noted_files import Noted, NotedFiles
-from diffgraph.crawlers.weights_tree import WEIGHTS, FoundFile, names, walk
+from diffgraph.crawlers.weights_tree import OTHER_FORMATS, WEIGHTS, FoundFile, names, walk
 from diffgraph.errors import ExpertError, MissingInput, ServiceError
 from diffgraph.experts.expert import NOT_KNOWN, ExpertRef, Listing
 from diffgraph.experts.hashing import HashedBytes, hash_files
@@ -33,6 +34,7 @@ from diffgraph.progress import report
 
 log = logging.getLogger(__name__)
 
+NOT_READ = {"not read, could run code": CODE, "not read, of another format": OTHER_FORMATS}
 MISSING_DISK = ": is a disk missing? nobody is retired"
 MOST_COMPARED = 200  # files, of a folder that may be one that was moved
 
@@ -110,9 +112,11 @@ class FolderOfFiles(Crawler):
                 yield found
                 continue
             yield from self._at(found)
-        if self._others:
-            kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(self._others.items()))
-            yield BrokenPage(where=self.source, reason=f"not read, could run code: {kinds}")
+        for reason, kinds in NOT_READ.items():
+            if counted := [
+                f"{self._others[kind]} {kind}" for kind in sorted(self._others.keys() & kinds)
+            ]:
+                yield BrokenPage(where=self.source, reason=f"{reason}: {', '.join(counted)}")
         for link in self._links_to_nowhere():
             self._is_whole = False
             yield BrokenPage(where=printable(str(link)), reason=f"leads nowhere{MISSING_DISK}")

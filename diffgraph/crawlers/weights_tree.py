@@ -17,7 +17,13 @@ from diffgraph.printable import printable
 
 WEIGHTS = ".safetensors"
 DEEPEST = 40  # folders within folders
-SEEN = {WEIGHTS, *CODE, *(os.path.splitext(f"x{ending}")[1] for ending in endings())}
+OTHER_FORMATS = {".gguf", ".onnx"}
+SEEN = {
+    WEIGHTS,
+    *CODE,
+    *OTHER_FORMATS,
+    *(os.path.splitext(f"x{ending}")[1] for ending in endings()),
+}
 """How all names end that may matter; a folder may hold a million others."""
 
 Entries = dict[str, "os.DirEntry[str]"]
@@ -39,7 +45,7 @@ def walk(top: Path, others: Counter[str]) -> Iterator[FoundFile | BrokenPage]:
 
     Args:
         top: The folder.
-        others: Counts files that could run code, by how their names end.
+        others: Counts weights in formats that are not read, by how their names end.
     """
     for opened in _folders(top):
         if isinstance(opened, BrokenPage):
@@ -98,7 +104,7 @@ def _ending(name: str) -> str:
 def _files_of(folder: Path, here: Entries, others: Counter[str]) -> Iterator[FoundFile]:
     for name in sorted(here):
         ending = _ending(name)
-        if ending in CODE:
+        if ending in CODE or ending in OTHER_FORMATS:
             others[ending] += 1
         if ending != WEIGHTS:
             continue

@@ -39,6 +39,7 @@ from diffgraph.artifacts import (
 )
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
+from diffgraph.experts.hashing import HashedBytes
 from diffgraph.experts.line_store import LineStore
 from diffgraph.experts.references import SEALED, References, mark_of
 from diffgraph.experts.removals import Removals
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 SPARE_ROWS = 1000  # out-of-date rows that are never worth rewriting the file for
 LOCK_SECONDS = 60.0
+LONG = 1 << 30  # bytes; hashing so many takes seconds, and tells how far it is
 
 COUNTED = {"downloads", "rating"}  # what people did with an expert is no news about it
 LATER_FIELDS = {
@@ -128,7 +130,8 @@ class Library:
         if is_refused or not expert.place or (expert.sha256 and self.holds(expert.sha256)):
             return expert
         place, version = Path(expert.place), ExpertRef.parse(expert.ref).version
-        found = self.references.of(place) if mark_of(place) == version else None
+        told = HashedBytes(expert.size_bytes).told if expert.size_bytes > LONG else None
+        found = self.references.of(place, told) if mark_of(place) == version else None
         if found is None or expert.sha256 not in ("", found.sha256):
             raise MissingInput(
                 f"{place} is another file since it was discovered: discover it again"

@@ -506,11 +506,15 @@ class TestHostile:
         os.mkfifo(folder.top / "pipe.safetensors")
         (folder.top / "gone.safetensors").symlink_to("nowhere")
         (folder.top / "self.safetensors").symlink_to("self.safetensors")
-        (folder.top / "old.ckpt").touch()
+        for name in ("old.ckpt", "older.pt", "oldest.ckpt", "small.gguf"):
+            (folder.top / name).touch()
         report = folder.discover()
         assert models(report.new) == ["good"]
         told = reasons(report)
-        assert told["loras"] == "not read, could run code: 1 .ckpt"
+        assert [page.reason for page in report.broken if page.where == "loras"] == [
+            "not read, could run code: 2 .ckpt, 1 .pt",
+            "not read, of another format: 1 .gguf",
+        ]
         assert {"cut.safetensors", "empty.safetensors", "pipe.safetensors", "gone.safetensors",
                 "self.safetensors"} <= told.keys()  # fmt: skip
 
