@@ -6,7 +6,10 @@
 import json
 import os
 import re
+import shlex
+import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -268,6 +271,38 @@ def test_every_example_in_python_runs(tmp_path, monkeypatch):
         "fox.png",
         "fox.safetensors",
     ]
+
+
+def test_every_example_of_drawing_runs(diffgraph, tmp_path, monkeypatch):
+    """In order, in an empty folder, as a shell reads them; two steps an image are enough."""
+    (tmp_path / "quick.toml").write_text("[sampler]\nsteps = 2\n")
+    monkeypatch.setenv("DIFFGRAPH_CONFIG", str(tmp_path / "quick.toml"))
+    monkeypatch.setenv("DIFFGRAPH_HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("prompts.txt").write_text("a fox\na cup\n")
+    section = OPERATIONS.read_text(encoding="utf-8").partition("### Draw as you want\n")[2]
+    lines = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[0].splitlines()
+    assert len(lines) > 5
+    for line in lines:
+        command, _, source = line.partition(" < ")
+        program, *words = shlex.split(command)
+        assert program == "diffgraph"
+        with open(source or os.devnull, encoding="utf-8") as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            told = diffgraph(*chain(*(sorted(Path().glob(word)) or [word] for word in words)))
+        assert (told.code, told.err) == (0, ""), line
+    assert len(list(Path("pictures").iterdir())) == 4 + 1 + 1 + 2
+
+
+def test_the_sizes_that_are_told_are_those_of_the_families():
+    from diffgraph.families import FAMILIES
+
+    text = " ".join(OPERATIONS.read_text(encoding="utf-8").split())
+    for name, family in FAMILIES.items():
+        least, most, step = family.sides[0], family.sides[-1], family.sides.step
+        told = rf"{name} (draws sides )?of {least} to {most} (pixels )?in steps of {step}"
+        assert re.search(told, text), name
 
 
 def test_every_decision_is_numbered_in_order():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -40,12 +40,29 @@ _UsageError: Any = typer.BadParameter.__base__  # typer's own, or click's: it de
 app = typer.Typer(
     name="diffgraph",
     cls=_Verbs,
-    help="Merge community text-to-image experts as a graph of what each can do suggests.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        from diffgraph.version import version
+
+        typer.echo(f"diffgraph {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Say which this is."),
+    ] = False,
+) -> None:
+    """Merge community text-to-image experts as a graph of what each can do suggests."""
 
 
 def tell(result: Any, as_json: bool) -> None:

@@ -55,7 +55,12 @@ Like = Annotated[
     str | None, typer.Option(help="Train as this planner was trained: its id, or shipped.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
-Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")]
+Prompts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PROMPT…", help="What to draw; - for the lines of standard input, a prompt each."
+    ),
+]
 SEED = typer.Option(
     min=0, max=LARGEST_SEED, help="Of every random choice, noise included; 0 if unset."
 )

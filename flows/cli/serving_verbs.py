@@ -35,6 +35,7 @@ from flows.cli.options import (
     Without,
 )
 from flows.cli.starting import settings_of
+from flows.cli.stdin_prompts import read_prompts
 
 if TYPE_CHECKING:
     from diffgraph.results import Result
@@ -58,6 +59,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Say which experts would be merged for a prompt, how strongly and why; draw nothing."""
+    prompts = read_prompts(prompts)
     _demand_experts(only, expert, prompts)
     if syntax is not None and len(prompts) > 1 and not json:
         raise typer.BadParameter("one prompt at a time, or with --json", param_hint="--syntax")
@@ -103,6 +105,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Draw images; plan, prompt and seed are written into each file."""
+    prompts = read_prompts(prompts)
     _demand_experts(only, expert, prompts)
     given = [name for name, value in (("--plan", plan), ("--like", like)) if value is not None]
     chosen = {"--expert": expert, "--without": without, "--only": only, "--method": method}

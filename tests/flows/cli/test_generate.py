@@ -1,5 +1,6 @@
 """`generate` and `plan`: what a person decides, and what becomes of it."""
 
+import io
 import os
 import subprocess
 import sys
@@ -196,6 +197,81 @@ class TestAnImage:
     )
     def test_is_all_that_decides(self, diffgraph, others):
         assert diffgraph("generate", "a fox", "--like", "x.png", *others).code == 2
+
+
+class TestStandardInput:
+    """`generate -`: a prompt a line."""
+
+    @pytest.fixture
+    def piped(self, diffgraph, monkeypatch):
+        def run(data: bytes, *arguments: object):
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+            return diffgraph(*arguments)
+
+        return run
+
+    def test_is_a_prompt_a_line(self, piped):
+        told = piped(b"\xef\xbb\xbfa fox\r\n\n  \na cup", "plan", "a cat", "-", "a dog", "--json")
+        assert told.code == 0, told.err
+        prompts = [planned["prompt"].strip() for planned in told.json["plans"]]
+        assert prompts == ["a cat", "a fox", "a cup", "a dog"]
+
+    @pytest.mark.parametrize(
+        ("data", "says"),
+        [
+            (b"", "holds no prompt"),
+            (b"\n \n", "holds no prompt"),
+            (b"a fox\na \xff cup\n", "no UTF-8 text: line 2"),
+            (b"a fox\n" * 10_001, "10001 prompts"),
+            (b"a" * ((16 << 20) + 1), "longer than"),
+        ],
+    )
+    def test_that_cannot_be_is_told_in_a_line(self, piped, data, says):
+        told = piped(data, "generate", "-")
+        assert (told.code, told.out) == (1, "")
+        assert says in only_line(told.err)
+
+    def test_that_is_closed_is_told(self, diffgraph, monkeypatch):
+        monkeypatch.setattr(sys, "stdin", None)
+        assert "closed" in only_line(diffgraph("plan", "-").err)
+
+    def test_is_read_once(self, piped):
+        assert piped(b"a fox", "plan", "-", "-").code == 2
+
+
+def test_a_prompt_of_a_hundred_thousand_characters_is_told_or_drawn(diffgraph, tmp_path):
+    """And takes no longer for its tags, each of which is told or counted."""
+    told = diffgraph("plan", "a fox, " + "<lora:nobody:1>, " * 6000, "--json")
+    assert told.code == 0, told.err
+    notes = told.json["plans"][0]["selection"]["notes"]
+    assert len(notes) < 60
+    assert any("of 6000 tags only the first" in note for note in notes)
+
+
+class TestTheCommand:
+    def test_explains_itself_by_one_letter(self, diffgraph):
+        for verb in ((), ("generate",), ("show",)):
+            assert diffgraph(*verb, "-h").out == diffgraph(*verb, "--help").out != ""
+
+    def test_says_which_it_is(self, diffgraph):
+        from diffgraph.version import version
+
+        told = diffgraph("--version")
+        assert (told.code, told.out) == (0, f"diffgraph {version()}\n")
+
+    @pytest.mark.parametrize(
+        ("words", "place", "completed"),
+        [("diffgraph gene", 1, "generate"), ("diffgraph generate --expe", 2, "--expert")],
+    )
+    def test_is_completed_by_a_shell(self, words, place, completed):
+        asked = {"_DIFFGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": words,
+                 "COMP_CWORD": str(place)}  # fmt: skip
+        code = "import sys; sys.argv = ['diffgraph']; from flows.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
+            env={**os.environ, **asked},
+        )  # fmt: skip
+        assert done.stdout.split() == [completed]
 
 
 TAKE = """
