@@ -1,10 +1,11 @@
 """Which experts lie in a folder of weights files, as tools that draw keep them?
 
-Any tree of safetensors. Files stay where they are and are referred to by path and content. The
-pages come first, from headers and sidecars; then each file is hashed and judged: a run that was
-stopped goes on with the rest. `library/folders/<name>.<family>.jsonl` keeps the page of every file
-as long as neither it nor what lies beside it changes. A file that is renamed or moved below its
-folder stays the same expert, one that is replaced is its new version, one that is gone is retired.
+Any tree of safetensors. Files stay where they are and are referred to by path and content. They are
+counted first; then pages are made of headers and sidecars, and, where it is wanted, of what a hub
+says of a file by its hash. A file whose header tells the family is hashed at its first use, any
+other one at once. What was noted of a file holds until it or what lies beside it changes. A file
+that is renamed or moved below its folder stays the same expert, one that is replaced is its new
+version, one that is gone is retired.
 """
 
 import logging
