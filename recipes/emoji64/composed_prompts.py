@@ -7,7 +7,6 @@ is a Parquet file, a tenth as large as its lines would be.
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from diffgraph.artifacts import write_text
 from diffgraph.errors import MissingInput
 from diffgraph.families.emoji64 import ASSETS
 from diffgraph.tables import write_table
@@ -33,7 +31,6 @@ SEED = 20250630
 HELD_OUT_SHARE = 0.3
 STYLE_SHARES = {"3d": 0.15, "flat": 0.15, "noto": 0.05, "twemoji": 0.05, "high contrast": 0.05}
 ATTEMPTS = 400
-MANY = 400  # rows, from which on a set is a table
 Row = dict[str, str | list[str] | None]
 Pair = tuple[str, ...]
 
@@ -59,18 +56,14 @@ SETS = (
 
 
 def write_prompt_sets(art: Art, folder: Path, seed: int = SEED) -> dict[str, int]:
-    """Write the four sets, the large ones as Parquet, the others as JSONL; return their sizes.
+    """Write the four sets as Parquet; return their sizes.
 
     Raises:
         MissingInput: a subject that the sets ask for is not in the art.
     """
     sizes = {}
     for name, rows in prompt_sets(art, seed).items():
-        if len(rows) >= MANY:
-            write_table(folder / f"{name}.parquet", pa.Table.from_pylist(rows))
-        else:
-            lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-            write_text(folder / f"{name}.jsonl", "\n".join(lines) + "\n")
+        write_table(folder / f"{name}.parquet", pa.Table.from_pylist(rows))
         sizes[name] = len(rows)
     return sizes
 

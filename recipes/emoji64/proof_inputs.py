@@ -1,11 +1,11 @@
 """What do the proofs work with? The base, the community, the scorers and the art, as they ship."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -108,8 +108,7 @@ class BenchPrompt:
 
 def bench_prompts(inputs: ProofInputs, count: int | None = None) -> list[BenchPrompt]:
     """Return the bench's prompts, or an even part of them."""
-    path = ASSETS / "prompts" / "bench.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = pq.read_table(ASSETS / "prompts" / "bench.parquet").to_pylist()
     prompts = [
         BenchPrompt(
             row["id"],

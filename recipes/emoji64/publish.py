@@ -94,7 +94,7 @@ def training_records(made: Path, community: Sequence[Recipe] = COMMUNITY) -> dic
 
 
 def _records(made: Path, community: Sequence[Recipe]) -> str:
-    return json.dumps(training_records(made, community), indent=1) + "\n"
+    return json.dumps(training_records(made, community), separators=(",", ":")) + "\n"
 
 
 def draw_pictures(

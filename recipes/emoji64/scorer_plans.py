@@ -1,11 +1,11 @@
 """Which treatments are asked for together, and which merges are drawn for them?"""
 
-import json
 from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import combinations, pairwise
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from diffgraph.families.emoji64 import ASSETS
 from recipes.emoji64.community import COMMUNITY, Recipe
@@ -32,8 +32,7 @@ SIZES = (0.08, 0.27, 0.45, 0.20)  # shares of prompts with 0, 1, 2 and 3 treatme
 @cache
 def asked_by_bench() -> frozenset[tuple[str, tuple[str, ...]]]:
     """Return what the bench asks for: subjects' names with sorted treatments."""
-    lines = (ASSETS / "prompts" / "bench.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = pq.read_table(ASSETS / "prompts" / "bench.parquet").to_pylist()
     return frozenset((row["subject"], tuple(sorted(row["treatments"]))) for row in rows)
 
 

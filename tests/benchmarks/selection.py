@@ -10,7 +10,6 @@ is selected (or a twin that the set names), and how many others are. `diffgraph 
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from measuring import tell
 
 from diffgraph.agents import OfflineAgent
@@ -121,8 +121,7 @@ def quality(name: str, nodes: Nodes, embedder: TextEmbedder) -> dict[str, float 
     recipes = {recipe.ref: recipe for recipe in COMMUNITY}
     agent = OfflineAgent()
     whole, served, recalls, others = [], [], [], []
-    path = ASSETS / "prompts" / f"{name}.jsonl"
-    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+    for row in pq.read_table(ASSETS / "prompts" / f"{name}.parquet").to_pylist():
         chosen = set(select(row["prompt"], nodes, agent, embedder).refs)
         wanted = set(row["experts"]) & set(nodes.refs)
         known = {

@@ -1,6 +1,5 @@
 """Are the prompt sets disjoint, reproducible and true?"""
 
-import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,7 @@ def blank_art() -> Art:
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """Return all that stands in a set, more than who draws it reads."""
-    if path.suffix == ".parquet":
-        return pq.read_table(path).to_pylist()
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return pq.read_table(path).to_pylist()
 
 
 @pytest.fixture(scope="module")
