@@ -39,7 +39,7 @@ def infotext(sources: MergeSources, drawn: GenerationSettings) -> str:
     settings = {
         **_sampling(drawn),
         **_model(sources),
-        "Clip skip": drawn.prompt.clip_skip or "",
+        "Clip skip": drawn.clip_skip if drawn.clip_skip > 1 else "",
         "RNG": "CPU",  # where our first noise is drawn; A1111's own is the GPU's
         "Lora hashes": _lora_hashes(sources) if tags else "",
         "Hashes": _hashes(sources),

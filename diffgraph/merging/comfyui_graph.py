@@ -103,8 +103,8 @@ def _mean(
 def _draw(
     nodes: Nodes, model: Output, clip: Output, vae: Output, drawn: GenerationSettings
 ) -> None:
-    if drawn.prompt.clip_skip:
-        last = {"clip": clip, "stop_at_clip_layer": -drawn.prompt.clip_skip}
+    if drawn.clip_skip > 1:
+        last = {"clip": clip, "stop_at_clip_layer": -drawn.clip_skip}
         clip = (_add(nodes, "CLIPSetLastLayer", **last), 0)
     positive = (_add(nodes, "CLIPTextEncode", text=drawn.text, clip=clip), 0)
     negative = (_add(nodes, "CLIPTextEncode", text=drawn.negative, clip=clip), 0)

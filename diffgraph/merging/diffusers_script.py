@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from diffgraph.errors import PlanError
 from diffgraph.merging.generation_settings import GenerationSettings
 from diffgraph.merging.sources import MergeSources
+from diffgraph.prompting.weights import weighted, without_weights
 
 LOADED = ("lora", "locon")
 """The formats of PEFT experts that diffusers reads whole."""
@@ -38,11 +39,16 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 dtype = {dtype}
 {pipeline}
 pipeline.to(device)
-{adapters}image = pipeline(
+{adapters}{note}image = pipeline(
     {arguments},
     generator=torch.Generator("cpu").manual_seed({seed}),
 ).images[0]
 image.save("image.png")"""
+
+UNWEIGHTED = """\
+# diffusers takes the brackets of weights, and BREAK, for words: they are left out of the prompt;
+# with compel or sd_embed they are obeyed
+"""
 
 
 def diffusers_script(sources: MergeSources, drawn: GenerationSettings) -> str:
@@ -58,10 +64,10 @@ def diffusers_script(sources: MergeSources, drawn: GenerationSettings) -> str:
         model.append(f"pipeline.scheduler = {scheduler}.from_config(pipeline.scheduler.config)")
     named = ("FluxTransformer2DModel", *FROM_FILE)
     classes = {name for name in named if f"{name}." in model[0]} | {*filter(None, [scheduler])}
+    plain = {"prompt": drawn.text, "negative_prompt": drawn.negative}
     arguments = {
-        "prompt": drawn.text,
-        **({"negative_prompt": drawn.negative} if drawn.negative else {}),
-        **({"clip_skip": skip - 1} if (skip := drawn.prompt.clip_skip or 1) > 1 else {}),
+        **{name: " ".join(without_weights(text).split()) for name, text in plain.items() if text},
+        **({"clip_skip": drawn.clip_skip - 1} if drawn.clip_skip > 1 else {}),
         "num_inference_steps": drawn.sampler.steps,
         "guidance_scale": drawn.sampler.guidance,
         "width": drawn.width,
@@ -73,6 +79,7 @@ def diffusers_script(sources: MergeSources, drawn: GenerationSettings) -> str:
         dtype=f'torch.{half} if device == "cuda" else torch.float32',
         pipeline="\n".join(model),
         adapters="".join(f"{line}\n" for line in _adapters(sources)),
+        note="" if all(weighted(text).is_plain for text in plain.values()) else UNWEIGHTED,
         arguments=",\n    ".join(f"{name}={value!r}" for name, value in arguments.items()),
         seed=drawn.seed,
     )

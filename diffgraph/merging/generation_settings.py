@@ -39,3 +39,8 @@ class GenerationSettings:
     def negative(self) -> str:
         """What it is told not to draw."""
         return self.prompt.negative
+
+    @property
+    def clip_skip(self) -> int:
+        """The text encoder's layer, from the end, that its states are of: 1 is the last."""
+        return self.prompt.clip_skip or self.sampler.clip_skip

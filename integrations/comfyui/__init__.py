@@ -82,7 +82,8 @@ class ChooseExperts:
                 model, clip, self.loaded[path], strength, strength
             )
         told = settings_of(session, prepared.plan, prepared.prompt)
-        reasons = (*prepared.reasons, *(f"owed: {debt}" for debt in sources.debts))
+        owed = (f"owed: {debt}" for debt in sources.debts)
+        reasons = (*prepared.notes, *prepared.reasons, *owed)
         return model, clip, told.text, told.negative, "\n".join(reasons)
 
 

@@ -125,6 +125,14 @@ def test_a_base_and_a_checkpoint_in_one_file(tmp_path: Path) -> None:
     )
 
 
+def test_what_diffusers_would_take_for_words_is_left_out_and_told() -> None:
+    script = diffusers_script(sources(), settings("a (red:1.3) cat \\(sitting\\)", "(blurry)"))
+    assert "prompt='a red cat (sitting)'," in script
+    assert "negative_prompt='blurry'," in script
+    assert "# with compel or sd_embed they are obeyed" in script
+    assert "compel" not in diffusers_script(sources(), settings("a cat"))
+
+
 def test_what_cannot_be_said_is_refused() -> None:
     for given, why in (
         (sources("ties", a=1, b=1), "the rule ties"),
