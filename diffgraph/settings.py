@@ -126,16 +126,16 @@ class Settings(BaseSettings):
         known = [name.upper() for name in cls.model_fields] + [ENV_FILE.removeprefix(PREFIX)]
         given = {name.upper() for name in (*os.environ, *_own_file(cls).env_vars)}
         names = (name.removeprefix(PREFIX) for name in sorted(given) if name.startswith(PREFIX))
-        told = [
+        named = [
             f"{PREFIX}{name}" + (f" (did you mean {PREFIX}{near[0]}?)" if near else "")
             for name in names
             if name not in known
             for near in [get_close_matches(name, known, n=1)]
         ]
-        return f"no setting is called {', '.join(told)}: not read" if told else ""
+        return f"no setting is called {', '.join(named)}: not read" if named else ""
 
     def model_post_init(self, _: Any) -> None:
-        """Have every key, and the password of every address, masked wherever it might be told."""
+        """Have every key, and the password of every address, masked wherever it may be printed."""
         guard_logs()
         keep_environment()
         keep_private(self.home)

@@ -42,10 +42,8 @@ def look_at_hub(
     known, limits = get_family(family), Limits(shared_turn, download_slot)
     with opened(hub, library, known, config.since, overrides, limits) as (crawler, total):
 
-        def told(done: int, name: str) -> None:
-            known_total = (
-                total or crawler.total
-            )  # of files; lines about the folder come beside them
+        def on_progress(done: int, name: str) -> None:
+            known_total = total or crawler.total  # of files; lines on the folder come beside them
             report("discover", min(done, known_total or done), known_total, name)
 
-        return discover(crawler, library, known, on_progress=told, config=config)
+        return discover(crawler, library, known, on_progress=on_progress, config=config)

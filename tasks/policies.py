@@ -78,7 +78,7 @@ NETWORK: dict[str, Any] = {
 """Work that asks another machine."""
 
 RECORD: dict[str, Any] = {**NETWORK, "retries": 1}
-"""A record: it is kept in a file until it is taken, so nobody needs to wait long."""
+"""A record: it is kept in a file until it is taken, so that no run waits long."""
 
 CRAWL: dict[str, Any] = {**NETWORK, "retries": 1}
 """A crawl: every request was tried patiently by its client, and what was read is kept."""

@@ -40,7 +40,7 @@ def _record(lines: Sequence[str], at: int) -> tuple[list[str] | str, int]:
 
 
 def _end(lines: Sequence[str], start: int) -> int:
-    """Return the line behind a record, told by its quotes: there is an even number of them."""
+    """Return the line behind a record, where the number of its quotes is even."""
     quotes = 0
     for number, line in enumerate(lines[start : start + MOST_LINES], start + 1):
         quotes += line.count('"')

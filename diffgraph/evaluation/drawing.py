@@ -158,7 +158,7 @@ def _layout(embeddings: Array, pull: Array, rounds: int = 400) -> Array:
         far = np.maximum(np.linalg.norm(gap, axis=2, keepdims=True), 1e-4)
         push = ideal**2 / far**2 * gap
         move = push.sum(axis=1) - (attraction[..., None] * gap * far / ideal).sum(axis=1)
-        move -= 0.9 * places  # nobody drifts away
+        move -= 0.9 * places  # no disc drifts away
         length = np.maximum(np.linalg.norm(move, axis=1, keepdims=True), 1e-9)
         places = places + move / length * np.minimum(length, 0.06 * (1 - step / rounds))
     ranks = _spread(places)
@@ -325,7 +325,7 @@ class LeadDrawing:
 
 
 def draw_leads(summary: Summary, column: str = "reward") -> LeadDrawing | None:
-    """Return the paired leads of the reference method; None if there is nobody to lead."""
+    """Return the paired leads of the reference method; None if there is no expert to lead."""
     others = [method for method in summary.methods if column in method.lead]
     if not others:
         return None

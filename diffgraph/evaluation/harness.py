@@ -269,5 +269,5 @@ def _write(result: ScoredImages, folder: Path) -> None:
         {"method": method, "prompt_id": prompt_id, "plan": plan.model_dump(mode="json")}
         for (method, prompt_id), plan in result.plans.items()
     ]
-    told = {"plans": plans, "left_out": dict(result.left_out)}
-    write_text(folder / "plans.json", json.dumps(told, indent=1))
+    record = {"plans": plans, "left_out": dict(result.left_out)}
+    write_text(folder / "plans.json", json.dumps(record, indent=1))

@@ -78,8 +78,8 @@ def load_prompts(
     """Return the prompts of a bundled set (`bench`) or a file; log how many rows were broken."""
     found = read_prompts(name_or_path, column, limit, family)
     if found.broken:
-        told = "; ".join(f"row {row.row}: {row.reason}" for row in found.broken[:TOLD])
-        log.warning("%s: %d broken rows left out (%s)", found.name, len(found.broken), told)
+        shown = "; ".join(f"row {row.row}: {row.reason}" for row in found.broken[:TOLD])
+        log.warning("%s: %d broken rows left out (%s)", found.name, len(found.broken), shown)
     return list(found.prompts)
 
 
@@ -248,12 +248,12 @@ def _prompt_of(row: Row, number: int, column: str) -> EvaluationPrompt | str:
         return "not readable as UTF-8 text"
     if bad := next((c for c in text if unicodedata.category(c) in NO_LETTERS), ""):
         return f"holds U+{ord(bad):04X}, which is no letter"
-    told = {name: row[name] for name in FIELDS if row.get(name) not in (None, "")}
-    told["id"] = str(told.get("id", f"row-{number:06d}"))
-    if len(told["id"]) > LONGEST_ID:
-        return f"its id has {len(told['id'])} characters, more than {LONGEST_ID}"
+    fields = {name: row[name] for name in FIELDS if row.get(name) not in (None, "")}
+    fields["id"] = str(fields.get("id", f"row-{number:06d}"))
+    if len(fields["id"]) > LONGEST_ID:
+        return f"its id has {len(fields['id'])} characters, more than {LONGEST_ID}"
     try:
-        return EvaluationPrompt(text=text, **told)
+        return EvaluationPrompt(text=text, **fields)
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

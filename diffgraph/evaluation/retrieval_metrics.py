@@ -233,7 +233,7 @@ def evaluate_retrieval(
         labels: prompts with what is right for them.
         finder: ranks and chooses.
         refs: all the experts that it searches.
-        on_progress: told how many prompts of how many are done.
+        on_progress: called with how many prompts of how many are done.
     """
     versions: dict[str, list[str]] = {}
     for ref in refs:

@@ -84,20 +84,20 @@ def base_place(family: Family) -> str:
     """Return where a family's base is: a path, or a hub's name; nothing is looked for or fetched.
 
     Raises:
-        MissingInput: nobody says it.
+        MissingInput: no setting says it.
     """
     if family.assets is not None:
         return str(family.assets / "base")
     place = Settings().bases.get(family.name) or family.usual_base
     if not place:
-        raise MissingInput(f"nobody says where the base of {family.name} is")
+        raise MissingInput(f"no setting says where the base of {family.name} is")
     return place
 
 
 def weights_of(family: Family, base: BaseLocation, component: str, offline: bool = False) -> Path:
     """Return the folder of a component's weights that a base's single file does not hold.
 
-    Beside the file if somebody put a folder there, else the usual base's.
+    Beside the file if a folder is there, else the usual base's.
 
     Raises:
         MissingInput: the folder beside the file does not have them either.
@@ -202,9 +202,9 @@ def load_component(kind: type[Component], folder: Path, dtype: "torch.dtype") ->
     loaded: tuple[Component, dict[str, Any]]
     with _without_bars():
         loaded = kind.from_pretrained(folder, output_loading_info=True, **given)  # type: ignore[attr-defined]
-    component, told = loaded
+    component, report = loaded
     # the libraries fill what is missing with random numbers and say so in a log only
-    if missing := sorted(told["missing_keys"]):
+    if missing := sorted(report["missing_keys"]):
         raise MissingInput(f"{folder} lacks {len(missing)} of its weights, for one {missing[0]}")
     return component
 
@@ -264,15 +264,15 @@ def _demand_finite(base: BaseLocation, components: "Mapping[str, torch.nn.Module
 @contextmanager
 def _without_bars() -> "Iterator[None]":
     """Keep transformers from drawing a bar on standard error: that is for the command to decide."""
-    from transformers.utils import logging as told
+    from transformers.utils import logging as bars
 
-    shown = told.is_progress_bar_enabled()
-    told.disable_progress_bar()
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            told.enable_progress_bar()
+            bars.enable_progress_bar()
 
 
 @contextmanager

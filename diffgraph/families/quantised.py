@@ -39,7 +39,7 @@ def refuse_quantised(*files: Path) -> None:
     for path in files:
         try:
             with safe_open(str(path), "pt") as file:
-                told = file.metadata() or {}
+                stated = file.metadata() or {}
                 found = {key: file.get_slice(key).get_dtype() for key in file.keys()}
         except (OSError, SafetensorError):
             continue  # whoever takes the weights out of it says what is wrong with it
@@ -50,7 +50,7 @@ def refuse_quantised(*files: Path) -> None:
             )
         types |= found
         holders |= dict.fromkeys(found, path)
-        if named := next((name for name in told if METADATA in name.lower()), None):
+        if named := next((name for name in stated if METADATA in name.lower()), None):
             raise MissingInput(f"{path.name} is quantised (its metadata say {named!r})")
     if key := quantised(types):
         names = ", ".join(path.name for path in files[:2])

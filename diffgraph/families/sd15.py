@@ -31,7 +31,7 @@ def load(
     place: str | None = None,
     offline: bool = False,
 ) -> "StableDiffusion":
-    """Load a base as `load_base` does; in half precision on a GPU unless told otherwise."""
+    """Load a base as `load_base` does; in half precision on a GPU unless another type is given."""
     import torch
 
     device = torch.device(device)

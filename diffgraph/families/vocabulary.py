@@ -12,13 +12,13 @@ def everyday_nouns() -> Mapping[str, tuple[str, ...]]:
     """Return everyday English nouns by the broader word for them: `vehicle` → `car`, `bus`."""
     kinds = tomllib.loads(Path(__file__).with_name("nouns.toml").read_text(encoding="utf-8"))
     return {
-        kind: (*told["words"].split(), *told.get("phrases", ())) for kind, told in kinds.items()
+        kind: (*said["words"].split(), *said.get("phrases", ())) for kind, said in kinds.items()
     }
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What an agent is told of a family's words."""
+    """What an agent knows of a family's words."""
 
     known: frozenset[str] | None = None
     """Those it was trained with, in lower case; None: any word may be known."""

@@ -187,7 +187,7 @@ def parts(work: Sequence[Shard], folder: Path) -> list[Path]:
 
 
 def is_kept(shard: Shard, expert: ShardExpert, folder: Path) -> bool:
-    """Return whether an expert's scores are there; a damaged file of them is set aside, and told.
+    """Return whether an expert's scores are there; a damaged file of them is set aside, and logged.
 
     Raises:
         StorageError: a damaged file cannot be set aside, or the disk does not give it.
@@ -217,7 +217,7 @@ def calibrate(
         renderer: draws a plan.
         scorers: those of the shard's scores, by name.
         folder: where parts are kept.
-        on_progress: told how many images are newly done, already known ones included.
+        on_progress: called with how many images are newly done, already known ones included.
     """
     done: list[Path] = []
     failed: dict[str, str] = {}

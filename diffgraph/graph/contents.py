@@ -105,7 +105,7 @@ def _known_scores(table: Any, nodes: Any, prompts: Any) -> Any:
 
 
 def _require_whole_base(scores: Any, prompts: int) -> None:
-    """Refuse a base that is scored on some prompts only: no gain over it could be told."""
+    """Refuse a base that is scored on some prompts only: no gain over it could be measured."""
     of_base = scores.filter(pc.equal(scores["expert"], BASE))
     scored = len(pc.unique(of_base["prompt"]))
     if 0 < scored < prompts:
@@ -135,7 +135,7 @@ def content_id(
 
 
 def version_of(tables: Mapping[str, Any]) -> int:
-    """Return the version that tables are written in; who reads no other scores refuses them."""
+    """Return the version that tables are written in; readers of usual scores only refuse others."""
     return SCHEMA_VERSION if names_of_scores(tables["scores"]) == SCORE_NAMES else OTHER_SCORES
 
 

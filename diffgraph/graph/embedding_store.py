@@ -48,7 +48,7 @@ class EmbeddingStore:
 
         Args:
             texts: any number, also repeated.
-            embedder: who computes those that are not kept.
+            embedder: computes those that are not kept.
             on_progress: called with the number of those that are computed so far.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What is an expert good at, and who is best at it? Means of what calibration measured."""
+"""What is an expert good at, and which expert is best at it? Means of what calibration measured."""
 
 from diffgraph.graph.snapshot import GraphSnapshot
 

@@ -54,7 +54,7 @@ def open_in_force(place: Path, opened: Opener = open_snapshot) -> GraphSnapshot 
 
 
 def mend(place: Path) -> GraphSnapshot | None:
-    """Return the graph that a family uses, once what is damaged is set aside and told.
+    """Return the graph that a family uses, once what is damaged is set aside and logged.
 
     Raises:
         SnapshotError: the current one is whole but cannot be used, as one of a later version.
@@ -73,7 +73,7 @@ def _mended(place: Path) -> GraphSnapshot | None:
     named: str | None = None
     try:
         named = current_id(place)
-        return open_snapshot(place, named) if named else None  # somebody was quicker
+        return open_snapshot(place, named) if named else None  # another process was quicker
     except DamagedSnapshot as error:
         folder = place / SNAPSHOTS / named if named else None
         aside = set_aside(folder if folder is not None and folder.exists() else pointer)

@@ -2,7 +2,7 @@
 
 The paper's node registration (https://arxiv.org/abs/2603.20470, section 3.1). A card is kept under
 the page it describes, the agent, its model and its instructions: the same question is never asked
-twice, and whether it has been asked can be told without reading the page.
+twice, and whether it has been asked is known without reading the page.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ def register_all(
     Args:
         experts: whose pages are in the library.
         library: where their pages are.
-        agent: who reads them.
+        agent: reads them.
         cards: what was written before.
         on_progress: called after each with the number that is done and the last one's name.
 
@@ -116,7 +116,7 @@ def register_all(
 def known_cards(
     library: Library, family: str, agent: Agent, cards: Cards
 ) -> list[tuple[Expert, ExpertCard | None]]:
-    """Return a family's experts who have a card, or a page to write one of; others are told."""
+    """Return a family's experts with a card, or a page to write one of; others are logged."""
     found = []
     for expert in library.experts(STATUSES):
         if expert.family == family:
@@ -124,8 +124,8 @@ def known_cards(
             if card is not None or library.holds_page(expert.page_sha256):
                 found.append((expert, card))
             else:
-                told = "%s is left out: its page is damaged; discover brings it again"
-                log.warning(told, expert.ref)
+                message = "%s is left out: its page is damaged; discover brings it again"
+                log.warning(message, expert.ref)
     return found
 
 

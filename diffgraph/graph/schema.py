@@ -26,7 +26,7 @@ from diffgraph.scoring.reward import SCORE_NAMES, Reward
 SCHEMA_VERSION = 2
 OTHER_SCORES = 3
 READABLE_VERSIONS = (1, 2, OTHER_SCORES)
-"""2 tells how well each expert's file was understood; in 1 nobody had counted. 3 names its scores,
+"""2 tells how well each expert's file was understood; 1 did not count. 3 names its scores,
 where they are others than the paper's five."""
 EMBEDDING_WIDTH = 384  # of all-MiniLM-L6-v2
 BASE = "base"
@@ -42,7 +42,7 @@ COVERAGE = (
     pa.field("norms", pa.map_(pa.string(), pa.float64()), nullable=False),
     pa.field("evidence", pa.list_(pa.string()), nullable=False),
 )
-"""How well an expert's file was understood; zeros and nothing where nobody has looked."""
+"""How well an expert's file was understood; zeros and nothing where it was not read."""
 
 NODES = pa.schema(
     [
@@ -168,7 +168,7 @@ class ExpertNode:
             "instruction_version": card.instruction_version if card else "",
             **coverage_row(expert.coverage or CoverageReport()),
             # zeros, for Parquet keeps no missing entry in lists of a fixed size; without an agent
-            # the node has no card, and nobody looks at its embedding
+            # the node has no card, and its embedding is not used
             "embedding": _vector(
                 np.zeros(EMBEDDING_WIDTH, np.float32) if self.embedding is None else self.embedding,
                 expert.ref,

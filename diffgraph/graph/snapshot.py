@@ -1,10 +1,10 @@
 """What do we know, all at once? One immutable folder that names the scores with what made them.
 
 A snapshot is three Parquet tables and a manifest in `snapshots/<id>/`. Its id is the hash of its
-content, so writing the same knowledge twice gives one folder, and who names a snapshot names its
+content, so writing the same knowledge twice gives one folder, and the name of a snapshot names its
 every number. `current` beside them is a pointer, replaced last: readers see the old graph or the
 new one whole, and never wait for the writer. DuckDB queries the Parquet files; it is never the
-store itself, because a `.duckdb` file refuses readers while somebody writes.
+store itself, because a `.duckdb` file refuses readers while another process writes.
 """
 
 import logging

@@ -6,7 +6,7 @@ config as JSON; it works with any snapshot of its family, experts that came afte
 included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -160,11 +160,6 @@ class Planner:
         return [
             graph.plan(part.tolist(), rule) for graph, part in zip(subgraphs, parts, strict=True)
         ]
-
-    def with_metrics(self, metrics: Mapping[str, float]) -> "Planner":
-        """Return the same planner with these metrics on record."""
-        known = {**self.config.metrics, **metrics}
-        return Planner(self.config.model_copy(update={"metrics": known}), self.vgae)
 
 
 def plan_by_pages(snapshot: "GraphSnapshot", refs: Sequence[str]) -> MergePlan:

@@ -81,20 +81,20 @@ def mark_the_dead(apart_from: UUID | None = None) -> list[str]:
     """Mark the runs that died without a word as crashed; return a line about each."""
     from prefect.client.orchestration import get_client
 
-    told = []
+    lines = []
     with get_client(sync_client=True) as client:
         for run in _unfinished(client):
             if run.id != apart_from and _is_dead(run):
-                told.append(_mark(client, run))
+                lines.append(_mark(client, run))
         for sign in _signs().glob("*"):
             with _free(sign) as is_free:
                 if is_free:
                     sign.unlink(missing_ok=True)
         if not any(run.id != apart_from for run in _running(client)):
             free_all_places(client)  # whoever held one is dead
-    for line in told:
+    for line in lines:
         log.warning(line)
-    return told
+    return lines
 
 
 def _unfinished(client: "SyncPrefectClient") -> "list[FlowRun]":
@@ -165,7 +165,7 @@ def _unfinished_tasks(client: "SyncPrefectClient", run: "FlowRun") -> "list[Task
 
 @contextmanager
 def _free(sign: Path) -> Iterator[bool]:
-    """Yield whether nobody holds a life sign; nobody can take it meanwhile."""
+    """Yield whether no process holds a life sign; none can take it meanwhile."""
     try:
         file = os.open(sign, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

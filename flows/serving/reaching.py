@@ -25,7 +25,7 @@ def demand_server(address: str) -> None:
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    told, hint = f"PREFECT_API_URL is {address}", "check the address: it ends in /api"
+    named, hint = f"PREFECT_API_URL is {address}", "check the address: it ends in /api"
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             client = get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True)
@@ -33,19 +33,19 @@ def demand_server(address: str) -> None:
         theirs, ours = (int(one.split(".")[0]) for one in (version, prefect.__version__))
     except PrefectHTTPStatusError as error:
         status = error.response.status_code
-        answer = f"{told}, and the server there answers {status}"
+        answer = f"{named}, and the server there answers {status}"
         if status >= 500 or status == 429:
             raise ServiceUnavailable(answer) from error
         what = "check its key or password" if status in (401, 403) else hint
         raise ServiceRefused(f"{answer}: {what}") from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise InputError(f"{told}, which is no address: {error}") from error
+        raise InputError(f"{named}, which is no address: {error}") from error
     except httpx.TransportError as error:
-        raise ServiceUnavailable(f"{told}, and nobody answers there: {_reason(error)}") from error
+        raise ServiceUnavailable(f"{named}, and nobody answers there: {_reason(error)}") from error
     except (ValueError, AttributeError) as error:
-        raise ServiceRefused(f"{told}, which is no Prefect server: {hint}") from error
+        raise ServiceRefused(f"{named}, which is no Prefect server: {hint}") from error
     if theirs != ours:
-        raise ServiceRefused(f"{told}, a server of Prefect {version}; ours: {prefect.__version__}")
+        raise ServiceRefused(f"{named}, a server of Prefect {version}; ours: {prefect.__version__}")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Which workers do the shards? A thread of ours, or Dask: local, one a GPU, or a cluster's.
 
 A Dask worker runs whatever code it is sent. Those we start take it over TLS only, with a key of
-this run that nobody else has: other users of the machine can reach their ports, and no more.
+this run: other users of the machine can reach their ports, and no more.
 """
 
 import logging

@@ -60,7 +60,7 @@ LEAN: Mapping[str, str] = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
-    # nobody schedules or watches on a server that lives as long as one command
+    # there are no schedules and no web page on a server that lives as long as one command
     "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
@@ -144,7 +144,7 @@ def _send_what_is_left() -> None:
 def lean_server(home: Path) -> Iterator[str]:
     """Run a server for the length of the block; yield its API's address.
 
-    Its records are below `home`. This process reports to it only if it is told to.
+    Its records are below `home`. This process reports to it only if it is asked to.
     """
     folder = (home / "prefect").absolute()
     with storing(folder):

@@ -47,7 +47,7 @@ def flow(**options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
 
 
 def one_at_a_time(work: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Have a flow wait until nobody does the same work on the same home."""
+    """Have a flow wait until no process does the same work on the same home."""
 
     def wrap(flow: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(flow)

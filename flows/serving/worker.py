@@ -28,7 +28,7 @@ def work(settings: Settings, pool: str) -> None:
     address = os.environ.get("PREFECT_API_URL")
     if not address:
         raise InputError("PREFECT_API_URL is not set: say which Prefect server deploys work")
-    # nobody sees bars here: what the runs say is for whoever reads the worker's log
+    # there is no terminal for bars: what the runs say is for whoever reads the worker's log
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     configure(settings.home)
     demand_server(address)

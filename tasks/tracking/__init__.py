@@ -1,7 +1,7 @@
 """What is remembered of a run? Parameters, curves, metrics, the report and the planner, in MLflow.
 
 The only place that talks to MLflow. Without `DIFFGRAPH_MLFLOW_TRACKING_URI` it is SQLite in the
-home folder: nobody has to start a server, and `mlflow ui` shows it. A server that does not answer
+home folder: no server has to be started, and `mlflow ui` shows it. A server that does not answer
 takes nothing from a run: its records wait in the home folder, and go with the next one.
 """
 

@@ -16,7 +16,7 @@ def address_of(home: Path) -> str:
 
 
 def make_database(home: Path) -> None:
-    """Make a home's database if it has none; one that is damaged is set aside, and told.
+    """Make a home's database if it has none; one that is damaged is set aside, and logged.
 
     MLflow makes its tables one by one, and could not go on from some of them.
 

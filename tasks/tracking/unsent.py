@@ -55,7 +55,7 @@ def waiting(home: Path) -> list[Path]:
 
 
 def read(place: Path) -> Record | None:
-    """Return a record; one that is damaged is told and set aside."""
+    """Return a record; one that is damaged is logged and set aside."""
     try:
         record = Record.model_validate_json(place.read_bytes())
     except ValidationError:

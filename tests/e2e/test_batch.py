@@ -11,6 +11,7 @@ from diffgraph.artifacts import write_text
 from diffgraph.graph.snapshot import current_id, write_snapshot
 from diffgraph.homes import family_folder
 from diffgraph.planner.planner import Planner
+from tests.planners import with_metrics
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -48,9 +49,7 @@ def change_what_is_in_force(home: Path) -> tuple[str, str]:
     assert current_id(family_folder(home, "emoji64")) == other != now.id
     shipped = get_family("emoji64").assets / "planner"
     planner = Planner.load(shipped)
-    planner.with_metrics({"other": 1.0}).save(
-        family_folder(home, "emoji64") / "planners" / "another1"
-    )
+    with_metrics(planner, other=1.0).save(family_folder(home, "emoji64") / "planners" / "another1")
     write_text(family_folder(home, "emoji64") / "champion", "another1")
     return other, "another1"
 
@@ -112,7 +111,7 @@ class TestWhatDraws:
         out = tmp_path / "out"
         first = diffgraph("batch", prompts, "--out", out, "--limit", 1, "--json").json
         folder = family_folder(home, "emoji64") / "planners" / name
-        Planner.load(folder).with_metrics({"trained": 2.0}).save(folder)
+        with_metrics(Planner.load(folder), trained=2.0).save(folder)
         told = diffgraph("batch", prompts, "--out", out)
         assert told.code == 1
         assert first["planner"] in told.err.strip().splitlines()[-1]

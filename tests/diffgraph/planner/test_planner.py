@@ -9,6 +9,7 @@ import pytest
 from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.graph.snapshot import GraphSnapshot
 from diffgraph.planner.planner import Planner, PlannerConfig
+from tests.planners import with_metrics
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def test_nothing_chosen_is_the_base(planner: Planner, small_snapshot: GraphSnaps
 def test_loads_as_it_was_saved(
     planner: Planner, small_snapshot: GraphSnapshot, tmp_path: Path
 ) -> None:
-    planner.with_metrics({"validation": 0.5}).save(tmp_path)
+    with_metrics(planner, validation=0.5).save(tmp_path)
     again = Planner.load(tmp_path)
     assert again.config.metrics == {"validation": 0.5}
     assert again.config.snapshot == small_snapshot.id

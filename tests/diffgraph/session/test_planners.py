@@ -11,6 +11,7 @@ from diffgraph.families import get_family
 from diffgraph.homes import family_folder
 from diffgraph.planner.planner import Planner
 from diffgraph.session.planners import UNTRAINED, champion_folder, planner_content, planner_in_force
+from tests.planners import with_metrics
 
 SHIPPED = get_family("emoji64").assets / "planner"
 
@@ -21,7 +22,7 @@ def own(home: Path) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    Planner.load(SHIPPED).with_metrics({"own": 1.0}).save(own(tmp_path) / "planners" / "own1")
+    with_metrics(Planner.load(SHIPPED), own=1.0).save(own(tmp_path) / "planners" / "own1")
     write_text(own(tmp_path) / "champion", "own1")
     return tmp_path
 
