@@ -12,13 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from diffgraph.errors import ExpertError, MissingInput
-from diffgraph.experts.references import Reference, References
+from diffgraph.experts.expert import Expert, ExpertRef
+from diffgraph.experts.references import Reference, References, mark_of
 from diffgraph.progress import report
 
 THREADS = 4
 Outcome = Reference | ExpertError | MissingInput
 
 
+LONG = 1 << 30  # bytes; hashing so many takes seconds, and tells how far it is
 MEGABYTE = 1_000_000
 
 
@@ -39,6 +41,25 @@ class HashedBytes:
     def pass_by(self, sizes: Iterable[int]) -> None:
         """Report that files of these sizes are not hashed."""
         self.told(sum(sizes))
+
+
+def hash_discovered(expert: Expert, references: References) -> Reference:
+    """Return the reference of an expert's file in its place, which must be as it was discovered.
+
+    Raises:
+        MissingInput: It has gone, or is another one.
+        DamagedFile: It cannot be read.
+        StorageError: The home folder cannot be written.
+    """
+    place, version = Path(expert.place), ExpertRef.parse(expert.ref).version
+    told = HashedBytes(expert.size_bytes).told if expert.size_bytes > LONG else None
+    found = references.of(place, told) if mark_of(place) == version else None
+    if found is None or expert.sha256 not in ("", found.sha256):
+        raise MissingInput(f"{place} is another file since it was discovered: discover it again")
+    if expert.stated_sha256 not in ("", found.sha256):
+        why = "what lies beside it speaks of another file, by its hash: discover it again"
+        raise MissingInput(f"{place}: {why}")
+    return found
 
 
 class _Cancelled(BaseException):

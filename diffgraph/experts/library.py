@@ -39,9 +39,9 @@ from diffgraph.artifacts import (
 )
 from diffgraph.errors import MissingInput
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
-from diffgraph.experts.hashing import HashedBytes
+from diffgraph.experts.hashing import hash_discovered
 from diffgraph.experts.line_store import LineStore
-from diffgraph.experts.references import SEALED, References, mark_of
+from diffgraph.experts.references import SEALED, References
 from diffgraph.experts.removals import Removals
 from diffgraph.families import FAMILIES
 from diffgraph.homes import demand_readable
@@ -51,7 +51,6 @@ log = logging.getLogger(__name__)
 
 SPARE_ROWS = 1000  # out-of-date rows that are never worth rewriting the file for
 LOCK_SECONDS = 60.0
-LONG = 1 << 30  # bytes; hashing so many takes seconds, and tells how far it is
 
 COUNTED = {"downloads", "rating"}  # what people did with an expert is no news about it
 LATER_FIELDS = {
@@ -121,24 +120,14 @@ class Library:
         """Return the expert of this reference, its file hashed now if this is its first use.
 
         Raises:
-            MissingInput: It is not known; or its file has gone, or is another since discover.
-            DamagedFile: Its file cannot be read.
-            StorageError: The home folder cannot be written.
+            MissingInput, DamagedFile, StorageError: It is not known; or as `hash_discovered` says.
         """
         expert = self.get(ref)
-        is_refused = expert.status in {"rejected", "registered_only"}
-        if is_refused or not expert.place or (expert.sha256 and self.holds(expert.sha256)):
+        if not expert.place or expert.status in {"rejected", "registered_only"}:
             return expert
-        place, version = Path(expert.place), ExpertRef.parse(expert.ref).version
-        told = HashedBytes(expert.size_bytes).told if expert.size_bytes > LONG else None
-        found = self.references.of(place, told) if mark_of(place) == version else None
-        if found is None or expert.sha256 not in ("", found.sha256):
-            raise MissingInput(
-                f"{place} is another file since it was discovered: discover it again"
-            )
-        if expert.stated_sha256 not in ("", found.sha256):
-            why = "what lies beside it speaks of another file, by its hash: discover it again"
-            raise MissingInput(f"{place}: {why}")
+        if expert.sha256 and self.holds(expert.sha256):
+            return expert
+        found = hash_discovered(expert, self.references)
         if not expert.sha256:
             expert = expert.model_copy(update=found.model_dump(include={"sha256", "size_bytes"}))
             self.update([expert])

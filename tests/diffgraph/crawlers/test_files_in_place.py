@@ -1,5 +1,6 @@
 """A file whose header tells the family is not read before its first use; then it is hashed."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -123,6 +124,19 @@ class TestFirstUse:
         with pytest.raises(PlanError, match="is another file since it was discovered"):
             with_hashes(planned(expert.ref), KnownExperts(home, SD15))
         assert library.get(expert.ref).sha256 == ""
+
+    def test_refuses_a_page_that_speaks_of_another_file_until_it_is_read_again(
+        self, top, home, library
+    ) -> None:
+        file = write(top / "a.safetensors")
+        said = json.dumps({"sha256": "0" * 64, "model_name": "Lie"})
+        file.with_suffix(".metadata.json").write_text(said)
+        (expert,) = look(top, library).new
+        with pytest.raises(PlanError, match="speaks of another file, by its hash: discover it"):
+            with_hashes(planned(expert.ref), KnownExperts(home, SD15))
+        (after,) = look(top, library).updated
+        assert (after.ref, after.name) == (expert.ref, "a")
+        with_hashes(planned(expert.ref), KnownExperts(home, SD15))
 
     def test_says_that_a_file_has_gone(self, top, home, library) -> None:
         write(top / "a.safetensors").rename(top / "b.txt")
