@@ -123,9 +123,8 @@ class Library:
             MissingInput, DamagedFile, StorageError: It is not known; or as `hash_discovered` says.
         """
         expert = self.get(ref)
-        if not expert.place or expert.status in {"rejected", "registered_only"}:
-            return expert
-        if expert.sha256 and self.holds(expert.sha256):
+        is_known = bool(expert.sha256) and self.holds(expert.sha256)
+        if is_known or not expert.place or expert.status in {"rejected", "registered_only"}:
             return expert
         found = hash_discovered(expert, self.references)
         if not expert.sha256:
