@@ -211,9 +211,9 @@ def _share(settings: Settings) -> int:
 def _as(like: str, home: Path, family: str) -> TrainingConfig:
     """Return how a planner was trained."""
     folder = planner_folder(home, family, like)
-    told = Planner.load(folder).config.training
+    stated = Planner.load(folder).config.training
     try:
-        return TrainingConfig.model_validate(told)
+        return TrainingConfig.model_validate(stated)
     except ValidationError as error:
         raise MissingInput(f"{folder} does not say how it was trained: {error}") from error
 

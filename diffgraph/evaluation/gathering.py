@@ -8,7 +8,7 @@ import numpy as np
 from diffgraph.evaluation.drawing import Curve, GraphView
 from diffgraph.evaluation.harness import ScoredImages
 from diffgraph.evaluation.prompt_sets import EvaluationPrompt
-from diffgraph.evaluation.report import Comparison, Part, Picture
+from diffgraph.evaluation.report import Comparison, ExpertShare, Picture
 from diffgraph.planner.selection import Selection
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ def _parts(
     key: tuple[str, str],
     names: Mapping[str, str],
     reasons: Mapping[str, str],
-) -> list[Part]:
+) -> list[ExpertShare]:
     plan = evaluation.plans[key]
     coefficients = plan.coefficients()
     return [
-        Part(
+        ExpertShare(
             ref=planned.ref,
             name=names.get(planned.ref, planned.ref),
             kind=planned.kind,

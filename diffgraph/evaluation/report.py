@@ -25,8 +25,8 @@ from diffgraph.secrets import masked
 __all__ = [
     "Comparison",
     "Curve",
+    "ExpertShare",
     "GraphView",
-    "Part",
     "Picture",
     "ReportData",
     "write_report",
@@ -57,7 +57,7 @@ METHOD_NOTES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ExpertShare:
     """An expert's part in the plan behind a picture."""
 
     ref: str
@@ -76,7 +76,7 @@ class Picture:
     method: str
     png: bytes
     reward: float
-    parts: Sequence[Part] = ()
+    parts: Sequence[ExpertShare] = ()
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,10 @@ that ship with a family are referred to where they are, never copied.
 """
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -38,12 +36,12 @@ from diffgraph.artifacts import (
     write_text,
 )
 from diffgraph.errors import MissingInput
+from diffgraph.experts.bundled_files import BundledFiles
 from diffgraph.experts.expert import Expert, ExpertRef, Listing, Status
 from diffgraph.experts.hashing import hash_discovered
 from diffgraph.experts.line_store import LineStore
 from diffgraph.experts.references import SEALED, References
 from diffgraph.experts.removals import Removals
-from diffgraph.families import FAMILIES
 from diffgraph.homes import demand_readable
 from diffgraph.permissions import make_folder
 
@@ -84,7 +82,7 @@ class Library:
     def __init__(self, home: Path, bundled: Iterable[Path] | None = None) -> None:
         demand_readable(home)
         self.folder = home / "library"
-        self._bundled = tuple(_bundled_hubs() if bundled is None else bundled)
+        self._bundled = BundledFiles(bundled)
         self._lock = lock_at(self.folder / ".lock", timeout=LOCK_SECONDS)
         self.removals = Removals(self.folder / "removed.json")
         self.references = References(self.folder / "references.jsonl")
@@ -156,9 +154,8 @@ class Library:
             return kept
         if (referred := self.references.path_of(sha256)) is not None:
             return referred
-        for hub, files in self._bundled_files:
-            if sha256 in files and (path := hub / files[sha256]).is_file():
-                return path
+        if (shipped := self._bundled.path_of(sha256)) is not None:
+            return shipped
         where = self.references.last_place(sha256) or f"in {self.folder}"
         raise MissingInput(f"no weights file {sha256[:12]}… {where}: discover it again")
 
@@ -302,20 +299,6 @@ class Library:
     def _file_path(self, sha256: str) -> Path:
         return self.folder / "files" / f"{sha256}.safetensors"
 
-    @cached_property
-    def _bundled_files(self) -> tuple[tuple[Path, dict[str, str]], ...]:
-        """What each bundled hub holds: SHA-256 -> path below it."""
-        found = []
-        for hub in self._bundled:
-            try:
-                about = json.loads((hub / "hub.json").read_bytes())
-            except (OSError, ValueError):
-                continue  # a family whose assets are still to be made has no hub yet
-            files = about.get("files") if isinstance(about, dict) else None
-            if isinstance(files, dict):
-                found.append((hub, {str(key): str(path) for key, path in files.items()}))
-        return tuple(found)
-
     def _current(self) -> dict[str, Expert]:
         """Return the rows, read again if another process has written since."""
         try:
@@ -392,9 +375,3 @@ class Library:
 
 def _line(expert: Expert) -> str:
     return expert.model_dump_json() + "\n"
-
-
-def _bundled_hubs() -> Iterator[Path]:
-    for family in FAMILIES.values():
-        if family.hub is not None:
-            yield family.hub

@@ -55,7 +55,7 @@ _VERBS = frozenset(
 
 
 @dataclass(frozen=True)
-class Tagged:
+class TaggedText:
     """The distinct stems of a text by class, and its length in words."""
 
     nouns: frozenset[str]
@@ -84,7 +84,7 @@ class Tagged:
         )
 
 
-def tag(text: str) -> Tagged:
+def tag(text: str) -> TaggedText:
     """Return the classes of a text's words."""
     found = words(text)
     nouns: set[str] = set()
@@ -100,7 +100,7 @@ def tag(text: str) -> Tagged:
             adjectives.add(stem(word))
         else:
             nouns.add(stem(word))
-    return Tagged(frozenset(nouns), frozenset(adjectives), frozenset(prepositions), len(found))
+    return TaggedText(frozenset(nouns), frozenset(adjectives), frozenset(prepositions), len(found))
 
 
 def _is_adverb(word: str) -> bool:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 from diffgraph.errors import InputError
 from diffgraph.graph.candidates import FEWEST_WORDS, MOST_WORDS, identity, usable
 from diffgraph.graph.embedding import TextEmbedder
-from diffgraph.graph.parts_of_speech import Tagged, tag
+from diffgraph.graph.parts_of_speech import TaggedText, tag
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _better(texts: Sequence[str], ranks: NDArray[np.float64], count: int) -> lis
     return better
 
 
-def _reference(text: str, tagged: Tagged, rank: float, seed: int) -> ReferencePrompt:
+def _reference(text: str, tagged: TaggedText, rank: float, seed: int) -> ReferencePrompt:
     return ReferencePrompt(
         id=hashlib.sha256(identity(text).encode()).hexdigest()[:12],
         text=text,
@@ -133,7 +133,7 @@ def _expected(length: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArr
 
 
 def _cover(
-    tags: Sequence[Tagged],
+    tags: Sequence[TaggedText],
     ranks: NDArray[np.float64],
     vectors: NDArray[np.float32],
     count: int,

@@ -15,8 +15,8 @@ from diffgraph.evaluation.report import (
     METHOD_TITLES,
     Comparison,
     Curve,
+    ExpertShare,
     GraphView,
-    Part,
     Picture,
     ReportData,
     plain,
@@ -77,7 +77,7 @@ def summary():
 
 
 def comparison(text="a red fox, sepia", parts=True):
-    part = Part("hub:1@1", text, "peft", 0.8125, text)
+    part = ExpertShare("hub:1@1", text, "peft", 0.8125, text)
     return Comparison(
         text,
         [
