@@ -87,9 +87,15 @@ class ExpertNames:
     def _by_key(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for ref, names in self.names.items():
-            for key in {_key(name) for name in names} - {""}:
+            for key in {key for name in names for key in _keys(name)} - {""}:
                 found.setdefault(key, []).append(ref)
         return found
+
+
+def _keys(name: str) -> tuple[str, ...]:
+    """Return a name as it is compared; a file's with its folders and without them."""
+    is_file = FILE_ENDING.search(name.strip())
+    return (_key(name), _key(name.rpartition("/")[2])) if is_file else (_key(name),)
 
 
 def _key(name: str) -> str:

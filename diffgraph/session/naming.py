@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 def expert_names(graph: "GraphSnapshot", known: KnownExperts) -> ExpertNames:
     """Return the names of a graph's experts, and of all that the library knows."""
-    experts = {**known.bundled, **{expert.ref: expert for expert in known.library.experts()}}
+    described = graph.nodes["ref"].to_pylist()
+    experts = {ref: known.bundled[ref] for ref in described if ref in known.bundled}
+    experts |= {expert.ref: expert for expert in known.library.experts()}
     names = {ref: [expert.name] for ref, expert in experts.items()}
     names |= {ref: [name] for ref, name in zip(graph.refs, graph.names, strict=True)}
     listed = {ref: experts[ref] for ref in names if ref in experts}

@@ -13,7 +13,7 @@ NAMES = ExpertNames(
     {
         "hub:1@1": ["Film Noir v2.2", "noir_film.safetensors"],
         "hub:2@1": ["Neon Lights", "NeonLights_v1.safetensors"],
-        "hub:3@1": ["Neon Knights", "NeonKnights.safetensors"],
+        "hub:3@1": ["Neon Knights", "styles/neon/NeonKnights.safetensors"],
         "hub:4@1": ["Twin", "twin_a.safetensors"],
         "hub:5@1": ["Twin", "twin_b.safetensors"],
         "other:6@1": ["Neon Cars", "cars.safetensors"],
@@ -34,6 +34,8 @@ class TestNames:
             ("Noir Film.safetensors", "hub:1@1"),
             ("film n", "hub:1@1"),
             ("NEONKNIGHTS", "hub:3@1"),
+            ("styles/neon/NeonKnights.safetensors", "hub:3@1"),
+            ("Styles/neon/neonk", "hub:3@1"),
             ("twin_b", "hub:5@1"),
             ("  neon   lights ", "hub:2@1"),
         ],
