@@ -70,11 +70,11 @@ def page_of(
     liars = {name for name, said in beside.said if sha256 and said.sha256 not in ("", sha256)}
     said = [(name, stated) for name, stated in beside.said if name not in liars]
     ours = next(filter(None, map(family_in, family.hub_names)), "")
-    with open_weights(file) as weights:  # of the mapped numbers, none is looked at
-        header, unread = read_header(weights.metadata)
-        shapes, adapts = made_for(weights), is_adapter(weights)
-        is_told = bool(ours) and shapes == ours and _may_be_merged(weights, ours, family)
-        is_told = is_told and not (adapts and _is_quantised(weights))
+    weights = open_weights(file)  # of the mapped numbers, none is looked at
+    header, unread = read_header(weights.metadata)
+    shapes, adapts = made_for(weights), is_adapter(weights)
+    is_told = bool(ours) and shapes == ours and _may_be_merged(weights, ours, family)
+    is_told = is_told and not (adapts and _is_quantised(weights))
     lies = [
         (name, f"says that it is for {base}, its shapes are those of {shapes}: they are believed")
         for name, stated in said

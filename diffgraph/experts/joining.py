@@ -28,9 +28,9 @@ def join_components(parts: Mapping[str, Sequence[Path]], target: Path) -> None:
     end = 0
     for component, paths in parts.items():
         for path in paths:
-            with open_weights(path) as file:
-                entries = file.entries
-                first = min((entry.start for entry in entries.values()), default=file.size)
+            file = open_weights(path)
+            entries = file.entries
+            first = min((entry.start for entry in entries.values()), default=file.size)
             for key, entry in entries.items():
                 name = f"{component}.{key}"
                 if name in header:

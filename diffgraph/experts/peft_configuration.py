@@ -210,10 +210,10 @@ def keep_configuration(path: Path, text: str) -> None:
         StorageError: the file cannot be written.
     """
     try:
-        with open_weights(path) as file:
-            if {PEFT_METADATA, PEFT_FILE} & file.metadata.keys():
-                return
-            metadata = {**file.metadata, PEFT_FILE: text}
+        file = open_weights(path)
+        if {PEFT_METADATA, PEFT_FILE} & file.metadata.keys():
+            return
+        metadata = {**file.metadata, PEFT_FILE: text}
     except ExpertError:
         return
     with new_file(path) as part, path.open("rb") as source, part.open("wb") as target:

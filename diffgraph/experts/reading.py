@@ -87,20 +87,20 @@ def open_delta(
 
     Whether its numbers are finite, `Delta.check` says; the norms of its coverage are missing.
     """
-    with open_weights(path, copied) as file:
-        refuse_unmergeable(file, prediction)
-        adapts = is_adapter(file)
-        configuration = PeftConfiguration.of(file, wanted=adapts)
-        refuse_other_base(file, configuration.config, parameters)
-        try:
-            if adapts:
-                parsed = open_adapter(file, parameters, configuration)
-            else:
-                parsed = _open_checkpoint(file, parameters)
-            _demand_share(file, parsed, min_share)
-        except FamilyMismatch as error:
-            base = made_for(file)
-            raise FamilyMismatch(f"{error}; it looks made for {base}" if base else error) from error
+    file = open_weights(path, copied)
+    refuse_unmergeable(file, prediction)
+    adapts = is_adapter(file)
+    configuration = PeftConfiguration.of(file, wanted=adapts)
+    refuse_other_base(file, configuration.config, parameters)
+    try:
+        if adapts:
+            parsed = open_adapter(file, parameters, configuration)
+        else:
+            parsed = _open_checkpoint(file, parameters)
+        _demand_share(file, parsed, min_share)
+    except FamilyMismatch as error:
+        base = made_for(file)
+        raise FamilyMismatch(f"{error}; it looks made for {base}" if base else error) from error
     base = made_for(file)
     shapes = (f"the shapes of {base}",) if base else ()
     coverage = Coverage(

@@ -12,8 +12,7 @@ import mmap
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,7 +77,7 @@ class Entry:
 class WeightsFile:
     """A mapped weights file whose header has been checked.
 
-    Its tensors stay valid after `open_weights` has ended: the mapping lives as long as they do.
+    The mapping lives as long as its tensors do.
     """
 
     def __init__(
@@ -144,8 +143,7 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
 
-@contextmanager
-def open_weights(path: Path, copied: bool = False) -> Iterator[WeightsFile]:
+def open_weights(path: Path, copied: bool = False) -> WeightsFile:
     """Open a safetensors file; a pickle is an `UnsafeFile`, a lying header a `DamagedFile`.
 
     Args:
@@ -160,10 +158,9 @@ def open_weights(path: Path, copied: bool = False) -> Iterator[WeightsFile]:
         raise MissingInput(f"no weights file at {path}: {error}") from error
     with file:
         try:
-            opened = _read_header(path, file, os.fstat(file.fileno()).st_size, copied)
+            return _read_header(path, file, os.fstat(file.fileno()).st_size, copied)
         except OSError as error:
             raise DamagedFile(f"{path.name}: cannot be read: {error.strerror}") from error
-    yield opened
 
 
 def header_bytes(header: Mapping[str, Any], **style: Any) -> bytes:

@@ -101,8 +101,8 @@ def open_checkpoint(family: Family, base: bases.BaseLocation) -> BaseFiles:
     """
     if base.file is None:
         raise MissingInput(f"{base.folder} is a folder, not a single-file checkpoint")
-    with open_weights(base.file) as file:
-        refuse_quantised(base.file)
+    file = open_weights(base.file)
+    refuse_quantised(base.file)
     unet, text, autoencoder = (
         component_shapes(base.folder, component) for component in (UNET, CLIP, AUTOENCODER)
     )
@@ -167,10 +167,10 @@ def _component(folder: Path, component: str) -> Iterator[StoredTensor]:
     files = bases.weights_files(folder / component)
     refuse_quantised(*files)
     for path in files:
-        with open_weights(path) as file:
-            for key, entry in file.entries.items():
-                if entry.dtype.is_floating_point and not is_skipped(key):
-                    yield StoredTensor(component, key, file.tensor(key), file)
+        file = open_weights(path)
+        for key, entry in file.entries.items():
+            if entry.dtype.is_floating_point and not is_skipped(key):
+                yield StoredTensor(component, key, file.tensor(key), file)
 
 
 def _text_encoders(folder: Path) -> dict[str, StoredTensor]:
@@ -216,12 +216,12 @@ def _held(
 
 def _transformer(path: Path) -> Iterator[tuple[str, StoredTensor]]:
     """Yield what a single file holds by our names; fused tensors are cut, nothing is read."""
-    with open_weights(path) as file:
-        refuse_quantised(path)
-        found = {}  # their name, or ours -> the file's key
-        for key, entry in file.entries.items():
-            if entry.dtype.is_floating_point:
-                found[key.removeprefix(PREFIX)] = key
+    file = open_weights(path)
+    refuse_quantised(path)
+    found = {}  # their name, or ours -> the file's key
+    for key, entry in file.entries.items():
+        if entry.dtype.is_floating_point:
+            found[key.removeprefix(PREFIX)] = key
     shapes = {name: file.entries[key].shape for name, key in found.items()}
     try:
         ours = flux_layout.our_shapes(shapes)

@@ -189,10 +189,10 @@ def _of_image(path: Path) -> RawPlan:
 
 
 def _of_weights(path: Path) -> str:
-    with open_weights(path) as file:
-        if METADATA not in file.metadata:
-            raise ValueError("its metadata do not say which plan made it")
-        return file.metadata[METADATA]
+    file = open_weights(path)
+    if METADATA not in file.metadata:
+        raise ValueError("its metadata do not say which plan made it")
+    return file.metadata[METADATA]
 
 
 def _of_table(path: Path) -> list[str]:

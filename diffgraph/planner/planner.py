@@ -185,8 +185,8 @@ def plan_by_pages(snapshot: "GraphSnapshot", refs: Sequence[str]) -> MergePlan:
 
 def _demand_weights(path: Path, config: PlannerConfig) -> None:
     """Raise `ValueError` unless a file has the weights of such a network; none is made for that."""
-    with open_weights(path) as file:
-        found = {name: tuple(entry.shape) for name, entry in file.entries.items()}
+    file = open_weights(path)
+    found = {name: tuple(entry.shape) for name, entry in file.entries.items()}
     with torch.device("meta"):
         network = VGAE(config.vgae, torch.Generator(), len(config.scores))
     for name, value in network.state_dict().items():

@@ -83,8 +83,8 @@ def base_of(folder: Path) -> dict[str, Tensor]:
     """Return the base, mapped into memory."""
     from diffgraph.experts.weights_file import open_weights
 
-    with open_weights(folder / "base.safetensors") as file:
-        return {key: file.tensor(key) for key in file.entries}
+    file = open_weights(folder / "base.safetensors")
+    return {key: file.tensor(key) for key in file.entries}
 
 
 def opened(folder: Path, name: str) -> Callable[[], object]:

@@ -23,8 +23,8 @@ def alphas(folder: Path, config: Any, **metadata: str) -> PeftConfiguration:
     text = config if isinstance(config, str) else json.dumps(config)
     path = folder / "lora.safetensors"
     save_file({"x": torch.zeros(1)}, path, {PEFT_METADATA: text, **metadata})
-    with open_weights(path) as file:
-        return PeftConfiguration.of(file)
+    file = open_weights(path)
+    return PeftConfiguration.of(file)
 
 
 def test_a_component_has_its_own_alpha(tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_a_configuration_is_an_object(tmp_path: Path, text: str) -> None:
 
 def test_no_configuration_states_no_alpha(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "lora.safetensors")
-    with open_weights(tmp_path / "lora.safetensors") as file:
-        assert PeftConfiguration.of(file).scale("unet.conv_in") == Scale()
-        (tmp_path / PEFT_FILE).write_text(json.dumps({"lora_alpha": 3}))
-        assert PeftConfiguration.of(file).scale("unet.conv_in") == Scale(3.0)
+    file = open_weights(tmp_path / "lora.safetensors")
+    assert PeftConfiguration.of(file).scale("unet.conv_in") == Scale()
+    (tmp_path / PEFT_FILE).write_text(json.dumps({"lora_alpha": 3}))
+    assert PeftConfiguration.of(file).scale("unet.conv_in") == Scale(3.0)
 
 
 def test_evidence_is_short_and_harmless() -> None:
