@@ -18,6 +18,8 @@ from diffgraph.errors import (
     UnknownFamily,
     UnknownWords,
 )
+from diffgraph.experts.expert import Expert, ExpertRef, Listing
+from diffgraph.experts.library import Library
 from diffgraph.merging.plan import MergePlan, PlannedExpert
 from diffgraph.merging.plan_files import read_plan
 from diffgraph.session import Session
@@ -188,6 +190,26 @@ class TestWhatAPersonChooses:
         assert drawn.plan.coefficients()[NIGHT] == 0.83
         assert any("<lora:nobody:1> is not obeyed" in reason for reason in drawn.reasons)
         assert session.plan(prompt, "base").experts == ()
+
+    def test_who_is_known_and_cannot_be_merged_says_why(self, tmp_path):
+        library = Library(tmp_path / "home")
+        for number, given in enumerate(
+            (
+                {"name": "Real Film", "family": "sd15"},
+                {"name": "Broken", "status": "rejected", "reason": "it holds NaN"},
+                {"name": "Fresh"},
+            )
+        ):
+            ref = f"hub:{number}@1"
+            row = {"ref": ref, "kind": "peft", "family": "emoji64", **given}
+            library.add(Expert(**row), Listing(ref=ExpertRef.parse(ref), name=row["name"]))
+        found = Session(tmp_path / "home", "emoji64", "cpu", overrides=QUICK)
+        for name, why in (("real f", "sd15, not for emoji64"), ("broken", "rejected: it holds NaN"),
+                          ("fresh", "not in the graph yet")):  # fmt: skip
+            with pytest.raises(InputError, match=why):
+                found.plan(self.PROMPT, experts=[name])
+            notes = found.decide(f"{self.PROMPT} <lora:{name}:1>").selection.notes
+            assert [note for note in notes if why in note]
 
     def test_plans_without_choices_are_what_they_were(self, session):
         assert session.plan(self.PROMPT).normalisation == "strength"

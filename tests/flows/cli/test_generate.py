@@ -248,6 +248,13 @@ def test_a_prompt_of_a_hundred_thousand_characters_is_told_or_drawn(diffgraph, t
     assert any("of 6000 tags only the first" in note for note in notes)
 
 
+def test_a_prompt_that_is_too_long_to_be_read_is_told_in_a_line(diffgraph, tmp_path):
+    told = diffgraph("generate", "a fox, " + "soft fur, " * 10_000, "-o", tmp_path / "out")
+    assert (told.code, told.out) == (1, "")
+    assert "too long" in only_line(told.err)
+    assert not (tmp_path / "out").exists()
+
+
 class TestTheCommand:
     def test_explains_itself_by_one_letter(self, diffgraph):
         for verb in ((), ("generate",), ("show",)):
