@@ -20,7 +20,7 @@ from diffgraph.agents.titles import is_opaque, names_a_skill, readable_name, spo
 from diffgraph.agents.words import content_stems, content_words, plain, stem
 from diffgraph.errors import EmptyPrompt, InputError, UnknownWords
 from diffgraph.experts.card import ExpertCard
-from diffgraph.experts.expert import Listing
+from diffgraph.experts.expert import THIN, Listing
 from diffgraph.families.vocabulary import Vocabulary
 
 LONGEST_CARD = 600  # characters of summary and skills together
@@ -74,6 +74,7 @@ class OfflineAgent:
             agent=self.name,
             model=self.model,
             instruction_version=self.instruction_version,
+            note=THIN if listing.is_thin else "",
         )
 
     def parse(self, prompt: str) -> Request:

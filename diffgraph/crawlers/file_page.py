@@ -15,14 +15,13 @@ from diffgraph.crawlers.image_prompts import prompt_in
 from diffgraph.crawlers.sidecars import previews, read_sidecars
 from diffgraph.crawlers.training_header import read_header
 from diffgraph.errors import ExpertError
-from diffgraph.experts.expert import ExpertRef, ListedFile, ListedImage, Listing
+from diffgraph.experts.expert import THIN, ExpertRef, ListedFile, ListedImage, Listing
 from diffgraph.experts.peft_configuration import PEFT_WEIGHTS
 from diffgraph.families import Family
 
 if TYPE_CHECKING:
     from diffgraph.experts.weights_file import WeightsFile
 
-THIN = "Known by its file name and training tags only"
 NAME_CHARACTERS = 200
 
 

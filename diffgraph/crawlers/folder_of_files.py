@@ -19,7 +19,7 @@ from pathlib import Path
 from diffgraph.crawlers.civitai_client import HASHES_AT_ONCE
 from diffgraph.crawlers.crawler import BrokenPage, Crawler
 from diffgraph.crawlers.examining import CODE
-from diffgraph.crawlers.file_page import THIN, model_of, page_of
+from diffgraph.crawlers.file_page import model_of, page_of
 from diffgraph.crawlers.hash_lookup import HashAnswer, HashAnswers, HashLookup
 from diffgraph.crawlers.hub_names import name_for, note
 from diffgraph.crawlers.noted_files import Noted, NotedFiles
@@ -260,7 +260,7 @@ class FolderOfFiles(Crawler):
         return (
             listing is not None
             and listing.base_model in self.family.hub_names
-            and (listing.licence.name.startswith(NOT_KNOWN) or listing.description.startswith(THIN))
+            and (listing.licence.name.startswith(NOT_KNOWN) or listing.is_thin)
         )
 
     def _at(self, found: FoundFile) -> Iterator[Listing | BrokenPage]:

@@ -16,7 +16,7 @@ from diffgraph.foreign_files import parse_strict
 TITLE = 200
 LONGEST = 5_000
 HEADER_VALUES = 200_000
-SELDOM = 0.1  # of how often the most frequent tag is said
+SELDOM = 0.2  # of how often the most frequent tag is said
 REPEATS = re.compile(r"^\d+_")
 GENERAL = frozenset(
     "img imgs image images data dataset train training lora loras class concept style default out "

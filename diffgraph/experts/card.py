@@ -15,7 +15,10 @@ class ExpertCard(BaseModel, frozen=True):
     agent: str = Field(description="offline, claude, …")
     model: str = Field(default="", description="the language model, if one was asked")
     instruction_version: str = ""
-    note: str = Field(default="", description="why another agent wrote it than was asked")
+    note: str = Field(
+        default="",
+        description="why another agent wrote it than was asked, or that there was no page to read",
+    )
 
     @property
     def text(self) -> str:

@@ -47,6 +47,10 @@ NOT_KNOWN = "not known"
 its owner may merge it here; whoever shares the merge has to ask."""
 
 
+THIN = "Known by its file name and training tags only"
+"""How the description begins of a file of which nobody wrote a page."""
+
+
 class Licence(BaseModel, frozen=True):
     """What a page allows."""
 
@@ -116,6 +120,11 @@ class Listing(BaseModel, frozen=True):
     withdrawn: str = Field(default="", description="the hub's word: TakenDown, Deleted, …")
     gated: bool = Field(default=False, description="its file is given to those who agreed to terms")
     page_url: str = ""
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether nobody wrote a page: its file speaks for it."""
+        return self.description.startswith(THIN)
 
     @property
     def example_prompts(self) -> tuple[str, ...]:

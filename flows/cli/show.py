@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffgraph.errors import MissingInput
+from diffgraph.errors import MissingInput, SnapshotError
 from diffgraph.results import Result, Rows, rows
 from diffgraph.session import Session
 from diffgraph.settings import Settings
@@ -15,6 +16,7 @@ from flows.cli.options import GraphFormat
 
 if TYPE_CHECKING:
     from diffgraph.experts.expert import Expert
+    from diffgraph.graph.snapshot import GraphSnapshot
 
 GAIN = "gain is how far the mean lies above the base alone, in standard deviations of the base"
 COVERAGE = (
@@ -98,7 +100,9 @@ class ExpertDetails(Result):
 
     expert: dict[str, Any]
     gains: dict[str, float]
-    """Score → mean gain over the base, in its deviations; empty if it is not in the graph."""
+    """Score → mean gain over the base, in its deviations; empty if it is not measured."""
+    notes: tuple[str, ...]
+    """What is not known of it: no page, no measurement."""
     score_notes: dict[str, str]
     coverage: dict[str, Any] | None = None
     """How well its file was understood: counts of keys, norms by block, evidence."""
@@ -111,6 +115,7 @@ class ExpertDetails(Result):
             if value and name not in NOT_TOLD
         ]
         yield rows(("", ""), told)
+        yield from self.notes
         if self.coverage:
             yield from _coverage_lines(self.coverage)
         if self.gains:
@@ -238,7 +243,7 @@ def expert(settings: Settings, which: str) -> ExpertDetails:
     known = Library(settings.home).find(which)
     try:
         snapshot = Session.of(settings).graph
-    except MissingInput:
+    except (MissingInput, SnapshotError):
         snapshot = None
     nodes = snapshot.nodes.drop_columns(["embedding"]).to_pylist() if snapshot else []
     node = next((row for row in nodes if row["ref"] == which), None)
@@ -251,7 +256,32 @@ def expert(settings: Settings, which: str) -> ExpertDetails:
         gains = {name: round(gain, 3) for name, gain in mean_gains(snapshot, which).items()}
     facts = {**(node or {}), **(known.model_dump(mode="json") if known else {})}
     notes = _score_notes(snapshot.family) if snapshot and gains else {}
-    return ExpertDetails(expert=facts, gains=gains, score_notes=notes, coverage=_coverage(facts))
+    return ExpertDetails(
+        expert=facts,
+        gains=gains,
+        notes=_unknown(settings, facts, snapshot),
+        score_notes=notes,
+        coverage=_coverage(facts),
+    )
+
+
+def _unknown(
+    settings: Settings, facts: dict[str, Any], snapshot: "GraphSnapshot | None"
+) -> tuple[str, ...]:
+    """Return what is not known of an expert: its page, how good it is."""
+    from diffgraph.experts.expert import THIN
+    from diffgraph.experts.library import Library
+
+    told = []
+    with suppress(MissingInput):  # of the family's own, or its page is gone
+        if Library(settings.home).listing(facts["ref"]).is_thin:
+            told.append(f"{THIN.lower()}: nobody wrote a page of it")
+    if snapshot and facts["ref"] in snapshot.manifest.uncalibrated:
+        told.append(
+            f"not calibrated yet: merged at {facts['recommended_strength']:g}, as its page says or "
+            "as is usual, until `diffgraph build` has measured it"
+        )
+    return tuple(told)
 
 
 def _score_notes(family: str) -> dict[str, str]:

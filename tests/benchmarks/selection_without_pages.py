@@ -111,10 +111,10 @@ def header(slug: str) -> dict[str, str]:
     }
 
 
-def write_folder(folder: Path) -> Path:
+def write_folder(folder: Path, names: str = "*") -> Path:
     """Write the bundled family's files, each with such a header, and return their folder."""
     folder.mkdir(parents=True)
-    for file in sorted((_hub() / "files").glob("*.safetensors")):
+    for file in sorted((_hub() / "files").glob(f"{names}.safetensors")):
         target = folder / file.name
         try:
             with safe_open(file, "pt") as opened:
