@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffgraph.agents.drawn_text import DrawnText, drawn_text
+from diffgraph.agents.triggers import trigger_phrases
 from diffgraph.artifacts import new_file, sha256_of
 from diffgraph.errors import DiffgraphError, InputError, MissingInput, PlanError
 from diffgraph.experts.delta import Delta
@@ -114,9 +116,10 @@ class Renderer:
             ExpertError: an expert cannot be merged.
         """
         _demand_equal_counts(prompts, seeds)
+        texts = self._texts([plan] * len(prompts), prompts, sampler)
         with self._turn, whole_float32():
             deltas = self._deltas([plan])
-            return self._draw(plan, deltas, prompts, seeds, sampler, on_step)
+            return self._draw(plan, deltas, texts, seeds, sampler, on_step)
 
     def render_rollouts(
         self,
@@ -132,8 +135,19 @@ class Renderer:
         the number of each denoising step, of every pass; what it raises ends the drawing.
         """
         _demand_equal_counts(plans, prompts, seeds)
+        texts = self._texts(plans, prompts, sampler)
         with self._turn, whole_float32():
-            return self._rollouts(plans, prompts, seeds, sampler, on_step)
+            return self._rollouts(plans, texts, seeds, sampler, on_step)
+
+    def text_of(
+        self, plan: MergePlan, prompt: str, sampler: SamplerConfig | None = None
+    ) -> DrawnText:
+        """Return what a plan draws for a prompt: so it is drawn wherever anything is.
+
+        Raises:
+            PlanError: as `render`.
+        """
+        return self._drawn_texts([plan], [prompt], sampler)[0]
 
     def deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
         """Return the deltas that these plans need, by reference, decoding what is not cached."""
@@ -159,9 +173,10 @@ class Renderer:
             InputError: a prompt is too long.
             PlanError, ExpertError: as `merged`.
         """
+        texts = self._texts([plan] * len(prompts), prompts, sampler)
         with self._turn, whole_float32():
             self._apply(plan, self._deltas([plan]))
-            return self.model.conditioning(prompts, sampler or self.family.sampler)
+            return self.model.conditioning(texts, sampler or self.family.sampler)
 
     def prefetch(self, plans: Sequence[MergePlan]) -> None:
         """Read what these plans need in the background, as far as there is room; never raises."""
@@ -172,6 +187,27 @@ class Renderer:
             for planned in plan.experts:
                 with contextlib.suppress(DiffgraphError):  # told when the plan is drawn
                     self._store.prefetch([expert_of(planned, plan.family, self.library).sha256])
+
+    def _texts(
+        self, plans: Sequence[MergePlan], prompts: Sequence[str], sampler: SamplerConfig | None
+    ) -> list[str]:
+        return [drawn.text for drawn in self._drawn_texts(plans, prompts, sampler)]
+
+    def _drawn_texts(
+        self, plans: Sequence[MergePlan], prompts: Sequence[str], sampler: SamplerConfig | None
+    ) -> list[DrawnText]:
+        experts, vocabulary = self._experts(plans), self.family.vocabulary()
+        if not (sampler or self.family.sampler).triggers:
+            experts = {}
+        called = {
+            ref: (expert.name, trigger_phrases(expert.trigger_words))
+            for ref, expert in experts.items()
+        }
+        texts = []
+        for plan, prompt in zip(plans, prompts, strict=True):
+            merged = sorted(called.keys() & final_coefficients(plan).keys())
+            texts.append(drawn_text(prompt, vocabulary, [called[ref] for ref in merged]))
+        return texts
 
     def _rollouts(
         self,
@@ -254,6 +290,12 @@ class Renderer:
         return on_step
 
     def _deltas(self, plans: Sequence[MergePlan]) -> dict[str, Delta]:
+        experts = self._experts(plans)
+        found = self._store.get(expert.sha256 for expert in experts.values())
+        return {ref: found[expert.sha256] for ref, expert in experts.items()}
+
+    def _experts(self, plans: Sequence[MergePlan]) -> dict[str, Expert]:
+        """Return the experts with a part in these plans, by reference."""
         experts: dict[str, Expert] = {}
         for plan in plans:
             if plan.family != self.family.name:
@@ -262,8 +304,7 @@ class Renderer:
             for planned in plan.experts:
                 if planned.ref in needed and planned.ref not in experts:
                     experts[planned.ref] = expert_of(planned, plan.family, self.library)
-        found = self._store.get(expert.sha256 for expert in experts.values())
-        return {ref: found[expert.sha256] for ref, expert in experts.items()}
+        return experts
 
     def _read(self, sha256: str) -> Delta:
         """Read a file of the library, if it still is that file and all its numbers are finite."""

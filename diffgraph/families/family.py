@@ -33,6 +33,11 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
         exclude_if=lambda layer: layer == 1,  # identities from before it was a field stay
         description="the text encoder's layer, from the end, that its states are of: 1 is the last",
     )
+    triggers: bool = Field(
+        default=True,
+        exclude_if=lambda triggers: triggers,  # identities from before it was a field stay
+        description="whether experts' trigger words are added to the text",
+    )
 
 
 class SamplerNames(NamedTuple):

@@ -16,7 +16,7 @@ def everyday_nouns() -> Mapping[str, tuple[str, ...]]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
     """What an agent knows of a family's words."""
 

@@ -1,7 +1,8 @@
 """What can each expert really do? Its images for the reference prompts, scored.
 
 DiffGraph section 3.1, node calibration (https://arxiv.org/abs/2603.20470). Every expert draws every
-reference prompt alone, from the same noise as all the others, and scorers rate what it drew.
+reference prompt alone, from the same noise as all the others, and scorers rate what it drew. Its
+trigger words are in the text, as in every other drawing: without them it may do nothing.
 The untouched base is calibrated like an expert, so that a score can be read as a gain.
 
 The scores of one expert are one Parquet file, named by everything they depend on. So nothing is
@@ -21,8 +22,11 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from diffgraph.agents.drawn_text import drawn_text
+from diffgraph.agents.triggers import trigger_phrases
 from diffgraph.errors import ExpertError, MissingInput, PlanError
 from diffgraph.experts.expert import Expert, Kind
+from diffgraph.families import get_family
 from diffgraph.families.family import SamplerConfig
 from diffgraph.families.scorer import Scorer
 from diffgraph.graph.schema import BASE, scores_schema
@@ -57,10 +61,11 @@ class ShardExpert(BaseModel, frozen=True):
     kind: Kind = "checkpoint"
     sha256: str = ""
     coefficient: float = 1.0
+    triggers: tuple[str, ...] = Field(default=(), description="what it acts on, as drawn")
 
 
 class ShardPrompt(BaseModel, frozen=True):
-    """A reference prompt as it is drawn."""
+    """A reference prompt."""
 
     id: str
     text: str
@@ -89,6 +94,11 @@ class Shard(BaseModel, frozen=True):
         """How many images the shard draws."""
         return len(self.experts) * len(self.prompts) * self.seeds
 
+    def text(self, expert: ShardExpert, prompt: ShardPrompt) -> str:
+        """Return what an expert draws for a prompt: with its trigger words."""
+        vocabulary = get_family(self.family).vocabulary()
+        return drawn_text(prompt.text, vocabulary, [(expert.ref, expert.triggers)]).text
+
     def key(self, expert: ShardExpert) -> str:
         """Return the name of an expert's scores: equal names hold equal scores."""
         return _digest(
@@ -97,13 +107,19 @@ class Shard(BaseModel, frozen=True):
                 self.family,
                 # the ref as well: a part names its expert in its rows
                 [expert.ref, expert.kind, expert.sha256, round(expert.coefficient, 6)],
-                [[prompt.id, prompt.text, prompt.seed] for prompt in self.prompts],
+                [self._drawn(expert, prompt) for prompt in self.prompts],
                 self.seeds,
-                self.sampler.model_dump(),
+                self.sampler.model_copy(update={"triggers": True}).model_dump(),
                 self.scorers,
                 self.scores,
             ]
         )
+
+    def _drawn(self, expert: ShardExpert, prompt: ShardPrompt) -> list[str | int]:
+        told: list[str | int] = [prompt.id, prompt.text, prompt.seed]
+        text = self.text(expert, prompt)
+        # so that what draws the very text of the prompt keeps the name it had before
+        return told if text == prompt.text else [*told, text]
 
 
 class Calibrated(BaseModel, frozen=True):
@@ -265,6 +281,7 @@ def _wanted(
                 kind=expert.kind,
                 sha256=expert.sha256,
                 coefficient=1.0 if expert.kind == "checkpoint" else float(strength),
+                triggers=trigger_phrases(expert.trigger_words) if config.sampler.triggers else (),
             )
         )
     return wanted
@@ -287,12 +304,14 @@ def _scores_of(
         for prompt in shard.prompts
     ]
     rating = {name: scorers[name] for name in shard.scores}
+    sampler = shard.sampler.model_copy(update={"triggers": False})  # the texts have them
     values: list[Tensor] = []
     for start in range(0, len(drawn), shard.batch_size):
         batch = drawn[start : start + shard.batch_size]
-        texts = [prompt.text for prompt, _ in batch]
-        images = renderer.render(plan, texts, [seed for _, seed in batch], sampler=shard.sampler)
-        values.append(score(rating, images, texts).float().cpu())
+        texts = [shard.text(expert, prompt) for prompt, _ in batch]
+        images = renderer.render(plan, texts, [seed for _, seed in batch], sampler=sampler)
+        # what was asked for is what counts, not what made the expert act
+        values.append(score(rating, images, [prompt.text for prompt, _ in batch]).float().cpu())
         advance(len(batch))
     table = torch.cat(values)
     if not torch.isfinite(table).all():

@@ -135,7 +135,8 @@ def select(
     # the agent reads pages and knows no scores: it is not asked about who is proved to be bad
     usable = tuple(one for one in candidates if one.ref not in bad and not choices.only)
     usable = _nearest_of_all(usable, wanted)
-    chosen, dropped = _decided(usable, agent.review(request, usable), config.most)
+    verdicts = agent.review(request, usable)
+    chosen, dropped = _decided(usable, verdicts, config.most)
     chosen, dropped = _obeyed(choices, nodes, chosen, dropped, config.most)
     proved = {
         candidate.ref: _choice(candidate, bad[candidate.ref])
@@ -151,7 +152,7 @@ def select(
         unknown_words=request.unknown_words,
         agent=agent.name,
         note=request.note,
-        notes=choices.notes,
+        notes=(*choices.notes, *_unserved(request, usable, verdicts, chosen)),
         candidates=candidates,
         experts=chosen,
         dropped=_ordered((*dropped, *proved.values())),
@@ -308,6 +309,21 @@ def _nearest_of_all(
         else one
         for one in candidates
     )
+
+
+def _unserved(
+    request: Request,
+    candidates: Sequence[Candidate],
+    verdicts: Sequence[Verdict],
+    chosen: Sequence[Choice],
+) -> tuple[str, ...]:
+    """Return a line on what was asked for and none of the chosen experts is for."""
+    refs = {choice.ref for choice in chosen}
+    found = ((one, _verdict_on(one, place, verdicts)) for place, one in enumerate(candidates))
+    kept = {one.query for one, verdict in found if verdict and verdict.kept and one.ref in refs}
+    served = kept | {choice.query for choice in chosen}
+    left = [attribute for attribute in request.attributes if attribute not in served]
+    return (f"no expert is for: {', '.join(left)}",) if left and chosen else ()
 
 
 def _obeyed(

@@ -85,6 +85,13 @@ def read_prompt(text: str) -> WrittenPrompt:
     )
 
 
+def parted(text: str) -> tuple[str, str]:
+    """Return a prompt in two, unread: what is to be drawn, and all that comes after it."""
+    found = [match.start() for match in (_NEGATIVE.search(text), _SETTINGS.search(text)) if match]
+    end = min(found, default=len(text))
+    return text[:end], text[end:]
+
+
 class _Gap(Enum):
     """What stands for what was taken out of a text."""
 

@@ -64,8 +64,10 @@ class BatchShard(BaseModel, frozen=True):
 
     def key(self, row: PromptRow) -> str:
         """Return the name of a row's image: the hash of all that it depends on."""
+        from diffgraph.agents.drawn_text import TEXT_VERSION
+
         by = self.model_dump(mode="json", exclude={"rows": True, "ids": {"planner_name", "scores"}})
-        return _digest([row.prompt, row.seed, by])
+        return _digest([row.prompt, row.seed, by, TEXT_VERSION])
 
     def session(self, home: Path, device: str) -> Session:
         """Return the session that draws by these ids, and by no others.
@@ -173,9 +175,11 @@ def _draw(row: PromptRow, shard: BatchShard, session: Session, out: Path) -> dic
         "snapshot": shard.ids.snapshot,
         "planner": shard.ids.planner,
         "error": "",
+        "drawn_text": "",
     }
     try:
         decision = session.decide(row.prompt, shard.method)
+        told["drawn_text"] = session.renderer.text_of(decision.plan, row.prompt).text
         images = session.renderer.render(decision.plan, [row.prompt], [row.seed])
         image = as_image(images[0], decision.plan)
     except (InputError, PlanError, ExpertError) as error:
@@ -204,7 +208,7 @@ def _draw(row: PromptRow, shard: BatchShard, session: Session, out: Path) -> dic
 def _schema(scores: Sequence[str]) -> Any:
     import pyarrow as pa
 
-    texts = ("plan_id", "plan", "file", "error")
+    texts = ("drawn_text", "plan_id", "plan", "file", "error")
     return pa.schema(
         [
             ("key", pa.string()),

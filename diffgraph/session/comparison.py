@@ -121,6 +121,7 @@ def _spread(
 
 
 def _bench(session: Session) -> Any:
+    from diffgraph.agents.drawn_text import TEXT_VERSION
     from diffgraph.evaluation.harness import Bench
     from diffgraph.scoring import score
 
@@ -130,7 +131,7 @@ def _bench(session: Session) -> Any:
         render=session.renderer.render,
         score=lambda images, prompts: score(session.scorers, images, prompts),
         reward=session.graph.reward.of,
-        identity=f"{session.family_name}|{sampler}|{session.scorers_id}",
+        identity=f"{session.family_name}|{sampler}|{session.scorers_id}|{TEXT_VERSION}",
         scores=session.graph.score_names,
     )
 

@@ -17,7 +17,6 @@ from diffgraph.merging.image_metadata import image_metadata
 from diffgraph.merging.plan import MergePlan
 from diffgraph.merging.plan_files import WrittenPlan, read_plan
 from diffgraph.planner.selection import Selection
-from diffgraph.prompting.syntax import read_prompt
 from diffgraph.session.drawn import Drawn
 from diffgraph.session.overrides import NO_OVERRIDES
 
@@ -53,7 +52,7 @@ class Prepared:
     reasons: tuple[str, ...] = ()
     """Why these experts, a line each."""
     notes: tuple[str, ...] = ()
-    """Where the plan was found, if it was given, and what of the prompt is not obeyed."""
+    """Where the plan was found, if it was given."""
     selection: Selection | None = None
 
 
@@ -67,6 +66,8 @@ class Sampling:
     """Pixels across and down, or of both."""
     negative: str | None = None
     """What is not to be drawn, beside what the prompt itself says of that."""
+    triggers: bool | None = None
+    """Whether experts' trigger words are added to the text."""
 
     def of(self, family: Family, usual: SamplerConfig | None = None) -> SamplerConfig:
         """Return the usual sampler, a family's own by default, with these changes.
@@ -75,8 +76,9 @@ class Sampling:
             InputError: the family cannot be sampled so.
         """
         size = (self.size, self.size) if isinstance(self.size, int) else self.size
-        asked = {"steps": self.steps, "guidance": self.guidance, "size": size}
-        sampler = family.sampled(NO_OVERRIDES.of(usual or family.sampler, **asked)).sampler
+        asked = {"steps": self.steps, "guidance": self.guidance, "triggers": self.triggers}
+        changed = NO_OVERRIDES.of(usual or family.sampler, size=size, **asked)
+        sampler = family.sampled(changed).sampler
         if self.negative and family.is_guidance_distilled:
             raise InputError(f"{family.name} takes no negative prompt: it has one pass a step")
         if self.negative and sampler.guidance <= 1:
@@ -110,18 +112,17 @@ def prepare(
     if not isinstance(prompt, str):
         raise InputError(f"a prompt is one text, not {type(prompt).__name__}")
     prompt = sampling.with_negative(prompt)
-    notes = read_prompt(prompt).unsupported
     if plan is None:
         sampler = sampling.of(session.family)
         selection, merged = session.decide(prompt, method, choices)
-        return Prepared(prompt, merged, sampler, selection.lines(), notes, selection)
+        return Prepared(prompt, merged, sampler, selection.lines(), selection=selection)
     if choices is not None:
         raise InputError("a plan says which experts are merged: none can be chosen beside it")
     written = given_plan(plan, session.family_name)
     sampler = sampling.of(session.family, written.sampler)
     session.agent.parse(prompt)  # says so if there is nothing to draw
     where = () if isinstance(plan, MergePlan) else (f"as planned in {fspath(plan)}",)
-    return Prepared(prompt, written.plan, sampler, written.reasons, (*where, *notes))
+    return Prepared(prompt, written.plan, sampler, written.reasons, where)
 
 
 def images(
@@ -134,6 +135,7 @@ def images(
         ExpertError: an expert cannot be merged.
     """
     renderer, plan = session.renderer, prepared.plan
+    drawn = renderer.text_of(plan, prepared.prompt, prepared.sampler)
     metadata = metadata_of(session, plan, prepared.sampler, prepared.reasons)
     together = renderer.model.images_together(prepared.sampler)
     steps, all_steps = numbered(1), prepared.sampler.steps * -(-len(seeds) // together)
@@ -152,12 +154,12 @@ def images(
                 image=as_image(pixels, plan),
                 metadata=metadata(prepared.prompt, seed, pixels),
                 prompt=prepared.prompt,
-                drawn_text=prepared.prompt,
+                drawn_text=drawn.text,
                 seed=seed,
                 plan=plan,
                 sampler=prepared.sampler,
                 selection=prepared.selection,
-                reasons=(*prepared.notes, *prepared.reasons),
+                reasons=(*prepared.notes, *drawn.lines(prepared.prompt), *prepared.reasons),
             )
 
 
@@ -185,4 +187,5 @@ def settings_of(
 ) -> GenerationSettings:
     """Return how any tool draws a prompt with a plan: the text that is drawn, and the rest."""
     family = session.family
-    return GenerationSettings.of(family, prompt, sampler or family.sampler, seed, size)
+    text = session.renderer.text_of(plan, prompt, sampler).text
+    return GenerationSettings.of(family, text, sampler or family.sampler, seed, size)

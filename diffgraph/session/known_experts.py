@@ -59,6 +59,7 @@ class KnownExperts:
             row["ref"]: Expert(
                 **{name: row[name] for name in kept},
                 reason=row["reason"],
+                trigger_words=tuple(row["trigger_words"]),
                 licence=Licence(
                     allow_derivatives=row["allow_derivatives"],
                     name=row["licence"],

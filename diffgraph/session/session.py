@@ -277,6 +277,7 @@ class Session:
         steps: int | None = None,
         guidance: float | None = None,
         negative: str | None = None,
+        triggers: bool | None = None,
     ) -> "list[Drawn]":
         """Draw a prompt, all its images with one plan.
 
@@ -296,6 +297,8 @@ class Session:
             steps: of denoising; by default as the settings say.
             guidance: the classifier-free guidance scale, likewise.
             negative: what is not to be drawn.
+            triggers: whether the trigger words of merged experts are added to the text; by default
+                as the settings say: they are.
 
         Raises:
             InputError: nothing can be drawn for the prompt; a seed, the plan's file, the method, a
@@ -308,7 +311,7 @@ class Session:
 
         numbers = seeds_of(seeds, count)
         choices = choices_of(experts, without, only)
-        sampling = Sampling(steps, guidance, size, negative)
+        sampling = Sampling(steps, guidance, size, negative, triggers)
         prepared = prepare(self, prompt, plan, method, choices, sampling)
         return list(images(self, prepared, numbers, on_step))
 

@@ -28,6 +28,7 @@ from flows.cli.prompt_results import (
 )
 
 if TYPE_CHECKING:
+    from diffgraph.families.family import SamplerConfig
     from diffgraph.planner.choices import Choices
     from diffgraph.session.drawing import Sampling
     from diffgraph.session.drawn import Drawn
@@ -63,15 +64,18 @@ def plan(
     prompts: Sequence[str],
     settings: Settings,
     tell: Tell,
-    method: str = "diffgraph",
-    choices: "Choices | None" = None,
+    wishes: Wishes,
     syntax: "PromptSyntax | None" = None,
 ) -> PlanResults:
     """Return what would be merged for each prompt; raises what ends all of them."""
+    from diffgraph.session.drawing import AS_USUAL
+
     session, began = Session.of(settings), time.time()
+    sampler, method = (wishes.sampling or AS_USUAL).of(session.family), wishes.method
 
     def planned(prompt: str) -> Iterator[PlannedPrompt]:
-        yield _planned(session, session.decide(prompt, method, choices), method, syntax)
+        decision = session.decide(prompt, method, wishes.choices)
+        yield _planned(session, decision, method, sampler, syntax)
 
     plans, failed = _each(prompts, planned, tell)
     return PlanResults(plans=plans, failed=failed, spending=spent_since(settings.home, began))
@@ -159,7 +163,11 @@ def _failed(prompt: str, error: DiffgraphError, before: str = "") -> FailedPromp
 
 
 def _planned(
-    session: Session, decision: Decision, method: str, syntax: "PromptSyntax | None"
+    session: Session,
+    decision: Decision,
+    method: str,
+    sampler: "SamplerConfig",
+    syntax: "PromptSyntax | None",
 ) -> PlannedPrompt:
     from diffgraph.merging.other_tools import said_to
     from diffgraph.merging.provenance import credits
@@ -167,6 +175,8 @@ def _planned(
 
     plan, prompt = decision.plan, decision.selection.prompt
     sources = session.experts.sources(plan, hashed=bool(syntax))
+    told = session.renderer.text_of(plan, prompt, sampler)
+    drawn = settings_of(session, plan, prompt, sampler)
     return PlannedPrompt(
         prompt=prompt,
         method=method,
@@ -174,10 +184,11 @@ def _planned(
         plan=plan.model_dump(mode="json"),
         coefficients=plan.coefficients(),
         selection=decision.selection.model_dump(mode="json"),
-        explanation=decision.selection.lines(),
+        drawn_text=told.text,
+        explanation=(*decision.selection.lines(), *told.lines(prompt)),
         credits=tuple(credits(plan, sources.experts)),
         debts=sources.debts,
-        text=said_to(syntax.value, sources, settings_of(session, plan, prompt)) if syntax else "",
+        text=said_to(syntax.value, sources, drawn) if syntax else "",
     )
 
 
@@ -186,6 +197,7 @@ def _told(image: "Drawn", file: Path, seconds: float, number: int) -> DrawnImage
     return DrawnImage(
         file=file,
         prompt=image.prompt,
+        drawn_text=image.drawn_text,
         seed=image.seed,
         plan_id=image.plan.id,
         coefficients=image.plan.coefficients(),

@@ -121,6 +121,10 @@ Guidance = Annotated[
 Negative = Annotated[
     str | None, typer.Option("--negative", metavar="TEXT", help="What is not to be drawn.")
 ]
+NoTriggers = Annotated[
+    bool,
+    typer.Option("--no-triggers", help="Add no trigger words of the merged experts to the text."),
+]
 METHOD = typer.Option(help="How experts are merged; `diffgraph` is ours, and the usual one.")
 Method = Annotated[str, METHOD]
 

@@ -17,6 +17,8 @@ class PlannedPrompt(Result):
     plan: dict[str, Any]
     coefficients: dict[str, float]
     selection: dict[str, Any]
+    drawn_text: str
+    """What the base model would be told."""
     explanation: tuple[str, ...]
     credits: tuple[dict[str, Any], ...]
     """Who made each expert, and under which licence."""
@@ -97,6 +99,8 @@ class DrawnImage(Result):
 
     file: Path
     prompt: str
+    drawn_text: str
+    """What the base model was told."""
     seed: int
     plan_id: str
     coefficients: dict[str, float]

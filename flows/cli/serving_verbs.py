@@ -26,6 +26,7 @@ from flows.cli.options import (
     Json,
     Method,
     Negative,
+    NoTriggers,
     Only,
     Prompts,
     ShowTopic,
@@ -50,6 +51,7 @@ def plan(
     expert: Experts = None,
     without: Without = None,
     only: Only = False,
+    no_triggers: NoTriggers = False,
     method: Method = "diffgraph",
     syntax: Syntax = None,
     agent: Agent = None,
@@ -65,10 +67,14 @@ def plan(
         raise typer.BadParameter("one prompt at a time, or with --json", param_hint="--syntax")
     settings = settings_of(home, family, config=config, agent=agent)
     from diffgraph.session.deciding import choices_of
+    from diffgraph.session.drawing import Sampling
+    from flows.cli.generate import Wishes
     from flows.cli.generate import plan as run
 
     choices = choices_of(expert or (), without or (), only)
-    _tell_all(run(prompts, settings, _each_told(json), method, choices, syntax), json)
+    sampling = Sampling(triggers=False if no_triggers else None)
+    wishes = Wishes(method=method, choices=choices, sampling=sampling)
+    _tell_all(run(prompts, settings, _each_told(json), wishes, syntax), json)
 
 
 @app.command()
@@ -83,6 +89,7 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     negative: Negative = None,
+    no_triggers: NoTriggers = False,
     plan: Annotated[
         Path | None,
         typer.Option(help="Draw with the plan in this file, an image of ours for one."),
@@ -120,7 +127,8 @@ def generate(
     from flows.cli.generate import generate as run
 
     choices = choices_of(expert or (), without or (), only)
-    sampling = Sampling(steps, guidance, size, negative)
+    triggers = False if no_triggers else None
+    sampling = Sampling(steps, guidance, size, negative, triggers)
     wishes = Wishes(seed, count, plan, like, method or "diffgraph", choices, sampling)
     _tell_all(run(prompts, settings, _each_told(json), wishes, out), json)
 

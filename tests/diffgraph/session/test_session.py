@@ -84,7 +84,15 @@ class TestDrawing:
         assert path.read_bytes() == drawn._repr_png_()
         (again,) = session.draw("a fox", seeds=7, plan=path)
         assert again.image.tobytes() == drawn.image.tobytes()
-        assert again.reasons == (f"as planned in {path}",)
+        assert again.drawn_text == "a fox, in sepia"
+        assert again.reasons == (
+            f"as planned in {path}",
+            "drawn as: a fox, in sepia",
+            "trigger word added for Sepia Memories v1.0: in sepia",
+        )
+        (bare,) = session.draw("a fox", seeds=7, plan=PLAN, triggers=False)
+        assert bare.drawn_text == "a fox"
+        assert bare.image.tobytes() != drawn.image.tobytes()
 
     def test_an_image_says_what_a1111_reads_and_whom_to_credit(self, session, tmp_path):
         (drawn,) = session.draw("a fox", seeds=[7], plan=PLAN)
@@ -237,7 +245,7 @@ class TestAPipeline:
         assert type(session.pipeline(PLAN)) is StableDiffusionPipeline
         (ours,) = session.draw("a fox", seeds=5, plan=PLAN)
         (base,) = session.draw("a fox", seeds=5, plan=BASE)
-        theirs = piped(session, PLAN, 5, prompt="a fox")
+        theirs = piped(session, PLAN, 5, prompt=ours.drawn_text)
         assert abs(levels(theirs) - levels(ours.image)).max() <= 1
         assert abs(levels(theirs) - levels(base.image)).max() > 8
 
@@ -248,7 +256,7 @@ class TestAPipeline:
         theirs = piped(session, PLAN, 5, **session.conditioning(PLAN, prompt))
         assert abs(levels(theirs) - levels(ours.image)).max() <= 1
         assert abs(levels(theirs) - levels(plain.image)).max() > 8
-        assert ours.reasons == ("[cat|dog]: steps do not alternate; all of it is drawn",)
+        assert "[cat|dog]: steps do not alternate; all of it is drawn" in ours.reasons
 
     def test_is_its_own(self, session):
         pipeline = session.pipeline(PLAN)
