@@ -161,6 +161,9 @@ def test_what_is_not_a_base_is_refused(tiny_sd15_folder: Path, tmp_path: Path) -
     refused(tmp_path, "is not a sd15 model: it has no unet")
     folder = tmp_path / "base"
     shutil.copytree(tiny_sd15_folder, folder)
+    encoder = (folder / "text_encoder").rename(tmp_path / "text_encoder")
+    refused(folder, "is not a sd15 model: it has no text_encoder")
+    encoder.rename(folder / "text_encoder")
     vae = folder / "vae" / "diffusion_pytorch_model.safetensors"
     vae.rename(vae.with_suffix(".bin"))
     refused(folder, "no safetensors weights of its vae")
