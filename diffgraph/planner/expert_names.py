@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from heapq import nlargest
+from itertools import pairwise
 
 from diffgraph.agents.words import plain
 from diffgraph.errors import InputError
 
 MOST_SHOWN = 3
+MOST_COMPARED = 30  # names, letter by letter
 LONGEST_SHOWN = 80  # letters of a name
 LONGEST_COMPARED = 200
 ALIKE = 0.4  # `difflib`'s ratio, from which a name may have been meant
@@ -73,15 +76,29 @@ class ExpertNames:
     def _nearest(self, text: str) -> list[str]:
         """Return the names of experts that can be merged and are written much like a text."""
         key = _key(text)[:LONGEST_COMPARED]
-        usable = {
-            name: next(ref for ref in refs if ref not in self.unusable)
-            for name, refs in self._by_key.items()
-            if not all(ref in self.unusable for ref in refs)
-        }
-        within = [name for name in usable if len(key) > 2 and key in name]
-        alike = get_close_matches(key, usable, MOST_SHOWN, ALIKE)
-        refs = dict.fromkeys(usable[name] for name in (*within, *alike))
+        within = [name for name in self._usable if len(key) > 2 and key in name]
+        pairs = _pairs(key)
+        # to compare all letters of all names would take seconds where there are thousands
+        likely = nlargest(MOST_COMPARED, self._usable, key=lambda name: self._shared(name, pairs))
+        alike = get_close_matches(key, likely, MOST_SHOWN, ALIKE)
+        refs = dict.fromkeys(self._usable[name] for name in (*within, *alike))
         return [plain(self.names[ref][0], LONGEST_SHOWN) for ref in refs][:MOST_SHOWN]
+
+    def _shared(self, name: str, pairs: frozenset[str]) -> float:
+        """Return which share of the letters in a row two names have in common."""
+        own = self._pairs[name]
+        return len(own & pairs) / (len(own | pairs) or 1)
+
+    @cached_property
+    def _pairs(self) -> dict[str, frozenset[str]]:
+        return {name: _pairs(name) for name in self._usable}
+
+    @cached_property
+    def _usable(self) -> dict[str, str]:
+        """Who can be merged, by each name as it is compared; the first of several."""
+        found = ((name, [one for one in refs if one not in self.unusable])
+                 for name, refs in self._by_key.items())  # fmt: skip
+        return {name: refs[0] for name, refs in found if refs}
 
     @cached_property
     def _by_key(self) -> dict[str, list[str]]:
@@ -90,6 +107,10 @@ class ExpertNames:
             for key in {key for name in names for key in _keys(name)} - {""}:
                 found.setdefault(key, []).append(ref)
         return found
+
+
+def _pairs(name: str) -> frozenset[str]:
+    return frozenset(map("".join, pairwise(name)))
 
 
 def _keys(name: str) -> tuple[str, ...]:
