@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from diffgraph.agents.nouns import Nouns
-from diffgraph.agents.prompts import cleaned, phrases
+from diffgraph.agents.prompts import LONGEST_PROMPT, cleaned, phrases
 from diffgraph.agents.triggers import trigger_for
 from diffgraph.agents.words import FUNCTION_WORDS, WORD, content_stems, content_words, plain, stem
 from diffgraph.families.vocabulary import Vocabulary
@@ -70,10 +70,13 @@ def drawn_text(
 def understood(text: str, vocabulary: Vocabulary) -> str:
     """Return what a text asks for, in words of the vocabulary.
 
-    What is all in its words stays as it is, and so does a text that has none of them.
+    What is all in its words stays as it is, and so does a text that has none of them, or one that
+    is longer than what a reader reads: nothing is cut off in silence.
     """
     known = vocabulary.known
-    return text if known is None or _are_known(text, known) else _understood(text, vocabulary)
+    if known is None or len(text) > LONGEST_PROMPT or _are_known(text, known):
+        return text
+    return _understood(text, vocabulary)
 
 
 @lru_cache(maxsize=4096)

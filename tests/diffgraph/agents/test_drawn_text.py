@@ -65,6 +65,11 @@ def test_a_family_of_few_words_draws_what_is_asked_for(prompt: str, text: str, l
     assert drawn_text(told.text, FEW, []) == (text, ())  # it is in its words now
 
 
+def test_a_text_that_is_too_long_to_be_read_is_not_cut_in_silence() -> None:
+    prompt = "a fox, " + "soft fur, " * 1_000
+    assert drawn_text(prompt, FEW, []) == (prompt, ())
+
+
 def test_a_text_without_any_known_word_stays() -> None:
     assert drawn_text("xqzzt", FEW, []).text == "xqzzt"
 
