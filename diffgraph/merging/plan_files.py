@@ -76,6 +76,7 @@ class PlanDocument(BaseModel, extra="forbid"):
     credits: Any = None
     debts: tuple[str, ...] = ()
     text: str = ""
+    drawn_text: str = ""
     sampler: Any = None
 
 

@@ -60,8 +60,8 @@ class ImageSampler:
 
     def context(self, prompts: Sequence[str]) -> Tensor:
         """Return the blank and the prompts' states one after the other: (2, n, tokens, width)."""
-        text = self.model.embed(prompts)
-        return torch.stack([self.model.embed([""]).expand_as(text), text])
+        states = self.model.conditioning(prompts, self.sampler)
+        return torch.stack([states["negative_prompt_embeds"], states["prompt_embeds"]])
 
     def draw_plans(
         self, prompt: str, plans: Sequence[Mapping[str, float]], noise: Tensor

@@ -171,4 +171,4 @@ def _offline() -> Any:
 def _describe(listing: Listing) -> None:
     card = _offline().describe(listing)
     assert len(card.summary) + sum(map(len, card.skills)) < 2_000
-    assert 0 < card.recommended_strength <= 2
+    assert card.recommended_strength is None or 0 < card.recommended_strength <= 2
