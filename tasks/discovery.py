@@ -43,7 +43,10 @@ def look_at_hub(
     with opened(hub, library, known, config.since, overrides, limits) as (crawler, total):
 
         def on_progress(done: int, name: str) -> None:
-            known_total = total or crawler.total  # of files; lines on the folder come beside them
-            report("discover", min(done, known_total or done), known_total, name)
+            known_total = total or crawler.total
+            if known_total and done > known_total:  # files that have to be opened, after all pages
+                report("open", done - known_total, None, name)
+            else:
+                report("discover", done, known_total, name)
 
         return discover(crawler, library, known, on_progress=on_progress, config=config)

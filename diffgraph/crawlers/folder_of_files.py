@@ -307,9 +307,10 @@ class FolderOfFiles(Crawler):
         same = self._marks.get(mark)
         if same is not None and same.path != str(found.file) and _is(Path(same.path), mark):
             other = same.listing.page_url if same.listing else ""
-            return BrokenPage(
-                where=printable(shown), reason=f"is the same file as {printable(other)}"
-            )
+            beside = ", ".join(sorted(found.present))
+            unread = f"; not read beside it: {printable(beside)}" if beside else ""
+            reason = f"is the same file as {printable(other)}{unread}"
+            return BrokenPage(where=printable(shown), reason=reason)
         if same is not None and same.listing is not None:
             model = same.listing.ref.model  # it was renamed, or what lies beside it has changed
         else:

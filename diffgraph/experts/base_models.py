@@ -79,8 +79,9 @@ def refuse_other_statement(
     """Raise `FamilyMismatch` if a file's own header states another base than this one."""
     for family, where in _stated({**_texts(configuration or {}), **file.metadata}):
         if family != ours:
+            base = "another model" if ours == ANOTHER else ours
             raise FamilyMismatch(
-                f"{file.path.name} says that it is made for {family} ({where}), the base is {ours}"
+                f"{file.path.name} says that it is made for {family} ({where}), the base is {base}"
             )
 
 

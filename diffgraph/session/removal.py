@@ -47,7 +47,7 @@ class Removal(Result):
         count = len(self.experts)
         yield (
             f"{self.ref} is out for good ({self.reason}): {count} expert{'s' * (count != 1)} with "
-            f"pages, cards and files, {self.scores} files of scores"
+            f"pages, cards and files, {self.scores} files of scores; nothing in your own folders"
         )
         for family, graph in self.still_in.items():
             yield (
@@ -64,7 +64,10 @@ def remove(home: Path, ref: str, reason: str) -> Removal:
         StorageError: the home cannot be written.
     """
     if not REF.match(ref) and not LINEAGE.fullmatch(ref):
-        raise InputError(f"not a reference (source:model@version, or source:model): {ref[:80]!r}")
+        raise InputError(
+            f"not a reference (source:model@version, or source:model): {ref[:80]!r}; "
+            "`diffgraph show experts` lists them"
+        )
     if not reason.strip():
         raise InputError("say why, with --reason: it is told whenever somebody asks for it")
     library = Library(home)

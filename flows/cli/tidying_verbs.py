@@ -53,7 +53,10 @@ def remove(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Take an expert out for good: row, page, file, cards, scores; no discover brings it back."""
+    """Take an expert out for good: row, page, cards, scores; no discover brings it back.
+
+    Its file goes, too, if it was fetched; a file in a folder of yours stays.
+    """
     from diffgraph.errors import MissingInput
     from diffgraph.experts.library import Library
     from diffgraph.session.removal import Removal

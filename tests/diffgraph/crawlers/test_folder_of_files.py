@@ -543,6 +543,12 @@ class TestHostile:
         assert models(report.new) == ["a"]
         assert reasons(report)["b.safetensors"] == "is the same file as a.safetensors"
 
+    def test_what_lies_beside_a_copy_is_told_as_not_read(self, folder: Folder) -> None:
+        shutil.copy(folder.write("a.safetensors"), folder.top / "b.safetensors")
+        (folder.top / "b.json").write_text('{"activation text": "ink"}')
+        why = "is the same file as a.safetensors; not read beside it: b.json"
+        assert reasons(folder.discover())["b.safetensors"] == why
+
     def test_two_files_of_one_name_are_two_experts(self, folder: Folder) -> None:
         folder.write("x/ink.safetensors", 0.1)
         folder.write("y/ink.safetensors", 0.2)

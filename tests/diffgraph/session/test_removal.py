@@ -138,7 +138,7 @@ def test_a_removal_that_is_killed_has_taken_effect_and_can_be_ended(home, monkey
 
 @pytest.mark.parametrize(
     ("ref", "reason", "says"),
-    [("../x", "why", "not a reference"), ("", "why", "not a reference"), (PENCIL, " ", "say why")],
+    [("../x", "why", "show experts"), ("", "why", "not a reference"), (PENCIL, " ", "say why")],
 )
 def test_a_slip_is_told_and_changes_nothing(home, ref, reason, says):
     before = everything(home)

@@ -14,6 +14,9 @@ from diffgraph.crawlers.folder_of_files import FolderOfFiles
 from diffgraph.experts.autov3 import autov3_of
 from diffgraph.experts.library import Library
 from diffgraph.families import get_family
+from diffgraph.progress import listening
+from diffgraph.session.hubs import Hub
+from tasks.discovery import look_at_hub
 from tests.infotext import as_a1111
 
 HUB = Path(str(get_family("emoji64").hub)) / "files"
@@ -132,3 +135,30 @@ def test_other_tools_know_them_by_their_places_and_hashes(diffgraph, tmp_path):
     graph = diffgraph("merge", file, "--syntax", "comfyui", "--home", tmp_path / "home")
     names = [node["inputs"].get("lora_name") for node in json.loads(graph.out).values()]
     assert "styles/pencil.safetensors" in names
+
+
+def test_progress_reaches_its_end_once_and_counts_the_files_that_are_opened(tmp_path):
+    for name in TRAINED:
+        as_trained(name, tmp_path / "loras")
+    heard = []
+    with listening(lambda stage, done, total, _: heard.append((stage, done, total))):
+        look_at_hub.fn(Hub(path=tmp_path / "loras"), tmp_path / "home", "emoji64")
+    assert heard.count(("discover", 2, 2)) == 1
+    assert [one for one in heard if one[0] == "open"] == [("open", 1, None), ("open", 2, None)]
+
+
+def test_what_is_removed_stays_in_its_own_folder(diffgraph, stocked, tmp_path):
+    expert = stocked.experts("ready")[0]
+    file = stocked.path_of(expert.sha256)
+    told = diffgraph("remove", expert.ref, "--reason", "tired", "--home", tmp_path / "home")
+    assert "nothing in your own folders" in told.out
+    assert file.is_file()
+
+
+def test_a_file_for_another_family_is_told_so(tmp_path):
+    file = as_trained("pencil", tmp_path / "loras")
+    save_file(load_file(file), file, {"ss_base_model_version": "sd_v1"})
+    library, family = Library(tmp_path / "home"), get_family("emoji64")
+    crawler = FolderOfFiles(tmp_path / "loras", family, library)
+    (refused,) = discover(crawler, library, family).rejected
+    assert refused.reason.endswith("the base is another model")
