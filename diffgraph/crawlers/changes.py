@@ -132,7 +132,8 @@ class Discovery(Result):
         if self.uncalibrated:
             yield (
                 f"{self.uncalibrated} not calibrated yet: plan and generate merge them as strongly "
-                "as their pages say, until `diffgraph build` has measured them"
+                "as their pages say, until `diffgraph build` has measured them (if the family's "
+                "images can be scored)"
             )
 
     def _not_reached(self) -> Iterator[str]:

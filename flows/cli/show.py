@@ -58,7 +58,7 @@ class GraphSummary(Result):
         if self.uncalibrated:
             yield (
                 f"{self.uncalibrated} not calibrated yet: merged as strongly as their pages say, "
-                "until `diffgraph build` has measured them"
+                "until `diffgraph build` has measured them (if the family's images can be scored)"
             )
         if not self.strongest:
             return
