@@ -62,9 +62,15 @@ def drawn_text(
         else:
             notes.append(f"{shown}'s trigger word is none of the family's, not drawn: {trigger}")
     if added:
-        text = ", ".join((text.rstrip(" ,\n"), *added)).removeprefix(", ")
+        text = _with_triggers(text, added)
     gap = "" if not rest or text.endswith("\n") or not text else "\n"
     return DrawnText(text + gap + rest, tuple(notes))
+
+
+def _with_triggers(text: str, triggers: Sequence[str]) -> str:
+    """Return a text and triggers of the usual weight: a bracket left open weighs all behind it."""
+    behind = ", ".join((text.rstrip(" ,\n"), *triggers)).removeprefix(", ")
+    return behind if weighted(behind).chunks[-1][-1].weight == 1 else ", ".join((*triggers, text))
 
 
 def understood(text: str, vocabulary: Vocabulary) -> str:

@@ -23,6 +23,7 @@ SEPIA, KEY = ("Sepia", ("in sepia", "sepia toned")), ("Zeppo", ("zeppo9x",))
         ("a fox\nNegative prompt: hat", "a fox, in sepia, zeppo9x\nNegative prompt: hat"),
         ("a fox Negative prompt: zeppo9x", "a fox, in sepia\nNegative prompt: zeppo9x"),
         ("a fox BREAK snow", "a fox BREAK snow, in sepia, zeppo9x"),
+        ("a [[fox", "in sepia, zeppo9x, a [[fox"),
         ("", "in sepia, zeppo9x"),
     ],
 )
