@@ -123,6 +123,9 @@ class Discovery(Result):
         if refused := self.refused:
             yield f"{len(refused)} refused:"
             yield _each(refused) if len(refused) <= SHOWN else _reasons(refused)
+        if self.rejected and not self.ready:
+            family = next(iter(self.rejected)).family
+            yield f"the family is {family}: if these are for another, say which with --family"
         partly = self.partly
         for expert in partly[:SHOWN]:
             yield f"{expert['what']}: {expert['reason']}"

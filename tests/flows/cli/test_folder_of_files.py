@@ -160,5 +160,9 @@ def test_a_file_for_another_family_is_told_so(tmp_path):
     save_file(load_file(file), file, {"ss_base_model_version": "sd_v1"})
     library, family = Library(tmp_path / "home"), get_family("emoji64")
     crawler = FolderOfFiles(tmp_path / "loras", family, library)
-    (refused,) = discover(crawler, library, family).rejected
+    found = discover(crawler, library, family)
+    (refused,) = found.rejected
+    assert (
+        "the family is emoji64: if these are for another, say which with --family" in found.lines()
+    )
     assert refused.reason.endswith("the base is another model")
