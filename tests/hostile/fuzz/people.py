@@ -6,9 +6,14 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from diffgraph.agents.drawn_text import drawn_text
 from diffgraph.agents.offline import OfflineAgent
+from diffgraph.agents.triggers import trigger_phrases
 from diffgraph.errors import InputError
 from diffgraph.evaluation.prompt_sets import read_prompts
+from diffgraph.families.vocabulary import Vocabulary
+from diffgraph.prompting.syntax import read_prompt
+from diffgraph.prompting.weights import LARGEST, weighted
 from tests.hostile.fuzz.bounds import demand_a_line
 from tests.hostile.fuzz.grammar import HOSTILE_TEXTS, changed, mangled, texts, to_json
 
@@ -53,6 +58,30 @@ def understood_or_refused(prompt: str, folder: Path) -> None:
         return
     assert request.summary.strip()
     assert len(request.attributes) <= 50
+
+
+called_prompts = st.tuples(prompts, prompts)
+"""A prompt, and what a page calls its expert's trigger word."""
+
+
+def the_rest_is_drawn(called: tuple[str, str], folder: Path) -> None:
+    """A trigger word changes nothing else of a prompt, is no tag, and weighs as usual."""
+    prompt, trigger = called
+    phrases = trigger_phrases((trigger,))
+    drawn = read_prompt(drawn_text(prompt, Vocabulary(), [("it", phrases)]).text)
+    written = read_prompt(prompt)
+    assert not drawn.tags
+    assert (drawn.negative, drawn.clip_skip) == (written.negative, written.clip_skip)
+    before, after = _letters(written.text), _letters(drawn.text)
+    assert before in (after[: len(before)], after[len(after) - len(before) :])
+    more = len(after) - len(before)
+    assert all(weight <= LARGEST for _, weight in after)
+    assert 1.0 in {weight for _, weight in (*after[:more], *after[len(before) :])} or not more
+
+
+def _letters(text: str) -> list[tuple[str, float]]:
+    parts = (part for chunk in weighted(text).chunks for part in chunk)
+    return [(letter, part.weight) for part in parts for letter in part.text if letter not in ", \n"]
 
 
 @cache

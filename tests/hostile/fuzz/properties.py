@@ -40,6 +40,7 @@ PROPERTIES: Mapping[str, Property] = {
     "hub.json": Property(hub_pages.hub_files, hub_pages.hub_read_or_refused, 30),
     "Hugging Face page": Property(hub_pages.huggingface, hub_pages.described_or_refused, 40),
     "prompt": Property(people.prompts, people.understood_or_refused, 60),
+    "prompt with a trigger": Property(people.called_prompts, people.the_rest_is_drawn, 15),
     "prompt file": Property(people.prompt_files, people.rows_read_or_told, 40),
     "graph snapshot": Property(kept_files.snapshots, kept_files.whole_or_refused, 20),
     "file of lines": Property(kept_files.line_files, kept_files.other_lines_are_read, 30),
