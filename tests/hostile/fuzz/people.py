@@ -76,7 +76,8 @@ def the_rest_is_drawn(called: tuple[str, str], folder: Path) -> None:
     assert before in (after[: len(before)], after[len(after) - len(before) :])
     more = len(after) - len(before)
     assert all(weight <= LARGEST for _, weight in after)
-    assert 1.0 in {weight for _, weight in (*after[:more], *after[len(before) :])} or not more
+    added = (after[len(before) :], after[:more])
+    assert any(all(weight == 1 for _, weight in part) for part in added)
 
 
 def _letters(text: str) -> list[tuple[str, float]]:
