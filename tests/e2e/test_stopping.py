@@ -57,6 +57,7 @@ def process_of(command: list[object]) -> Iterator[tuple[subprocess.Popen[str], l
         command,
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
     )  # fmt: skip
     said: list[str] = []
     reader = threading.Thread(target=lambda: said.extend(process.stderr))
